@@ -1,0 +1,54 @@
+# Two commands: `make demo` and `make test`; each sets up what it needs. `make help` lists the rest.
+# All that is written stays in this folder; only pip keeps its downloads where it always does.
+
+PYTHON ?= python3
+UV ?= uv
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCKED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint lock clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY)  ## make .venv with the locked dependencies and this package in it
+
+demo: setup  ## a broker, LCM, a worker and jobs, all on this machine
+	@$(BIN)/lcm-worker demo
+
+test: setup  ## lint, check types, run all tests; ARGS="-k name" picks some
+	@$(BIN)/python -m worker.sandbox.rabbitmq ensure
+	@$(MAKE) --no-print-directory lint
+	@mkdir -p .sandbox
+	$(BIN)/pytest --basetemp=.sandbox/pytest $(ARGS)
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+lock:  ## bring the locks in line with pyproject.toml; ARGS=--upgrade takes the newest versions
+	$(UV) pip compile $(LOCKED) $(ARGS) --group build pyproject.toml -o requirements.lock
+	$(UV) pip compile $(LOCKED) $(ARGS) --group build --group dev pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove whatever these targets made
+	rm -rf $(VENV) .sandbox build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find worker tests -name __pycache__ -type d -exec rm -rf {} +
+
+# From scratch whenever a lock changes, so that nothing stays which isn't in it.
+$(READY): pyproject.toml requirements-dev.lock requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed, and $(PYTHON) is not: try make PYTHON=python3.13" >&2; exit 1; }
+	@echo "setting up $(VENV), once ..." >&2
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
