@@ -1,0 +1,143 @@
+"""The kinds of values that settings have: how each is read, written back, and shown."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr
+
+from worker.durations import format_duration, parse_duration
+from worker.settings.masking import MASK, MaskedUrl, SecretFile, mask_urls
+
+_UNITS = {"": 1, "kib": 2**10, "mib": 2**20}
+_SIZE = re.compile(r"([0-9]{1,12}) *([a-z]*)")
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a value of this kind is written in TOML, so that it is read back as the same."""
+
+    as_toml: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Sensitive:
+    """What an error may show of a text found for a setting of this kind; of anything else, nothing."""
+
+    mask: Callable[[str], str] | None = None
+
+
+def parse_size(value: object) -> int:
+    """Return a number of bytes, from a number or a text such as `512KiB` or `1MiB`.
+
+    Raises:
+        ValueError: it is neither; the text says how to write one.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = _SIZE.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    if found is None or found[2] not in _UNITS:
+        raise ValueError('must be a size such as "512KiB" or "1MiB", or a whole number of bytes')
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def format_size(size: int) -> str | int:
+    """Write a number of bytes in the largest unit that divides it evenly."""
+    for unit, factor in (("MiB", 2**20), ("KiB", 2**10)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return size
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        # Python takes true for 1.
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueErrors only
+    if isinstance(value, str) and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        value = math.nan
+    if isinstance(value, float) and not math.isfinite(value):
+        # Before any limit is looked at: NaN is neither above nor below one.
+        raise ValueError("must be a finite number")
+    return value
+
+
+def _list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return _json(value)
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError as error:
+        place = f" (at character {error.pos + 1})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"must be JSON in an environment variable, and is not{place}") from None
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must not hold line breaks or other control characters")
+    return value
+
+
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+def _readable(path: str) -> str:
+    if not path:
+        return path
+    if not Path(path).is_file():
+        raise ValueError("there is no such file")
+    try:
+        with Path(path).open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"can't be read: {error.strerror}") from error
+
+
+def _mask_path(path: str) -> str:
+    # Whoever mistakes the setting gives the secret itself.
+    return path if path.startswith(("/", "./", "../")) else MASK
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _strip(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Written(format_duration)]
+Durations = Annotated[
+    tuple[Duration, ...],
+    BeforeValidator(_list),
+    Written(lambda durations: [format_duration(each) for each in durations]),
+]
+Size = Annotated[int, BeforeValidator(parse_size), Written(format_size)]
+
+Text = Annotated[str, AfterValidator(_printable)]
+Texts = Annotated[tuple[Annotated[Text, AfterValidator(_not_empty)], ...], BeforeValidator(_list)]
+Readable = Annotated[str, AfterValidator(_readable)]
+Lowered = BeforeValidator(_lower)
+FromJson = BeforeValidator(_json)
+
+Url = Annotated[str, BeforeValidator(_strip), AfterValidator(MaskedUrl), Sensitive(mask_urls)]
+Secret = Annotated[SecretStr, Sensitive()]
+SecretPath = Annotated[SecretFile, PlainValidator(SecretFile.read), Sensitive(_mask_path)]

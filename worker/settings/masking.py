@@ -1,0 +1,140 @@
+"""Secrets in settings: kept from sight, and listed for whoever scrubs the log."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from pydantic import SecretStr
+
+MASK = str(SecretStr("any"))
+
+
+class MaskedUrl(str):
+    """One or more comma-separated URLs, a plain `str` for whoever connects; its `repr` shows no secret."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(mask_urls(self))
+
+
+class SecretFile(str):
+    """The path of a file that holds a secret, with what it held when the settings were loaded."""
+
+    __slots__ = ("secret",)
+    secret: SecretStr
+
+    def __new__(cls, path: str = "", secret: str = "") -> Self:
+        file = super().__new__(cls, path)
+        file.secret = SecretStr(secret)
+        return file
+
+    @classmethod
+    def read(cls, path: object) -> Self:
+        """Read the secret, without the line break at its end; an empty path is no secret.
+
+        Raises:
+            ValueError: there is no such file, or it can't be read, or holds no secret.
+        """
+        if not isinstance(path, str):
+            raise ValueError("must be the path of a file, in quotes")  # noqa: TRY004 - pydantic asks for it
+        if not path:
+            return cls()
+        try:
+            text = Path(path).read_bytes().decode()
+        except UnicodeDecodeError:
+            raise ValueError("can't be read: it is not UTF-8 text") from None
+        except OSError as error:
+            raise ValueError(f"can't be read: {error.strerror}") from error
+        secret = text.removesuffix("\n").removesuffix("\r")
+        if not secret:
+            raise ValueError("holds no secret: the file is empty")
+        return cls(path, secret)
+
+
+def mask_urls(urls: str) -> str:
+    """Mask the passwords and the values of query parameters; the whole text, where a part is no clear URL."""
+    masked = [_mask_url(url.strip()) for url in urls.split(",")]
+    return MASK if MASK in masked else ",".join(masked)
+
+
+def clear_url(url: str) -> SplitResult | None:
+    """Split a URL with a host; None where it has none, or can't be what its writer meant."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    # An unescaped "/" or "#" in a password makes a host of the user, and a path of the host.
+    odd = parts.fragment or "@" in parts.path or not url.isprintable() or " " in url
+    return None if odd or not parts.hostname or port == 0 else parts
+
+
+def _mask_url(url: str) -> str:
+    parts = clear_url(url)
+    if parts is None or "@" in parts.query:
+        return url and MASK
+    user, has_user, host = parts.netloc.rpartition("@")
+    name, has_password, _ = user.partition(":")
+    if has_password or (has_user and not parts.scheme.startswith("amqp")):
+        # Outside AMQP a name that stands alone is a token more often than not.
+        user = f"{name if has_password else ''}:{MASK}"
+    query = "&".join(_mask_parameter(item) for item in parts.query.split("&") if item)
+    return parts._replace(netloc=f"{user}{has_user}{host}", query=query).geturl()
+
+
+def _mask_parameter(item: str) -> str:
+    name, equals, _ = item.partition("=")
+    return f"{name}={MASK}" if equals else MASK
+
+
+def with_password(url: str, password: str) -> str:
+    """Return the URL with this password, quoted, in place of any other."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    name = user.partition(":")[0]
+    return parts._replace(netloc=f"{name}:{quote(password, safe='')}@{host}").geturl()
+
+
+def secrets_in_url(url: str) -> Iterator[str]:
+    """Yield every secret of a URL, as it is written there and as it is meant."""
+    parts = urlsplit(url)
+    if parts.password:
+        yield parts.password
+        yield unquote(parts.password)
+    for item in parts.query.split("&"):
+        # The `name` parameter names a session; it is no secret, and may be as common a word as "worker".
+        if not item.startswith("name="):
+            yield item.partition("=")[2]
+    yield from (value for name, value in parse_qsl(parts.query) if name != "name")
+
+
+def basic_of_url(url: str) -> Iterator[str]:
+    """Yield what a URL's user information becomes in an `Authorization` header."""
+    parts = urlsplit(url)
+    if parts.password:
+        yield from basic_forms(unquote(parts.username or ""), unquote(parts.password))
+
+
+def basic_forms(user: str, password: str) -> Iterator[str]:
+    """Yield the Basic credential, then the parts of it that give the password away under any user name.
+
+    Base64 writes three bytes as four letters, so the same password looks one of three ways, depending on the
+    length of what stands before it; its first letters, which it shares with that, are left out.
+    """
+    yield b64encode(f"{user}:{password}".encode()).decode()
+    ending = f":{password}".encode()
+    for before in range(3):
+        shared = (8 * before + 5) // 6
+        yield b64encode(bytes(before) + ending).decode().rstrip("=")[shared:]
+
+
+def spellings(secret: str) -> Iterator[str]:
+    """Yield the forms in which a secret may appear in a log: as it is, quoted in a URL, escaped in JSON."""
+    yield secret
+    yield quote(secret, safe="")
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
