@@ -1,0 +1,48 @@
+"""One private RabbitMQ node for the whole run, a vhost of it for each test, and tests that are coroutines."""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from worker.sandbox.rabbitmq import Node, ServerMissing
+
+_TIMEOUT_S = 60
+_numbers = count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"timeout_s(n): a coroutine test may take n seconds, not {_TIMEOUT_S}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test in an event loop of its own, and fail it where it hangs."""
+    if not inspect.iscoroutinefunction(pyfuncitem.function):
+        return None
+    marker = pyfuncitem.get_closest_marker("timeout_s")
+    wanted = inspect.signature(pyfuncitem.function).parameters
+    test = pyfuncitem.function(**{name: pyfuncitem.funcargs[name] for name in wanted})
+    asyncio.run(asyncio.wait_for(test, marker.args[0] if marker else _TIMEOUT_S))
+    return True
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Node]:
+    """Give the node that all tests of the run share: leave it running, without an alarm."""
+    node = Node()
+    try:
+        asyncio.run(node.start())
+        yield node
+    except ServerMissing as missing:
+        pytest.exit(str(missing), returncode=1)
+    finally:
+        asyncio.run(node.stop())
+
+
+@pytest.fixture
+def vhost(broker: Node) -> str:
+    """Give the AMQP URL of an empty vhost that no other test uses."""
+    return asyncio.run(broker.add_vhost(f"test-{next(_numbers)}"))

@@ -1,0 +1,145 @@
+"""What the container files promise: they run as nobody, lose nothing on shutdown, and name only what exists."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from worker.durations import parse_duration
+from worker.settings import Settings, WorkerSettings, load
+
+TOP = Path(__file__).parents[2]
+PREFIX = "LCM_WORKER_"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, as (name, arguments), continued lines joined and comments left out."""
+    text = re.sub(r"^#.*\n", "", (TOP / "Dockerfile").read_text(), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    return [(name.upper(), rest.strip()) for name, _, rest in (line.partition(" ") for line in lines if line)]
+
+
+def last_stage() -> dict[str, str]:
+    found = instructions()
+    start = max(index for index, (name, _) in enumerate(found) if name == "FROM")
+    return dict(found[start:])
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """Give the services of the compose file, with its variables at their defaults."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (TOP / "docker-compose.yml").read_text())
+    found: dict[str, Any] = yaml.safe_load(text)["services"]
+    return found
+
+
+def test_the_image_is_built_in_stages_of_pinned_images() -> None:
+    """What runs comes from a stage without the build's tools, and no image is whatever is newest today."""
+    stages = [rest.split() for name, rest in instructions() if name == "FROM"]
+    assert len(stages) == 2
+    for image, *_ in stages:
+        assert re.fullmatch(r"python:3\.\d+-slim", image)
+    assert "pip" not in last_stage()["RUN"]
+    assert "--from=build" in last_stage()["COPY"]
+
+
+def test_the_image_runs_as_nobody() -> None:
+    """The user is given by number, and is not root."""
+    uid, gid = map(int, last_stage()["USER"].split(":"))
+    assert uid >= 1000
+    assert gid >= 1000
+    assert f"--uid {uid}" in last_stage()["RUN"]
+
+
+def test_signals_reach_the_worker() -> None:
+    """Without a shell between, so that SIGTERM drains the worker; by default it runs."""
+    assert json.loads(last_stage()["ENTRYPOINT"]) == ["lcm-worker"]
+    assert json.loads(last_stage()["CMD"]) == ["run"]
+    assert last_stage()["STOPSIGNAL"] == "SIGTERM"
+
+
+def test_what_is_copied_exists_and_is_not_ignored() -> None:
+    """Every file that the build copies from the checkout is there, and .dockerignore lets it through."""
+    allowed = {line[1:] for line in (TOP / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copies = [rest.split() for name, rest in instructions() if name == "COPY"]
+    sources = {source for words in copies if not words[0].startswith("--from=") for source in words[:-1]}
+    assert sources == allowed
+    assert [source for source in sorted(sources) if not (TOP / source).exists()] == []
+
+
+def test_hashes_are_checked_when_the_image_is_built() -> None:
+    """All that pip fetches for the image is checked against the lock."""
+    installs = [rest for name, rest in instructions() if name == "RUN" and "pip install" in rest]
+    assert installs
+    for install in installs:
+        assert "--require-hashes" in install or "--no-deps --no-build-isolation" in install
+
+
+def test_no_service_runs_whatever_is_newest(services: dict[str, Any]) -> None:
+    """Every image has a tag, and none is `latest`."""
+    assert set(services) == {"rabbitmq", "lcm", "worker"}
+    for service in services.values():
+        _, _, tag = service["image"].partition(":")
+        assert tag not in {"", "latest"}
+
+
+def test_workers_wait_for_the_others_to_be_healthy(services: dict[str, Any]) -> None:
+    """The worker depends on broker and LCM, and both say when they are ready."""
+    waits = services["worker"]["depends_on"]
+    assert {name: wait["condition"] for name, wait in waits.items()} == {
+        "rabbitmq": "service_healthy",
+        "lcm": "service_healthy",
+    }
+    for name in waits:
+        assert services[name]["healthcheck"]["test"]
+    assert "check_local_alarms" in services["rabbitmq"]["healthcheck"]["test"][1]
+
+
+def test_a_worker_has_time_to_drain(services: dict[str, Any]) -> None:
+    """Docker kills a worker only after its own grace has passed."""
+    grace = WorkerSettings().shutdown_grace
+    assert parse_duration(services["worker"]["stop_grace_period"]) > grace
+
+
+def test_workers_can_be_scaled(services: dict[str, Any]) -> None:
+    """Nothing of a worker can exist only once: no container name, no port of the host."""
+    assert not {"container_name", "ports", "hostname"} & set(services["worker"])
+    assert services["worker"]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", ["worker", "lcm"])
+def test_our_containers_have_no_more_rights_than_they_need(services: dict[str, Any], name: str) -> None:
+    """The root file system is read-only, all capabilities are gone, and none can be won."""
+    service = services[name]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == "/tmp"  # noqa: S108 - the path inside the container
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_broker_keeps_its_data(services: dict[str, Any]) -> None:
+    """Its folder is a named volume, found again since the node's name stays the same."""
+    assert services["rabbitmq"]["hostname"]
+    (volume,) = services["rabbitmq"]["volumes"]
+    name, _, folder = volume.partition(":")
+    assert name in yaml.safe_load((TOP / "docker-compose.yml").read_text())["volumes"]
+    assert folder == "/var/lib/rabbitmq"
+
+
+def test_environment_names_real_settings(services: dict[str, Any]) -> None:
+    """Each LCM_WORKER_ variable is a setting, and the worker accepts them all as they stand."""
+    environment = services["worker"]["environment"]
+    for variable in environment:
+        section, _, name = variable.removeprefix(PREFIX).lower().partition("__")
+        assert variable.startswith(PREFIX)
+        assert section in Settings.model_fields
+        assert name in type(getattr(Settings(), section)).model_fields
+    settings = load(None, environment)
+    user = services["rabbitmq"]["environment"]
+    assert settings.broker.url == (
+        f"amqp://{user['RABBITMQ_DEFAULT_USER']}:{user['RABBITMQ_DEFAULT_PASS']}@rabbitmq:5672/"
+    )
+    assert settings.lcm.url == f"ws://lcm:{services['lcm']['command'][-1]}/"

@@ -1,0 +1,82 @@
+"""The folder of a private RabbitMQ node, which stands for everything that a server keeps under /etc and /var."""
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+# Below the ports that Linux hands to outgoing connections: the node binds its own seconds after they were chosen.
+_PORTS = range(20_000, 32_000)
+_DEFAULTS: Mapping[str, int | bool | str] = {
+    "disk_free_limit": 1_000_000,
+    # What a queue reports of its length is otherwise up to 5 s old.
+    "quorum_tick_interval": 200,
+}
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def write_folder(folder: Path, *, cookie: str, config: Mapping[str, int | bool | str]) -> None:
+    """Make the folder with a cookie and a configuration in it. `config` holds settings of the `rabbit` application."""
+    folder.mkdir(parents=True)
+    cookie_file = folder / ".erlang.cookie"
+    cookie_file.write_text(cookie)
+    cookie_file.chmod(0o400)
+    (folder / "enabled_plugins").write_text("[].\n")
+    settings = ", ".join(
+        f"{{{key}, {_erlang_term(value)}}}" for key, value in {**_DEFAULTS, **config}.items()
+    )
+    (folder / "advanced.config").write_text(f"[{{rabbit, [{settings}]}}].\n")
+    for empty in ("rabbitmq.conf", "rabbitmq-env.conf"):
+        (folder / empty).touch()
+
+
+def environment(folder: Path, *, name: str, port: int, epmd_port: int) -> dict[str, str]:
+    """Return the environment of the server and its tools: nothing of the caller's own but PATH."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C.UTF-8",
+        "HOME": str(folder),
+        "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(epmd_port),
+        "ERL_FLAGS": "+fnu -kernel inet_dist_use_interface {127,0,0,1}",
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_LOGS": str(folder / "node.log"),
+        "RABBITMQ_LOG_BASE": str(folder),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_MOTD_FILE": str(folder / "motd"),
+        "RABBITMQ_NODENAME": name,
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_PID_FILE": str(folder / "pid"),
+        # Makes the script replace itself by the server, so that our child is the server and not a shell.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
+
+
+def last_words(folder: Path) -> str:
+    """Return the end of what the node printed and logged."""
+    lines: list[str] = []
+    for file in (folder / "startup.log", folder / "node.log"):
+        with suppress(OSError):
+            lines += file.read_text(errors="replace").splitlines()[-20:]
+    return "\n".join(lines) or "(it logged nothing)"
+
+
+def _erlang_term(value: int | bool | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

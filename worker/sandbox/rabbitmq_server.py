@@ -1,0 +1,114 @@
+"""The installed RabbitMQ server: where it is, and how it gets there."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from worker.errors import WorkerError
+
+# Before PATH: the scripts that packages of Debian and Fedora put on the PATH switch to the service's own user
+# and folders, and refuse to run for anybody but root.
+_DIRECT = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin")
+_ELSEWHERE = (
+    "/usr/local/sbin",
+    "/opt/homebrew/sbin",
+    "/usr/local/opt/rabbitmq/sbin",
+    "/opt/homebrew/opt/rabbitmq/sbin",
+)
+_ERLANG = ("/usr/lib/erlang/bin", "/usr/lib64/erlang/bin", "/usr/local/bin", "/opt/homebrew/bin")
+_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+class ServerMissing(WorkerError):
+    """There is no RabbitMQ server on this machine; the text says how to install one."""
+
+
+def find_server() -> Path | None:
+    """Return the path of the `rabbitmq-server` script, or None where it isn't installed."""
+    path = os.pathsep.join([*_DIRECT, os.environ.get("PATH", os.defpath), *_ELSEWHERE])
+    found = shutil.which("rabbitmq-server", path=path)
+    return Path(found) if found else None
+
+
+def find_erlang_tool(name: str) -> Path | None:
+    """Return the path of a program that comes with Erlang, such as `epmd`, or None."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_ERLANG])
+    found = shutil.which(name, path=path)
+    return Path(found) if found else None
+
+
+def ensure_server(install: bool, say: Callable[[str], None]) -> Path:
+    """Return the path of the server; install it first where it is missing, `install` is true and this is root.
+
+    Raises ServerMissing, in one line that says what to do.
+    """
+    server = find_server()
+    if server is None and install and os.geteuid() == 0 and shutil.which("apt-get"):
+        say("installing Debian's rabbitmq-server, which the tests and the demo need ...")
+        _apt_install()
+        server = find_server()
+    if server is None:
+        raise ServerMissing(
+            "no RabbitMQ server is installed: run `sudo apt-get install rabbitmq-server` "
+            "(Fedora: `sudo dnf install rabbitmq-server`, macOS: `brew install rabbitmq`), then try again"
+        )
+    return server
+
+
+def main(arguments: list[str]) -> int:
+    """Run the one command, `ensure`, and return its exit status: 0 where the server is there now."""
+    if arguments != ["ensure"]:
+        _say("usage: python -m worker.sandbox.rabbitmq ensure")
+        return 2
+    try:
+        ensure_server(install=True, say=_say)
+    except ServerMissing as missing:
+        _say(str(missing))
+        return 1
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _apt_install() -> None:
+    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    with _no_service_starts():
+        for command in (
+            ["apt-get", "-qq", "update"],
+            ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "rabbitmq-server"],
+        ):
+            done = subprocess.run(  # noqa: S603 - the commands stand right above
+                command,
+                env=quiet,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                last = "\n".join(done.stdout.splitlines()[-20:])
+                raise ServerMissing(f"`{' '.join(command)}` failed with status {done.returncode}:\n{last}")
+
+
+@contextmanager
+def _no_service_starts() -> Iterator[None]:
+    """Keep packages from starting their services, by Debian's own means; leave a policy that stands."""
+    try:
+        with _POLICY.open("x") as policy:
+            policy.write("#!/bin/sh\nexit 101\n")
+    except FileExistsError:
+        yield
+        return
+    try:
+        _POLICY.chmod(0o755)
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            _POLICY.unlink()
