@@ -1,0 +1,250 @@
+"""The inbound contract: what a job is, and how one is read from a message.
+
+A job's body is a JSON object of at most `MAX_BODY` bytes::
+
+    {"account_number": "18|1|2|0|0|44|274",        required: 1 to 256 characters, none of Unicode category Cc
+     "job_id": "job-1",                            1 to 128 characters
+     "route": "emea",                              1 to 64 of A-Z a-z 0-9 _ -
+     "deadline": "2026-01-31T12:00:00Z",           RFC 3339, with its offset
+     "metadata": {"campaign": 7}}                  any object: echoed byte for byte
+
+Of a repeated key the last counts, other fields are ignored, and null is the same as absent.
+
+The body is scanned once, with every field left as raw JSON: so each mistake can be named beside the others
+and shown as it was written, and metadata is never taken apart. That scan checks JSON's grammar everywhere,
+lone surrogates included, but not the UTF-8 of what it leaves raw; hence a check of the whole body before it.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+import msgspec
+from msgspec import Raw
+
+from worker.errors import InvalidJob
+from worker.text import MAX_QUOTE, cut, quote, read_rfc3339, well_formed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from worker.message import Properties
+
+MAX_BODY = 64 * 1024
+MAX_ACCOUNT_NUMBER = 256
+MAX_JOB_ID = 128
+MAX_SHORT_STRING = 255  # bytes of UTF-8: what AMQP 0-9-1 allows in a property such as `correlation_id`
+
+JOB_ID_HEADER = "outcome-job-id"
+ATTEMPTS_HEADER = "outcome-attempts"
+RETRIES_HEADER = "outcome-retries"
+REPLAYS_HEADER = "outcome-replays"
+ERROR_CODE_HEADER = "outcome-error-code"
+ERROR_REASON_HEADER = "outcome-error-reason"
+TRACE_HEADERS = ("traceparent", "tracestate")
+
+NAMESPACE = UUID("6b0f6c5e-0f52-4d0c-9a3f-6c1d3d1f7e2b")
+"""Of every UUIDv5 that this worker derives. Consumers drop repeats by these ids: it never changes."""
+
+_MAX_COUNT = 2**31 - 1  # an AMQP integer ends at 2**63 - 1, and a copy counts on from what a producer sent
+_NO_METADATA = Raw(b"{}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # exactly the category Cc
+_ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOTHING = (b"", b"null")
+_KINDS = {
+    b'"': "a string",
+    b"{": "an object",
+    b"[": "an array",
+    b"t": "a boolean",
+    b"f": "a boolean",
+    b"n": "null",
+}
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One question to LCM, and where its answer goes.
+
+    `deadline` is aware, in UTC. `metadata` holds the object's bytes as received, `{}` if there is none.
+    `attempts` counts the exchanges, `retries` the retry delays, that earlier deliveries have used;
+    `last_error` is what the last of them ended with, "" where there was none.
+    `correlation_id` and `trace` are ready to be put into a result's properties.
+    """
+
+    job_id: str
+    account_number: str
+    route: str | None = None
+    deadline: datetime | None = None
+    metadata: Raw = _NO_METADATA
+    attempts: int = 0
+    retries: int = 0
+    replays: int = 0
+    last_error: str = ""
+    correlation_id: str
+    trace: Mapping[str, str] = {}
+
+
+class _Fields(msgspec.Struct):
+    """A body's fields as raw JSON; b"" is absent."""
+
+    account_number: Raw = Raw()
+    job_id: Raw = Raw()
+    route: Raw = Raw()
+    deadline: Raw = Raw()
+    metadata: Raw = Raw()
+
+
+_FIELDS = msgspec.json.Decoder(_Fields)
+_STRING = msgspec.json.Decoder(str)
+
+
+def decode(body: bytes, properties: Properties) -> Job:
+    """Read a job.
+
+    Its id is our own copies' header, else the body's `job_id`, else the AMQP `message_id`, else a UUIDv5 of
+    the body's SHA-256: two equal bodies without ids are one job.
+
+    Raises:
+        InvalidJob: the text names every mistake, separated by `; `, each with the field, the rule and what
+            was found (of an account number, never its characters). Its `job` holds what could be read.
+    """
+    try:
+        fields = _scan(body)
+    except ValueError as mistake:
+        raise InvalidJob(str(mistake), job=_job(body, properties, _Fields(), [])) from mistake
+    mistakes: list[str] = []
+    job = _job(body, properties, fields, mistakes)
+    if mistakes:
+        raise InvalidJob("; ".join(mistakes), job=job)
+    return job
+
+
+def _scan(body: bytes) -> _Fields:
+    if len(body) > MAX_BODY:
+        raise ValueError(f"the body must have at most {MAX_BODY} bytes, found {len(body)}")
+    try:
+        if not body.isascii():
+            body.decode()
+        return _FIELDS.decode(body)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the body must be JSON in UTF-8, found an invalid byte {error.start}") from error
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the body must be a JSON object, found {_kind(body.lstrip())}") from error
+    except msgspec.DecodeError as error:
+        raise ValueError(f"the body must be a JSON object: {error}") from error
+    except RecursionError as error:
+        raise ValueError("the body must be a JSON object, found one that is nested too deeply") from error
+
+
+def _job(body: bytes, properties: Properties, fields: _Fields, mistakes: list[str]) -> Job:
+    headers = properties.headers
+    asked_as = _job_id(bytes(fields.job_id), mistakes)
+    job_id = well_formed(_carried_id(headers) or asked_as or properties.message_id or _derived_id(body))
+    return Job(
+        job_id=job_id,
+        account_number=_account_number(bytes(fields.account_number), mistakes),
+        route=_route(bytes(fields.route), mistakes),
+        deadline=_deadline(bytes(fields.deadline), mistakes),
+        metadata=_metadata(fields.metadata, mistakes),
+        attempts=_count(headers, ATTEMPTS_HEADER),
+        retries=_count(headers, RETRIES_HEADER),
+        replays=_count(headers, REPLAYS_HEADER),
+        last_error=_last_error(headers),
+        correlation_id=cut(properties.correlation_id or job_id, MAX_SHORT_STRING),
+        trace={name: value for name in TRACE_HEADERS if isinstance(value := headers.get(name), str)},
+    )
+
+
+def _account_number(raw: bytes, mistakes: list[str]) -> str:
+    rule = f"account_number must be a string of 1 to {MAX_ACCOUNT_NUMBER} characters"
+    if not raw.startswith(b'"'):
+        # a number may well be an account number, so its digits stay out of the text
+        size = f" of {len(raw)} characters" if raw not in _NOTHING else ""
+        mistakes.append(f"{rule}, found {_kind(raw)}{size}")
+        return ""
+    text = _STRING.decode(raw)
+    if not 1 <= len(text) <= MAX_ACCOUNT_NUMBER:
+        mistakes.append(f"{rule}, found {len(text)}")
+        return ""
+    if control := _CONTROL.search(text):
+        found = f"U+{ord(control[0]):04X} as character {control.start() + 1} of {len(text)}"
+        mistakes.append(f"account_number must have no control characters, found {found}")
+        return ""
+    return text
+
+
+def _job_id(raw: bytes, mistakes: list[str]) -> str | None:
+    if raw in _NOTHING:
+        return None
+    text = _STRING.decode(raw) if raw.startswith(b'"') else ""
+    if 1 <= len(text) <= MAX_JOB_ID:
+        return text
+    rule = f"job_id must be a string of 1 to {MAX_JOB_ID} characters"
+    mistakes.append(f"{rule}, found {f'{len(text)}: ' if text else ''}{_found(raw)}")
+    return None
+
+
+def _route(raw: bytes, mistakes: list[str]) -> str | None:
+    if raw in _NOTHING:
+        return None
+    text = _STRING.decode(raw) if raw.startswith(b'"') else ""
+    if _ROUTE.fullmatch(text):
+        return text
+    mistakes.append(f"route must be a string of 1 to 64 of A-Z a-z 0-9 _ -, found {_found(raw)}")
+    return None
+
+
+def _deadline(raw: bytes, mistakes: list[str]) -> datetime | None:
+    if raw in _NOTHING:
+        return None
+    try:
+        return read_rfc3339(_STRING.decode(raw) if raw.startswith(b'"') else "")
+    except ValueError:
+        rule = "deadline must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00Z"
+        mistakes.append(f"{rule}, found {_found(raw)}")
+        return None
+
+
+def _metadata(raw: Raw, mistakes: list[str]) -> Raw:
+    value = bytes(raw)
+    if value in _NOTHING:
+        return _NO_METADATA
+    if value.startswith(b"{"):
+        return raw
+    mistakes.append(f"metadata must be a JSON object, found {_found(value)}")
+    return _NO_METADATA
+
+
+def _kind(raw: bytes) -> str:
+    return _KINDS.get(raw[:1], "a number") if raw else "nothing"
+
+
+def _found(raw: bytes) -> str:
+    """Describe a value that may be shown; `raw` is valid JSON."""
+    if raw.startswith(b'"'):
+        return quote(_STRING.decode(raw))
+    text = raw.decode()
+    return f"{_kind(raw)} ({quote(text) if text[0] in '[{' else text[:MAX_QUOTE]})"
+
+
+def _carried_id(headers: Mapping[str, Any]) -> str | None:
+    value = headers.get(JOB_ID_HEADER)
+    # no id that this worker accepts is longer; without a limit a producer's could outgrow a frame
+    return value if isinstance(value, str) and len(value) <= MAX_SHORT_STRING else None
+
+
+def _last_error(headers: Mapping[str, Any]) -> str:
+    code, reason = headers.get(ERROR_CODE_HEADER), headers.get(ERROR_REASON_HEADER)
+    return f"{code}: {reason}" if isinstance(code, str) and isinstance(reason, str) else ""
+
+
+def _derived_id(body: bytes) -> str:
+    return str(uuid5(NAMESPACE, f"body:{sha256(body).hexdigest()}"))
+
+
+def _count(headers: Mapping[str, Any], name: str) -> int:
+    value = headers.get(name)
+    return min(max(value, 0), _MAX_COUNT) if type(value) is int else 0  # a bool is no count

@@ -1,0 +1,56 @@
+"""Text on its way into a message: kept within bounds, fit for UTF-8, and times as RFC 3339."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+MAX_QUOTE = 80
+
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ]((?:[01]\d|2[0-3]):[0-5]\d:)([0-5]\d|60)(\.\d+)?"
+    r"([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
+
+def well_formed(text: str) -> str:
+    r"""Return text that UTF-8 can hold: a lone surrogate becomes its escape, such as `\ud800`."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def cut(text: str, limit: int) -> str:
+    """Return the longest beginning of text, made well-formed, that takes at most `limit` bytes of UTF-8."""
+    if len(text) <= limit and text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace")[:limit].decode("utf-8", "ignore")
+
+
+def quote(value: str) -> str:
+    """Return a value for a message: in quotes, on one line, and cut to `MAX_QUOTE` characters."""
+    text = repr(value[:MAX_QUOTE])
+    whole = len(value) <= MAX_QUOTE and len(text) <= MAX_QUOTE
+    return text if whole else f"{text[: MAX_QUOTE - 1]}…"
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write an aware time the way of all messages: UTC, in milliseconds, `2026-01-31T12:00:00.123Z`."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def read_rfc3339(text: str) -> datetime:
+    """Read an RFC 3339 time with its offset, as an aware time in UTC.
+
+    Raises:
+        ValueError: it is none, names a day that doesn't exist, or lies outside the years 1 to 9999.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{quote(text)} is no RFC 3339 time with its offset")
+    date, minutes, seconds, fraction, offset = match.groups(default="")
+    leap = seconds == "60"  # allowed by RFC 3339, unknown to datetime
+    moment = datetime.fromisoformat(f"{date}T{minutes}{'59' if leap else seconds}{fraction}{offset.upper()}")
+    try:
+        return moment.astimezone(UTC) + timedelta(seconds=leap)
+    except OverflowError as error:
+        raise ValueError(f"{quote(text)} is outside the years 1 to 9999") from error
