@@ -1,0 +1,270 @@
+"""Opening a session: who we are, how we get there, what is offered, greetings, and a goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from tests.lcm_support import ACCOUNT, Ends, good, lcm_settings, names, opened, peer
+from tests.support import Proxy, until
+from worker.errors import SessionNotOpened, SettingsError
+from worker.lcm.session import SessionOpener
+from worker.sandbox.lcm import Behaviour, Simulator
+
+LOGIN = {"channel": "LCM", "topic": "WebService", "subtopic": "Login"}
+
+
+async def refusal(url: str, **settings: Any) -> SessionNotOpened:
+    """Return the error with which no session opens."""
+    with pytest.raises(SessionNotOpened) as raised:
+        async with opened(url, **settings):
+            pass
+    return raised.value
+
+
+async def test_an_exchange() -> None:
+    """A session asks, in the documented form, and gives the outcomes as LCM said them; any number of times."""
+    async with Simulator() as lcm, opened(lcm.url) as session:
+        for account in (ACCOUNT, '5|"ü"|'):
+            items = await session.exchange(account, 10)
+            assert len(items) == 50
+            assert names(items, account)
+        assert (session.exchanges, session.answered, session.alive) == (2, 2, True)
+        assert repr(session) == "<Session 1 idle, 2 exchanges>"
+        assert (lcm.violations, lcm.max_in_flight) == (0, 1)
+
+
+async def test_a_goodbye() -> None:
+    """Closing an idle session takes leave of the peer, and is told once as our own doing."""
+    ends = Ends()
+    async with Simulator() as lcm:
+        async with opened(lcm.url, ends) as session:
+            pass
+        assert ends.reasons == ["closed by us"]
+        assert (session.ended_by_us, session.alive) == (True, False)
+        await until(lambda: lcm.live == 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "refused", "words"),
+    [("unauthorized", True, "HTTP 401"), ("unavailable", False, "HTTP 503")],
+)
+async def test_the_status_of_the_handshake_decides(fault: str, refused: bool, words: str) -> None:
+    """A 401 means that LCM does not want us, for which insisting is no remedy; a 503 may pass."""
+    async with Simulator(Behaviour(faults={fault: 1})) as lcm:
+        error = await refusal(lcm.url)
+        assert (error.refused, words in str(error), f":{lcm.port}" in str(error)) == (refused, True, True)
+
+
+async def test_nobody_there() -> None:
+    """A port on which nobody listens is an outage, and said to be one, with the host and port."""
+    async with Simulator() as lcm:
+        url = lcm.url
+    error = await refusal(url)
+    assert not error.refused
+    assert "127.0.0.1" in str(error)
+
+
+async def test_no_session_within_the_timeout() -> None:
+    """A peer that accepts the connection and says nothing is given up after `connect_timeout`."""
+    async with Simulator() as lcm, Proxy(lcm.port) as proxy:
+        proxy.freeze()
+        error = await refusal(f"ws://127.0.0.1:{proxy.port}/", connect_timeout=0.05)
+        assert (error.refused, "lcm.connect_timeout" in str(error)) == (False, True)
+        proxy.thaw()
+        await until(lambda: proxy.connections == 0 and proxy.accepted == 1)
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_connection() -> None:
+    """Cancelled in the handshake, or in the greeting, a session is not left half open."""
+    async with Simulator(Behaviour(login="Login")) as lcm, Proxy(lcm.port) as proxy:
+        greeting = [{"send": json.dumps(LOGIN), "await": "never"}]
+        for frozen in (True, False):
+            if frozen:
+                proxy.freeze()
+            else:
+                proxy.thaw()
+            settings = lcm_settings(f"ws://127.0.0.1:{proxy.port}/", greeting=greeting)
+            opening = asyncio.ensure_future(SessionOpener(settings, "w")(1, Ends()))
+            await until(lambda: proxy.connections == 1 and (proxy.accepted == 1 or lcm.live == 1))
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            proxy.thaw()
+            await until(lambda: proxy.connections == 0 and lcm.live == 0)
+
+
+async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall `proxies are taken from the environment by default`: LCM is called upon directly."""
+    async with Simulator() as lcm, Proxy(lcm.port) as trap:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY", "SOCKS_PROXY"):
+            for spelled in (name, name.lower()):
+                monkeypatch.setenv(spelled, f"http://127.0.0.1:{trap.port}")
+        async with opened(lcm.url) as session:
+            assert names(await session.exchange(ACCOUNT, 10), ACCOUNT)
+        assert trap.accepted == 0
+        error = await refusal(lcm.url, proxy=f"http://127.0.0.1:{trap.port}")
+        assert not error.refused
+        assert trap.accepted == 1
+
+
+async def test_compression_is_not_offered() -> None:
+    """Pitfall `permessage-deflate`: a small frame can't inflate a thousandfold, since none may be compressed."""
+    heard = asyncio.get_running_loop().create_future()
+
+    async def listen(lcm: ServerConnection) -> None:
+        assert lcm.request is not None
+        heard.set_result(dict(lcm.request.headers.raw_items()))
+        await lcm.wait_closed()
+
+    async with peer(listen) as url, opened(url, headers={"X-Api-Key": "k"}):
+        headers = await heard
+        assert "Sec-WebSocket-Extensions" not in headers
+        assert headers["X-Api-Key"] == "k"
+
+
+async def test_the_name_is_query_parameter_and_user() -> None:
+    """Each session calls itself by `session_name`, and the password goes with that name."""
+    settings: dict[str, Any] = {"session_name": "{worker}/{n}/{unixtime}", "password": "token", "sessions": 2}
+    async with Simulator(Behaviour(credentials="worker-1/*:token", unique_names=True)) as lcm:
+        async with opened(lcm.url, **settings):
+            [attempt] = lcm.connections
+        assert attempt.name is not None
+        worker, number, unixtime = attempt.name.split("/")
+        assert (worker, number) == ("worker-1", "1")
+        assert abs(int(unixtime) - attempt.at) < 60
+        assert (await refusal(lcm.url, **settings | {"password": "other"})).refused
+
+
+async def test_a_name_that_is_taken_may_become_free() -> None:
+    """`Prevents duplicate logins`: a name twice is not opened, and not taken for a wrong password."""
+    async with Simulator(Behaviour(unique_names=True)) as lcm:
+        async with opened(lcm.url, session_name="me", sessions=1):
+            error = await refusal(lcm.url, session_name="me", sessions=1)
+            assert (error.refused, "HTTP 409" in str(error)) == (False, True)
+        await until(lambda: lcm.live == 0)
+        async with opened(lcm.url, session_name="me", sessions=1) as session:
+            assert session.alive
+
+
+async def test_a_greeting_logs_in() -> None:
+    """The first exchange takes place only after the greeting and its awaited reply, whatever else comes."""
+    greeting = [{"send": json.dumps(LOGIN), "await": "loginRESPONSE"}]
+    behaviour = Behaviour(login="Login", open_id=True, heartbeat=0.001)
+    async with Simulator(behaviour) as lcm:
+        async with opened(lcm.url, greeting=greeting) as session:
+            assert names(await session.exchange(ACCOUNT, 10), ACCOUNT)
+        async with opened(lcm.url) as session:
+            with pytest.raises(Exception, match="LCM rejected the account"):
+                await session.exchange(ACCOUNT, 10)
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused", "words"),
+    [
+        (
+            {"subtopic": "LoginResponse", "message": {"success": False, "msg": "No such agent"}},
+            True,
+            "No such agent",
+        ),
+        ({"subtopic": "LoginResponse", "data": {"errorType": "LOCKED"}}, True, "LOCKED"),
+        ({"topic": "Error", "subtopic": "ApiError", "data": {"msg": "reconnecting"}}, False, "reconnecting"),
+    ],
+)
+async def test_a_greeting_that_fails(answer: dict[str, Any], refused: bool, words: str) -> None:
+    """Who is not logged in has no session; where LCM says no to the greeting itself, insisting is no remedy."""
+
+    async def turn_down(lcm: ServerConnection) -> None:
+        await lcm.recv()
+        await lcm.send(json.dumps(LOGIN | answer))
+        await lcm.wait_closed()
+
+    async with peer(turn_down) as url:
+        error = await refusal(url, greeting=[{"send": json.dumps(LOGIN), "await": "LoginResponse"}])
+        assert (error.refused, words in str(error)) == (refused, True)
+
+
+async def test_a_greeting_without_an_answer() -> None:
+    """A peer that never gives the awaited reply, or closes, has no session with us."""
+    greeting = [{"send": json.dumps(LOGIN), "await": "never"}]
+    async with Simulator(Behaviour(login="Login")) as lcm:
+        error = await refusal(lcm.url, greeting=greeting, connect_timeout=0.05)
+        assert "lcm.connect_timeout" in str(error)
+        await until(lambda: lcm.live == 0)
+        lcm.behaviour = Behaviour(faults={"accept-and-close": 1}, close_code=1008)
+        error = await refusal(lcm.url, greeting=greeting)
+        assert "1008" in str(error)
+
+
+async def test_a_reply_before_any_request_ends_the_session() -> None:
+    """What LCM says in reply to nobody, even while greeting, is never taken for the first exchange's."""
+
+    async def say_first(lcm: ServerConnection) -> None:
+        await lcm.recv()
+        await lcm.send(json.dumps(LOGIN | {"subtopic": "LoginResponse"}))
+        await lcm.send(good("nobody"), text=True)
+        await lcm.wait_closed()
+
+    ends = Ends()
+    async with peer(say_first) as url:
+        async with opened(url, ends, greeting=[{"send": "{}", "await": "LoginResponse"}]):
+            await until(lambda: ends.reasons)
+        assert ends.reasons == ["replied with no request in flight"]
+
+
+class Certificates(NamedTuple):
+    """Files of an authority, and what the server at 127.0.0.1 needs."""
+
+    authority: str
+    server: ssl.SSLContext
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    """Make an authority and a server's certificate, which is itself the authority."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=lcm"
+    )
+    options = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *options], check=True, capture_output=True)  # noqa: S603 - our own words
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return Certificates(str(certificate), context)
+
+
+async def test_tls(certificates: Certificates) -> None:
+    """With `ca_file` a session is opened, and ended, over TLS as without it."""
+    async with (
+        Simulator(ssl_context=certificates.server) as lcm,
+        opened(lcm.url, ca_file=certificates.authority) as session,
+    ):
+        assert lcm.url.startswith("wss://")
+        assert names(await session.exchange(ACCOUNT, 10), ACCOUNT)
+        session.abort("enough")
+        await until(lambda: lcm.live == 0)
+
+
+async def test_a_certificate_that_does_not_verify(certificates: Certificates) -> None:
+    """Pitfall `certificate errors count as transient`: an unknown authority, or another host, is a refusal."""
+    async with Simulator(ssl_context=certificates.server) as lcm:
+        error = await refusal(lcm.url)
+        assert (error.refused, "certificate does not verify" in str(error)) == (True, True)
+        error = await refusal(lcm.url.replace("127.0.0.1", "localhost"), ca_file=certificates.authority)
+        assert (error.refused, "certificate does not verify" in str(error)) == (True, True)
+        assert lcm.connections == []
+
+
+async def test_files_that_are_no_certificates(tmp_path: Path) -> None:
+    """A file that holds no certificate is a wrong setting, found before any connection, and named."""
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate\n")
+    with pytest.raises(SettingsError, match=r"ca\.pem"):
+        SessionOpener(lcm_settings("wss://127.0.0.1:1/", ca_file=str(file)), "worker-1")

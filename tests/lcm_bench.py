@@ -1,0 +1,104 @@
+"""A pool of sessions that do as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any, cast
+
+from tests.lcm_support import lcm_settings, settled
+from tests.support import RecordingLog
+from worker.errors import SessionNotOpened
+from worker.lcm.pool import Pool
+from worker.lcm.session import Ended, Session
+from worker.settings import OutageSettings
+
+
+class Scripted:
+    """A session that does as the test says."""
+
+    def __init__(self, slot: int, on_ended: Ended) -> None:
+        self.slot = slot
+        self.exchanges = self.answered = 0
+        self.unasked: Counter[str] = Counter()
+        self.alive = True
+        self.ended_by_us = False
+        self.reason = ""
+        self._on_ended = on_ended
+
+    def exchange(self) -> None:
+        self.exchanges += 1
+        self.answered += 1
+
+    def abort(self, reason: str) -> None:
+        self.alive, self.reason = False, reason
+        self._on_ended(cast(Session, self), reason)
+
+    async def close(self) -> None:
+        self.ended_by_us = True
+        self.abort("closed by us")
+
+
+class Bench:
+    """A pool of scripted sessions; what it opens and how long it sleeps is the test's to see and to end."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.log = RecordingLog()
+        self.away: list[str] = []
+        self.sleeps: list[float] = []
+        self.openings: list[tuple[int, Ended, asyncio.Future[Scripted]]] = []
+        self.pool = Pool(
+            self._open,
+            lcm_settings("ws://lcm/", **settings),
+            OutageSettings(probe_delay=1, probe_max_delay=30),
+            self.log,
+            sleep=self._sleep,
+            jitter=lambda _low, high: high,
+            on_away=self.away.append,
+        )
+
+    async def _open(self, slot: int, on_ended: Ended) -> Session:
+        opening: asyncio.Future[Scripted] = asyncio.get_running_loop().create_future()
+        self.openings.append((slot, on_ended, opening))
+        return cast(Session, await opening)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+
+    def acquire(self, *, fresh: bool = False) -> asyncio.Task[Scripted]:
+        """Ask for a session."""
+
+        async def acquire() -> Scripted:
+            return cast(Scripted, await self.pool.acquire(fresh=fresh))
+
+        return asyncio.get_running_loop().create_task(acquire())
+
+    async def opened(self) -> Scripted:
+        """Let the oldest opening succeed."""
+        await settled()
+        slot, on_ended, opening = self.openings.pop(0)
+        session = Scripted(slot, on_ended)
+        opening.set_result(session)
+        await settled()
+        return session
+
+    async def failed(self, error: Exception | None = None) -> None:
+        """Let the oldest opening fail."""
+        await settled()
+        self.openings.pop(0)[2].set_exception(error or SessionNotOpened("not there"))
+        await settled()
+
+    async def session(self) -> Scripted:
+        """Acquire a session that has to be opened first."""
+        asked = self.acquire()
+        await self.opened()
+        return await asked
+
+    def used(self, session: Scripted) -> None:
+        """Make an exchange on a session and give it back."""
+        session.exchange()
+        self.release(session)
+
+    def release(self, session: Scripted) -> None:
+        """Give a session back."""
+        self.pool.release(cast(Session, session))

@@ -1,0 +1,176 @@
+"""Who gets which session, and when another is opened: pure assignment, with sessions that do nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.lcm_bench import Bench
+from tests.lcm_support import settled
+
+
+async def test_its_repr_tells_its_state() -> None:
+    """The repr counts sessions in use, idle and opening, and who waits."""
+    bench = Bench(sessions=6)
+    sessions = [await bench.session() for _ in range(4)]
+    bench.used(sessions[0])
+    waiting = [bench.acquire(fresh=True) for _ in range(5)]
+    await settled()
+    assert repr(bench.pool) == "<Pool 3 busy, 1 idle, 2 opening, 5 waiting>"
+    await bench.pool.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_sessions_are_opened_as_they_are_needed() -> None:
+    """No session is opened before someone asks, and no more of them than ask."""
+    bench = Bench(sessions=4)
+    assert (bench.openings, repr(bench.pool)) == ([], "<Pool 0 busy, 0 idle, 0 opening, 0 waiting>")
+    asked = [bench.acquire() for _ in range(2)]
+    await settled()
+    assert [slot for slot, _, _ in bench.openings] == [1, 2]
+    assert [(await bench.opened()).slot for _ in asked] == [1, 2]
+    assert [(await task).slot for task in asked] == [1, 2]
+
+
+async def test_the_session_used_last_is_used_next() -> None:
+    """Of several idle sessions the one used last is the least likely to have been cut meanwhile."""
+    bench = Bench(sessions=2)
+    first, second = await bench.session(), await bench.session()
+    bench.used(second)
+    bench.used(first)
+    assert await bench.acquire() is first
+    assert await bench.acquire() is second
+
+
+async def test_whoever_waits_longest_is_served_first() -> None:
+    """A session given back goes to the first in the queue, past whom nobody gets."""
+    bench = Bench(sessions=1)
+    session = await bench.session()
+    waiting = [bench.acquire() for _ in range(3)]
+    await settled()
+    served = []
+    for _ in waiting:
+        bench.used(session)
+        late = bench.acquire()
+        await settled()
+        served.append([task.done() for task in waiting])
+        late.cancel()
+    assert served == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+async def test_a_fresh_session_is_one_without_exchanges() -> None:
+    """Who asks for a fresh session is not given a used one, and is given an unused one before all others."""
+    bench = Bench(sessions=2)
+    used = await bench.session()
+    bench.used(used)
+    fresh = bench.acquire(fresh=True)
+    await settled()
+    assert not fresh.done()
+    assert await bench.acquire() is used
+    any_will_do = bench.acquire()
+    opened = await bench.opened()
+    assert await fresh is opened
+    assert not any_will_do.done()
+    any_will_do.cancel()
+
+
+async def test_who_needs_a_fresh_session_is_not_starved_by_a_full_pool() -> None:
+    """With every place taken by a used session, one that lies idle is closed to make room for a fresh one."""
+    bench = Bench(sessions=2)
+    busy, idle = await bench.session(), await bench.session()
+    fresh = [bench.acquire(fresh=True) for _ in range(2)]
+    await settled()
+    assert bench.openings == []
+    bench.used(idle)
+    assert await bench.opened() is await fresh[0]
+    bench.used(busy)
+    assert await bench.opened() is await fresh[1]
+    assert (idle.ended_by_us, busy.ended_by_us, bench.sleeps) == (True, True, [])
+
+
+async def test_a_session_that_has_ended_is_never_given_out() -> None:
+    """Whether it ends in use or while idle, its place is free for another one, and it is gone."""
+    bench = Bench(sessions=1)
+    in_use = await bench.session()
+    in_use.abort("timed out")
+    bench.release(in_use)
+    idle = await bench.session()
+    assert idle is not in_use
+    bench.used(idle)
+    idle.abort("cut by a load balancer")
+    assert repr(bench.pool) == "<Pool 0 busy, 0 idle, 0 opening, 0 waiting>"
+    assert await bench.session() is not idle
+    assert bench.log.of("lcm.session_closed")[0] == {
+        "session": 1,
+        "reason": "timed out",
+        "exchanges": 0,
+        "unasked": 0,
+    }
+
+
+async def test_a_waiter_that_is_cancelled_leaves_no_trace() -> None:
+    """The opening that was started for it gives a session that the next one gets."""
+    bench = Bench(sessions=1)
+    gone, next_one = bench.acquire(), bench.acquire()
+    await settled()
+    gone.cancel()
+    opened = await bench.opened()
+    assert await next_one is opened
+    assert repr(bench.pool) == "<Pool 1 busy, 0 idle, 0 opening, 0 waiting>"
+
+
+async def test_a_waiter_cancelled_while_it_is_given_a_session_passes_it_on() -> None:
+    """Assigned and cancelled in the same turn of the loop: the session goes to the next, and is not lost."""
+    bench = Bench(sessions=1)
+    session = await bench.session()
+    gone, next_one = bench.acquire(), bench.acquire()
+    await settled()
+    bench.used(session)
+    gone.cancel()
+    assert await next_one is session
+    assert gone.cancelled()
+    bench.used(session)
+    assert repr(bench.pool) == "<Pool 0 busy, 1 idle, 0 opening, 0 waiting>"
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_a_session_is_replaced_after_its_last_exchange(limit: int) -> None:
+    """With `max_exchanges` a session is closed once it has made so many, and is not counted as a failure."""
+    bench = Bench(sessions=1, max_exchanges=limit)
+    session = await bench.session()
+    for _ in range(limit - 1):
+        bench.used(session)
+        assert await bench.acquire() is session
+    bench.used(session)
+    replaced = await bench.session()
+    assert replaced is not session
+    assert (session.ended_by_us, bench.sleeps) == (True, [])
+
+
+async def test_a_place_is_free_only_once_its_session_is_closed() -> None:
+    """LCM counts connections as well: while one says goodbye there is not one more than allowed."""
+    bench = Bench(sessions=1, max_exchanges=1)
+    session = await bench.session()
+    waiting = bench.acquire()
+    await settled()
+    bench.used(session)
+    assert bench.openings == []
+    opened = await bench.opened()
+    assert await waiting is opened
+
+
+async def test_closing_ends_everything() -> None:
+    """Waiters are cancelled, openings given up, sessions in use aborted and idle ones closed; no task is left."""
+    bench = Bench(sessions=3)
+    busy, idle = await bench.session(), await bench.session()
+    bench.used(idle)
+    waiting = [bench.acquire(fresh=True) for _ in range(2)]
+    await settled()
+    await bench.pool.close()
+    assert (busy.reason, idle.reason) == ("the worker stops", "closed by us")
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ends)
+    bench.release(busy)
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("lcm-")]
+    assert repr(bench.pool) == "<Pool 0 busy, 0 idle, 0 opening, 0 waiting>"

@@ -1,0 +1,219 @@
+"""The sessions of one worker: who gets which, and when another is opened.
+
+Assignment is synchronous, so that no session can be promised twice: `_assign` looks at who waits and what is
+idle, hands over, and starts openings. Only openings and closings do I/O, in tasks of their own, and each ends
+in `_assign`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from worker.errors import SessionNotOpened
+from worker.lcm.pacing import Jitter, ReconnectPace
+from worker.lcm.session import Ended, Session
+from worker.settings import LcmSettings, OutageSettings
+from worker.telemetry import Log
+
+OpenSession = Callable[[int, Ended], Awaitable[Session]]
+"""Opens the session of a slot, or raises SessionNotOpened."""
+
+Sleep = Callable[[float], Awaitable[object]]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    session: asyncio.Future[Session]
+    fresh: bool
+
+
+class Pool:
+    """Up to `lcm.sessions` sessions, opened as they are needed and paced while LCM is away.
+
+    The caller's duties: every session that `acquire` returned goes back by `release`, whatever became of it.
+    """
+
+    def __init__(
+        self,
+        open_session: OpenSession,
+        lcm: LcmSettings,
+        outage: OutageSettings,
+        log: Log,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        jitter: Jitter = random.uniform,
+        on_away: Callable[[str], object] = lambda _reason: None,
+    ) -> None:
+        self._open_session = open_session
+        self._size = lcm.sessions
+        self._max_exchanges = lcm.max_exchanges
+        self._pace = ReconnectPace(outage.probe_delay, outage.probe_max_delay)
+        self._log = log
+        self._sleep = sleep
+        self._jitter = jitter
+        self._on_away = on_away
+        self._idle: list[Session] = []
+        self._busy: set[Session] = set()
+        self._waiters: list[_Waiter] = []
+        self._free_slots = list(range(self._size, 0, -1))
+        self._attempts: dict[int, int] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._away = False
+
+    def __repr__(self) -> str:
+        parts = (
+            f"{len(self._busy)} busy",
+            f"{len(self._idle)} idle",
+            f"{len(self._opening)} opening",
+            f"{self.waiting} waiting",
+        )
+        return f"<Pool {', '.join(parts)}>"
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a session."""
+        return sum(not waiter.session.done() for waiter in self._waiters)
+
+    @property
+    def away(self) -> bool:
+        """Whether LCM could not be reached when last tried."""
+        return self._away
+
+    async def acquire(self, *, fresh: bool = False) -> Session:
+        """Return a session for one exchange, waiting for as long as it takes.
+
+        With `fresh`, one on which no exchange has taken place yet.
+        """
+        if self._idle and not fresh and not self._waiters:
+            session = self._idle.pop()
+            self._busy.add(session)
+            return session
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), fresh)
+        self._waiters.append(waiter)
+        self._assign()
+        try:
+            return await waiter.session
+        except asyncio.CancelledError:
+            if waiter.session.done() and not waiter.session.cancelled():
+                self.release(waiter.session.result())
+            raise
+
+    def release(self, session: Session) -> None:
+        """Take a session back, to be used again if it is still good."""
+        self._busy.discard(session)
+        if session.alive:
+            # Alive after an exchange means answered: everything else ends a session.
+            if session.exchanges:
+                self._good_exchange()
+            if self._max_exchanges and session.exchanges >= self._max_exchanges:
+                self._start_closing(session)
+            else:
+                self._idle.append(session)
+        self._assign()
+
+    async def close(self) -> None:
+        """Close every session: idle ones with a goodbye, busy ones at once."""
+        for waiter in self._waiters:
+            waiter.session.cancel()
+        for task in self._opening:
+            task.cancel()
+        for session in self._busy:
+            session.abort("the worker stops")
+        for session in self._idle:
+            self._start_closing(session)
+        self._idle.clear()
+        await asyncio.gather(*self._opening, *self._closing, return_exceptions=True)
+
+    def _assign(self) -> None:
+        """Hand idle sessions to those who wait, then open as many more as are needed and allowed."""
+        # Whoever needs a fresh session comes first, or those who take any would leave none.
+        waiting = sorted((w for w in self._waiters if not w.session.done()), key=lambda w: not w.fresh)
+        for waiter in waiting if self._idle else ():
+            session = self._fitting(waiter)
+            if session is not None:
+                self._busy.add(session)
+                waiter.session.set_result(session)
+        self._waiters = [waiter for waiter in self._waiters if not waiter.session.done()]
+        allowed = 1 if self._pace.failing else self._size
+        while self._free_slots and len(self._opening) < min(len(self._waiters), allowed):
+            self._start_opening()
+        # Who still waits beside an idle session needs a fresh one, for which a place must become free.
+        if self._waiters and self._idle and not (self._free_slots or self._opening or self._closing):
+            self._start_closing(self._idle.pop(0))
+
+    def _fitting(self, waiter: _Waiter) -> Session | None:
+        # The one used last is the least likely to have been cut by a load balancer meanwhile.
+        for index in range(len(self._idle) - 1, -1, -1):
+            if not (waiter.fresh and self._idle[index].exchanges):
+                return self._idle.pop(index)
+        return None
+
+    def _start_opening(self) -> None:
+        slot = self._free_slots.pop()
+        task = asyncio.get_running_loop().create_task(self._open(slot), name=f"lcm-open-{slot}")
+        self._opening.add(task)
+
+    async def _open(self, slot: int) -> None:
+        self._attempts[slot] = self._pace.attempt
+        session: Session | None = None
+        try:
+            if delay := self._pace.delay(self._jitter):
+                await self._sleep(delay)
+            session = await self._open_session(slot, self._session_ended)
+        except SessionNotOpened as error:
+            self._not_opened(slot, error)
+        except Exception as error:  # noqa: BLE001 - tried again at once, a defect would be tried without end
+            self._log.exception("lcm.opening_broke", session=slot)
+            self._not_opened(slot, SessionNotOpened(f"a defect of the worker: {type(error).__name__}"))
+        else:
+            self._log.info("lcm.session_opened", session=slot)
+            self._idle.append(session)
+        finally:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - this is a task
+            self._opening.discard(task)
+            if session is None:
+                self._free_slots.append(slot)
+            if not task.cancelling():
+                self._assign()
+
+    def _start_closing(self, session: Session) -> None:
+        task = asyncio.get_running_loop().create_task(session.close(), name=f"lcm-close-{session.slot}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _session_ended(self, session: Session, reason: str) -> None:
+        """Called by a session, once, when it has ended for whatever reason."""
+        if session in self._idle:
+            self._idle.remove(session)
+        self._free_slots.append(session.slot)
+        self._log.info(
+            "lcm.session_closed",
+            session=session.slot,
+            reason=reason,
+            exchanges=session.exchanges,
+            unasked=session.unasked.total(),
+        )
+        if not session.answered and not session.ended_by_us:
+            self._pace.failed(self._attempts[session.slot])
+        self._assign()
+
+    def _not_opened(self, slot: int, error: SessionNotOpened) -> None:
+        self._pace.failed(self._attempts[slot], refused=error.refused)
+        level = self._log.error if error.refused else self._log.warning
+        level("lcm.session_failed", error=str(error), waiting=self.waiting)
+        if not self._away and not self._busy and not self._idle:
+            self._away = True
+            self._log.warning("lcm.outage_started", reason=str(error))
+            self._on_away(str(error))
+
+    def _good_exchange(self) -> None:
+        if self._pace.failing:
+            self._pace.good_exchange()
+        if self._away:
+            self._away = False
+            self._log.info("lcm.outage_ended")

@@ -1,0 +1,241 @@
+"""The worker's log: one JSON object per line, or coloured text on a terminal.
+
+`build_log` is the only place that knows how lines are made. Components are given a `Log` and name an event and
+its fields; what they pass is data, so nothing in it can break a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, MutableMapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+import msgspec
+import structlog
+
+from worker.settings import LogSettings
+from worker.text import well_formed
+
+# At DEBUG these print query strings, Authorization headers, payloads and frames.
+_TALKATIVE = ("websockets", "aiormq", "aio_pika", "asyncio")
+# Line breaks to some readers, though not to JSON, and what a terminal takes for commands: as UTF-8.
+_BREAKING = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\x7f")
+_AS_IT_IS = {int, float, bool, type(None)}
+
+Event = MutableMapping[str, Any]
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+class Log(Protocol):
+    """What a component may do with the log."""
+
+    def debug(self, event: str, **fields: Any) -> Any: ...
+    def info(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any: ...
+    def error(self, event: str, **fields: Any) -> Any: ...
+    def exception(self, event: str, **fields: Any) -> Any: ...
+
+
+class ByteStream(Protocol):
+    """What lines are written to."""
+
+    def write(self, data: bytes, /) -> Any: ...
+    def flush(self) -> Any: ...
+    def isatty(self) -> bool: ...
+    def fileno(self) -> int: ...
+
+
+class Sink:
+    """Writes finished lines to a binary stream, each at once. That they can't be written is no reason to stop."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    def msg(self, line: bytes) -> None:
+        try:
+            self._stream.write(line + b"\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            # Nobody reads any more. The descriptor itself is turned away, since the interpreter flushes what is
+            # left there when it ends, and would end with a failure of its own.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        except OSError:
+            pass  # a full disk, a terminal that is gone: this line is lost, the next one may not be
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+def build_log(
+    settings: LogSettings, *, worker: str, secrets: Iterable[str] = (), stream: ByteStream | None = None
+) -> Log:
+    """Return the log of this process, as `log.level`, `log.format` and `log.accounts` ask."""
+    out = stream if stream is not None else _standard_error()
+    console = settings.format == "console" or (settings.format == "auto" and out.isatty())
+    hashed = settings.accounts == "hashed"
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.ExceptionRenderer(_without_texts)
+        if hashed
+        else structlog.processors.format_exc_info,
+        *([hash_accounts] if hashed else []),
+        _Plain(secrets),
+        _render_console(worker) if console else _RenderJson(worker),
+    ]
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    wrapper = structlog.make_filtering_bound_logger(level)
+    log = structlog.wrap_logger(Sink(out), processors, wrapper_class=wrapper, context_class=dict)
+    return cast(Log, log.bind())  # unbound, it would bind itself anew for every line
+
+
+def _standard_error() -> ByteStream:
+    # A process may have been started without one, by `2>&-`.
+    return Path(os.devnull).open("wb") if sys.stderr is None else sys.stderr.buffer
+
+
+def route_library_logs(log: Log) -> None:
+    """Send what libraries log through `log`, as events named `library.log`, never below WARNING.
+
+    Touches Python's global logging, so it is for the process's entry point alone.
+    """
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    root.addHandler(_Forward(log))
+    root.setLevel(logging.WARNING)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+
+class _Forward(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        template = str(record.msg)
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's mistake in logging must not become the worker's
+            message = template
+        level = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+        fields: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
+        level("library.log", library=record.name, message=message, template=template, **fields)
+
+
+def hash_account(account: str) -> str:
+    """Return what stands for an account number where it must not be read: equal for equal accounts."""
+    return "sha256:" + hashlib.sha256(account.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def hash_accounts(_log: object, _method: str, event: Event) -> Event:
+    """Replace the line's account wherever it stands in it, and leave out what may name one unknown here.
+
+    That is what LCM said in its own words, and whatever a library puts into its messages: frames, for example.
+    """
+    event.pop("said", None)
+    if event["event"] == "library.log":
+        event["message"] = event["template"].partition("\n")[0]
+    if account := event.get("account"):
+        forms = {account, repr(account)[1:-1], json.dumps(account)[1:-1]}
+        hashed = hash_account(account)
+        for name in event.keys() - {"timestamp", "level", "event"}:
+            for form in forms:
+                if isinstance(event[name], str):
+                    event[name] = event[name].replace(form, hashed)
+    return event
+
+
+def _without_texts(exc_info: _ExcInfo) -> str:
+    """Write an exception and its causes by their places and types alone: a text of theirs may name an account."""
+    error: BaseException | None = exc_info[1]
+    lines: list[str] = []
+    while error is not None:
+        lines += [f"{type(error).__name__}\n", *traceback.format_tb(error.__traceback__)]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "".join(lines).rstrip("\n")
+
+
+class _Plain:
+    """Reduces every field to JSON's own kinds, in text that UTF-8 can hold and without a known secret in it.
+
+    The secrets are the last net, for the texts of libraries. They come the longest first, or one that holds
+    another would be found only in part.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = "|".join(map(re.escape, secrets))
+        self._hide = partial(re.compile(known).sub, "***") if known else str
+
+    def __call__(self, _log: object, _method: str, event: Event) -> Event:
+        event.pop("template", None)
+        for name, value in event.items():
+            if type(value) not in _AS_IT_IS:
+                event[name] = self._plain(value)
+        return event
+
+    def _plain(self, value: Any) -> Any:
+        if type(value) is str:
+            return self._hide(well_formed(value))
+        if type(value) in _AS_IT_IS:
+            return value
+        if isinstance(value, dict):
+            return {self._plain(str(name)): self._plain(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._plain(item) for item in value]
+        return self._plain(str(value))
+
+
+class _RenderJson:
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._encode = msgspec.json.Encoder().encode
+
+    def __call__(self, _log: object, _method: str, event: Event) -> bytes:
+        line = self._encode(
+            {
+                "timestamp": event.pop("timestamp"),
+                "level": event.pop("level"),
+                "event": event.pop("event"),
+                "worker": self._worker,
+                **event,
+            }
+        )
+        return line if line.isascii() and b"\x7f" not in line else _BREAKING.sub(_escape, line)
+
+
+def _escape(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
+
+
+def _render_console(worker: str) -> Callable[[object, str, Event], bytes]:
+    renderer = structlog.dev.ConsoleRenderer(colors=True, pad_event_to=20)
+
+    def render(log: object, method: str, event: Event) -> bytes:
+        event["worker"] = worker
+        trace = event.pop("exception", "")
+        text = renderer(log, method, {name: _one_line(value) for name, value in event.items()})
+        # Indented, so that no line of a text in it can pass for one of the log.
+        lines = [f"    {_one_line(line)}" for line in trace.split("\n")] if trace else []
+        return "\n".join([text, *lines]).encode()
+
+    return render
+
+
+def _one_line(value: object) -> object:
+    """Escape what would move a terminal's cursor: line breaks and other control characters."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return value.encode("unicode_escape").decode()
