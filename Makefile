@@ -25,7 +25,7 @@ demo: setup  ## a broker, LCM, a worker and jobs, all on this machine
 	@$(BIN)/lcm-worker demo
 
 test: setup  ## lint, check types, run all tests; ARGS="-k name" picks some
-	@$(BIN)/python -m worker.sandbox.rabbitmq ensure
+	@$(BIN)/python -m worker.sandbox.rabbitmq ensure --for-tests
 	@$(MAKE) --no-print-directory lint
 	@mkdir -p .sandbox
 	$(BIN)/pytest --basetemp=.sandbox/pytest $(ARGS)

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,15 @@ from worker.sandbox.rabbitmq import Node, ServerMissing
 
 _TIMEOUT_S = 60
 _numbers = count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults")
+    group.addoption(
+        "--faults-full", action="store_true", help="the full form of each fault, not the quick one"
+    )
+    group.addoption("--seed", type=int, help="of all that the fault tests draw; printed, drawn by default")
+    group.addoption("--faults-json", type=Path, help="where to write the figures; default: $FAULTS_JSON")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Raw
 
 from worker.errors import InvalidJob
-from worker.text import MAX_QUOTE, cut, quote, read_rfc3339, well_formed
+from worker.text import MAX_QUOTE, cut, kind_of, quote, read_rfc3339, well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,14 +55,6 @@ _NO_METADATA = Raw(b"{}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # exactly the category Cc
 _ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOTHING = (b"", b"null")
-_KINDS = {
-    b'"': "a string",
-    b"{": "an object",
-    b"[": "an array",
-    b"t": "a boolean",
-    b"f": "a boolean",
-    b"n": "null",
-}
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +124,7 @@ def _scan(body: bytes) -> _Fields:
     except UnicodeDecodeError as error:
         raise ValueError(f"the body must be JSON in UTF-8, found an invalid byte {error.start}") from error
     except msgspec.ValidationError as error:
-        raise ValueError(f"the body must be a JSON object, found {_kind(body.lstrip())}") from error
+        raise ValueError(f"the body must be a JSON object, found {kind_of(body.lstrip())}") from error
     except msgspec.DecodeError as error:
         raise ValueError(f"the body must be a JSON object: {error}") from error
     except RecursionError as error:
@@ -163,7 +155,7 @@ def _account_number(raw: bytes, mistakes: list[str]) -> str:
     if not raw.startswith(b'"'):
         # a number may well be an account number, so its digits stay out of the text
         size = f" of {len(raw)} characters" if raw not in _NOTHING else ""
-        mistakes.append(f"{rule}, found {_kind(raw)}{size}")
+        mistakes.append(f"{rule}, found {kind_of(raw)}{size}")
         return ""
     text = _STRING.decode(raw)
     if not 1 <= len(text) <= MAX_ACCOUNT_NUMBER:
@@ -218,16 +210,12 @@ def _metadata(raw: Raw, mistakes: list[str]) -> Raw:
     return _NO_METADATA
 
 
-def _kind(raw: bytes) -> str:
-    return _KINDS.get(raw[:1], "a number") if raw else "nothing"
-
-
 def _found(raw: bytes) -> str:
     """Describe a value that may be shown; `raw` is valid JSON."""
     if raw.startswith(b'"'):
         return quote(_STRING.decode(raw))
     text = raw.decode()
-    return f"{_kind(raw)} ({quote(text) if text[0] in '[{' else text[:MAX_QUOTE]})"
+    return f"{kind_of(raw)} ({quote(text) if text[0] in '[{' else text[:MAX_QUOTE]})"
 
 
 def _carried_id(headers: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,15 @@ _TIME = re.compile(
     re.ASCII,
 )
 
+_KINDS = {
+    b'"': "a string",
+    b"{": "an object",
+    b"[": "an array",
+    b"t": "a boolean",
+    b"f": "a boolean",
+    b"n": "null",
+}
+
 
 def well_formed(text: str) -> str:
     r"""Return text that UTF-8 can hold: a lone surrogate becomes its escape, such as `\ud800`."""
@@ -54,3 +63,8 @@ def read_rfc3339(text: str) -> datetime:
         return moment.astimezone(UTC) + timedelta(seconds=leap)
     except OverflowError as error:
         raise ValueError(f"{quote(text)} is outside the years 1 to 9999") from error
+
+
+def kind_of(raw: bytes) -> str:
+    """Name the kind of a JSON value by its text, without showing it; "nothing" where there is none."""
+    return _KINDS.get(raw[:1], "a number") if raw else "nothing"

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from worker.text import kind_of
+
 CHANNEL = "LCM"
 TOPIC = "WebService"
 REQUEST_SUBTOPIC = "SetCallOutComeOffline"
@@ -254,8 +256,8 @@ def _outcomes(response: bytes) -> list[_Outcome]:
         return _read_outcomes(response)
     if response[:1] == b"{":
         return [_read_outcome(response)]
-    shown = response[:40].decode("utf-8", "replace") or "missing"
-    raise _Unreadable(f"`response` should be a list of outcomes or one outcome; it is {shown}")
+    # By its kind alone: what LCM says may name the account, which not every log may hold.
+    raise _Unreadable(f"`response` should be a list of outcomes or one outcome; it is {kind_of(response)}")
 
 
 def _item(outcome: _Outcome) -> Item:

@@ -49,7 +49,7 @@ def ensure_server(install: bool, say: Callable[[str], None]) -> Path:
     server = find_server()
     if server is None and install and os.geteuid() == 0 and shutil.which("apt-get"):
         say("installing Debian's rabbitmq-server, which the tests and the demo need ...")
-        _apt_install()
+        _apt_install("rabbitmq-server")
         server = find_server()
     if server is None:
         raise ServerMissing(
@@ -59,13 +59,27 @@ def ensure_server(install: bool, say: Callable[[str], None]) -> Path:
     return server
 
 
+def ensure_foreign_client(install: bool, say: Callable[[str], None]) -> None:
+    """See to it that Debian's amqp-tools are there, with which tests publish as other people's programs do.
+
+    Raises ServerMissing, in one line that says what to do.
+    """
+    if shutil.which("amqp-publish") is None and install and os.geteuid() == 0 and shutil.which("apt-get"):
+        say("installing Debian's amqp-tools, which the tests need ...")
+        _apt_install("amqp-tools")
+    if shutil.which("amqp-publish") is None:
+        raise ServerMissing("amqp-publish is missing: run `sudo apt-get install amqp-tools`, then try again")
+
+
 def main(arguments: list[str]) -> int:
-    """Run the one command, `ensure`, and return its exit status: 0 where the server is there now."""
-    if arguments != ["ensure"]:
-        _say("usage: python -m worker.sandbox.rabbitmq ensure")
+    """Run the one command, `ensure`, and return its exit status: 0 where the programs are there now."""
+    if arguments not in (["ensure"], ["ensure", "--for-tests"]):
+        _say("usage: python -m worker.sandbox.rabbitmq ensure [--for-tests]")
         return 2
     try:
         ensure_server(install=True, say=_say)
+        if "--for-tests" in arguments:
+            ensure_foreign_client(install=True, say=_say)
     except ServerMissing as missing:
         _say(str(missing))
         return 1
@@ -76,12 +90,12 @@ def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _apt_install() -> None:
+def _apt_install(package: str) -> None:
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with _no_service_starts():
         for command in (
             ["apt-get", "-qq", "update"],
-            ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "rabbitmq-server"],
+            ["apt-get", "-qq", "-y", "--no-install-recommends", "install", package],
         ):
             done = subprocess.run(  # noqa: S603 - the commands stand right above
                 command,

@@ -1,0 +1,353 @@
+"""Deliveries are taken as many as set, handled in tasks of their own, and settled once, by what they came to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiormq import spec
+from aiormq.abc import AbstractChannel
+
+from tests.support import (
+    Proxy,
+    RecordingLog,
+    broker_settings,
+    close_connections,
+    depth,
+    open_channel,
+    running,
+    take,
+    take_all,
+    until,
+)
+from worker.broker.consumer import Consumer
+from worker.broker.declare import declare
+from worker.broker.topology import topology_of
+from worker.disposition import Disposition, Settle
+from worker.message import Delivery
+from worker.sandbox.rabbitmq import Node
+
+JOBS, DEAD = "lcm.outcome.jobs", "lcm.outcome.dead"
+
+
+class Handler:
+    """Handles deliveries as told: each waits until it may go on, then ends as `settle` says, or by `error`."""
+
+    def __init__(self, *, settle: Settle = Settle.ACK, open_gate: bool = True) -> None:
+        self.settle = settle
+        self.error: Exception | None = None
+        self.seen: list[Delivery] = []
+        self.cancelled = 0
+        self.gate = asyncio.Event()
+        if open_gate:
+            self.gate.set()
+
+    async def __call__(self, delivery: Delivery) -> Disposition:
+        self.seen.append(delivery)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        return Disposition(self.settle, "job.succeeded")
+
+
+class Rig:
+    def __init__(
+        self, url: str, handle: Callable[[Delivery], Awaitable[Disposition]], **settings: Any
+    ) -> None:
+        section = broker_settings(url, retry_delays=["10m"], **settings)
+        self.log = RecordingLog()
+        self.reported: list[Disposition] = []
+        self.consumer = Consumer(
+            section, topology_of(section), handle, self.reported.append, self.log, worker="w-1"
+        )
+        self.consumer.link._sleep = soon
+
+
+async def soon(_seconds: float) -> None:
+    await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def consuming(
+    url: str, handle: Callable[[Delivery], Awaitable[Disposition]], **settings: Any
+) -> AsyncIterator[Rig]:
+    """Give a consumer that consumes; at the end its connection is closed, with whatever is in hand."""
+    rig = Rig(url, handle, **settings)
+    async with running(rig.consumer.link.run()):
+        await rig.consumer.link.channel()
+        yield rig
+        await rig.consumer.give_up()
+
+
+async def submit(channel: AbstractChannel, *message_ids: str) -> None:
+    await declare(channel, topology_of(broker_settings("amqp://x/", retry_delays=["10m"])))
+    for message_id in message_ids:
+        properties = spec.Basic.Properties(delivery_mode=2, message_id=message_id)
+        await channel.basic_publish(b"{}", exchange=JOBS, routing_key="job", properties=properties)
+
+
+def ids(deliveries: list[Delivery]) -> list[str]:
+    return [delivery.properties.message_id or "" for delivery in deliveries]
+
+
+def many(count: int) -> list[str]:
+    return [f"m-{number}" for number in range(count)]
+
+
+async def holds(channel: AbstractChannel, queue: str, count: int) -> bool:
+    return await depth(channel, queue) == count
+
+
+async def test_as_many_are_in_hand_as_prefetch_says(broker: Node, vhost: str) -> None:
+    """Pitfall: prefetch 0 is the whole queue. The broker hands out just as many as set, and the rest stays there."""
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel, consuming(vhost, handler, prefetch=3) as rig:
+        await submit(channel, *many(10))
+        await until(lambda: len(handler.seen) == 3)
+
+        async def counted() -> bool:
+            counts = (await broker.queues(vhost.rpartition("/")[2]))[JOBS]
+            return counts == {"messages": 10, "ready": 7, "unacked": 3}
+
+        await until(counted)
+        assert rig.consumer.in_flight == len(handler.seen) == 3
+        assert repr(rig.consumer) == "<Consumer 3 in flight, <Link consume up, generation 1>>"
+        handler.gate.set()
+        await until(lambda: len(rig.reported) == 10)
+    async with open_channel(vhost) as channel:
+        assert await take_all(channel, JOBS) == []
+
+
+async def test_nothing_is_acknowledged_before_it_is_handled(broker: Node, vhost: str) -> None:
+    """A delivery in hand stays the broker's: it comes back when the connection goes, said to be a repeat."""
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel:
+        await submit(channel, "m-1")
+        async with Proxy(broker.port) as proxy, consuming(proxy.url(vhost), handler):
+            await until(lambda: handler.seen)
+            proxy.reset()
+            await until(lambda: len(handler.seen) == 2)
+            assert [delivery.redelivered for delivery in handler.seen] == [False, True]
+            assert [delivery.is_current() for delivery in handler.seen] == [False, True]
+
+
+async def test_a_stale_delivery_is_handled_to_its_end_but_not_settled(broker: Node, vhost: str) -> None:
+    """Pitfalls: callbacks die with the channel, and tags of a lost channel are unknown to the next one.
+
+    The job in hand is not cancelled, its late ack is not sent, and the second delivery is the one that counts.
+    """
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel:
+        await submit(channel, "m-1")
+        async with Proxy(broker.port) as proxy, consuming(proxy.url(vhost), handler) as rig:
+            await until(lambda: handler.seen)
+            proxy.reset()
+            await until(lambda: len(handler.seen) == 2)
+            assert (handler.cancelled, rig.consumer.in_flight) == (0, 2)
+            handler.gate.set()
+            await until(lambda: len(rig.reported) == 2)
+            await rig.consumer.drain(1)
+            assert rig.log.events == ["broker.connected", "broker.lost", "broker.connected"]
+        assert await take_all(channel, JOBS) == []
+
+
+async def test_a_crash_of_the_handler_dead_letters(vhost: str) -> None:
+    """What even failing failed for is handed to the broker, which dead-letters it; the others go on."""
+    handler = Handler()
+    handler.error = TypeError("a defect")
+    async with open_channel(vhost) as channel, consuming(vhost, handler) as rig:
+        await submit(channel, "m-1")
+        dead = await take(channel, DEAD)
+        assert (dead.header.properties.message_id, dead.body) == ("m-1", b"{}")
+        assert rig.log.of("job.crashed") == [{"message_id": "m-1"}]
+        assert rig.reported == []
+        handler.error = None
+        await submit(channel, "m-2")
+        await until(lambda: rig.reported)
+
+
+async def test_what_is_not_to_be_settled_is_left_alone(vhost: str) -> None:
+    """A Disposition that says so is neither acknowledged nor rejected: the broker keeps the job."""
+    async with open_channel(vhost) as channel:
+        async with consuming(vhost, Handler(settle=Settle.NOT_AT_ALL)) as rig:
+            await submit(channel, "m-1")
+            await until(lambda: rig.reported)
+        assert (await take(channel, JOBS)).redelivered
+
+
+async def test_a_drain_loses_no_ack(vhost: str) -> None:
+    """Pitfall: closing drops acks that are not yet written. After drain and close the queue holds nothing."""
+    for _ in range(5):
+        handler = Handler(open_gate=False)
+        async with open_channel(vhost) as channel:
+            await submit(channel, *many(60))
+            async with consuming(vhost, handler, prefetch=60) as rig:
+                await until(lambda: len(handler.seen) == 60)  # noqa: B023 - awaited at once
+                handler.gate.set()
+                assert await rig.consumer.drain(30) == 0
+            assert await take_all(channel, JOBS) == []
+
+
+async def test_a_drain_finishes_what_is_in_hand_and_takes_no_more(vhost: str) -> None:
+    """While draining nothing new is taken; what is in hand is handled to its end and acknowledged."""
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel:
+        await submit(channel, "m-1", "m-2")
+        async with consuming(vhost, handler, prefetch=2) as rig:
+            await until(lambda: len(handler.seen) == 2)
+            draining = asyncio.ensure_future(rig.consumer.drain(30))
+            await submit(channel, "m-3")
+            await until(lambda: holds(channel, JOBS, 1))
+            assert not draining.done()
+            handler.gate.set()
+            assert await draining == 0
+        assert ids(handler.seen) == ["m-1", "m-2"]
+        [left] = await take_all(channel, JOBS)
+        assert (left.header.properties.message_id, left.redelivered) == ("m-3", False)
+
+
+async def test_deliveries_under_way_when_a_drain_begins_are_finished(broker: Node, vhost: str) -> None:
+    """They are in nobody's way and would only go back, each counted by the broker as returned: so they are done."""
+    handler = Handler()
+    async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
+        async with consuming(proxy.url(vhost), handler) as rig:
+            proxy.hold_replies()
+            await submit(channel, "m-1", "m-2")
+            await until(lambda: handed_out(broker, vhost, 2))
+            draining = asyncio.ensure_future(rig.consumer.drain(30))
+            await asyncio.sleep(0)
+            proxy.thaw()
+            assert await draining == 0
+        assert len(handler.seen) == 2
+        await until(lambda: holds(channel, JOBS, 0))
+
+
+async def handed_out(node: Node, url: str, count: int) -> bool:
+    return (await node.queues(url.rpartition("/")[2]))[JOBS]["unacked"] == count
+
+
+async def test_a_link_rebuilt_during_a_drain_takes_nothing(broker: Node, vhost: str) -> None:
+    """The connection may go while draining: its successor does not consume, so that others get the jobs."""
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel:
+        await submit(channel, "m-1")
+        async with Proxy(broker.port) as proxy, consuming(proxy.url(vhost), handler) as rig:
+            await until(lambda: handler.seen)
+            draining = asyncio.ensure_future(rig.consumer.drain(30))
+            await asyncio.sleep(0)
+            proxy.reset()
+            await until(lambda: rig.log.events.count("broker.connected") == 2)
+            await until(lambda: holds(channel, JOBS, 1))
+            handler.gate.set()
+            await draining
+        assert len(handler.seen) == 1
+
+
+async def test_what_takes_longer_than_the_grace_is_given_up(vhost: str) -> None:
+    """When the grace is over, what is still in hand is cancelled, counted, and goes back to the queue."""
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel:
+        await submit(channel, *many(3))
+        async with consuming(vhost, handler) as rig:
+            await until(lambda: len(handler.seen) == 3)
+            assert await rig.consumer.drain(0.01) == 3
+            assert (handler.cancelled, rig.consumer.in_flight) == (3, 0)
+        await until(lambda: holds(channel, JOBS, 3))
+        assert all(job.redelivered for job in await take_all(channel, JOBS))
+
+
+async def test_giving_up_returns_everything(vhost: str) -> None:
+    """A second signal: whatever is in hand is cancelled at once and goes back; nothing is settled."""
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel:
+        await submit(channel, *many(3))
+        async with consuming(vhost, handler) as rig:
+            await until(lambda: len(handler.seen) == 3)
+            assert await rig.consumer.give_up() == 3
+            await submit(channel, "m-3")
+        await until(lambda: holds(channel, JOBS, 4))
+    assert rig.reported == []
+    assert len(handler.seen) == 3
+
+
+async def test_a_drain_without_a_broker_ends(broker: Node, vhost: str) -> None:
+    """While the broker is away, or frozen, a drain waits for what is in hand, and for nothing else."""
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel, Proxy(broker.port) as proxy:
+        await submit(channel, "m-1")
+        async with consuming(proxy.url(vhost), handler) as rig:
+            await until(lambda: handler.seen)
+            await proxy.refuse()
+            proxy.reset()
+            await until(lambda: not rig.consumer.link.is_up)
+            handler.gate.set()
+            assert await rig.consumer.drain(30) == 0
+
+
+async def test_a_deleted_queue_is_declared_and_consumed_again(vhost: str) -> None:
+    """Pitfall: connected but not consuming. When the broker cancels the consumer the whole link is rebuilt."""
+    handler = Handler()
+    async with open_channel(vhost) as channel, consuming(vhost, handler) as rig:
+        await channel.queue_delete(JOBS)
+        await until(lambda: rig.log.events.count("broker.connected") == 2)
+        await submit(channel, "m-1")
+        await until(lambda: rig.reported)
+    assert rig.log.of("broker.lost")[0]["reason"] == "the broker cancelled the consumer"
+
+
+async def test_up_means_that_the_broker_has_the_consumer(broker: Node, vhost: str) -> None:
+    """Whenever the link says that it is up, in its first life or a later one, the broker lists the consumer."""
+    async with open_channel(vhost) as channel, consuming(vhost, Handler()) as rig:
+        for times in (2, 3):
+            assert (await channel.queue_declare(JOBS, passive=True)).consumer_count == 1
+            lost = (await rig.consumer.link.channel()).connection
+            await broker.eval(closing("w-1 consume"))
+            await until(lambda: lost.is_closed)  # noqa: B023 - awaited at once
+            await until(lambda: rig.log.events.count("broker.connected") == times)  # noqa: B023 - likewise
+            assert rig.consumer.link.is_up
+
+
+def closing(name: str) -> str:
+    """Return the Erlang that closes the connections of this name."""
+    told = "term_to_binary(catch rabbit_networking:connection_info(Pid, [client_properties]))"
+    return (
+        '[rabbit_networking:close_connection(Pid, "a test") || Pid <- rabbit_networking:connections(), '
+        f'binary:match({told}, <<"{name}">>) =/= nomatch]'
+    )
+
+
+async def test_acks_on_a_dying_connection_keep_no_job(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the library takes a connection down nobody reads its queue of frames: no job waits there for ever."""
+    monkeypatch.setattr("worker.broker.consumer._LAST_WORDS_TIMEOUT", 0.05)
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel, consuming(vhost, handler, prefetch=60) as rig:
+        await submit(channel, *many(60))
+        await until(lambda: len(handler.seen) == 60)
+        connection: Any = (await rig.consumer.link.channel()).connection
+        connection._writer_task.cancel()
+        handler.gate.set()
+        await until(lambda: rig.log.events.count("broker.connected") == 2)
+        await until(lambda: rig.consumer.in_flight == 0)
+
+
+async def test_a_lost_broker_takes_no_job_with_it(broker: Node, vhost: str) -> None:
+    """However often all connections are closed, each job is handled in the end, and the queue is empty."""
+    handler = Handler()
+    rig = Rig(vhost, handler, prefetch=5)
+    async with open_channel(vhost) as channel:
+        await submit(channel, *many(100))
+    async with running(rig.consumer.link.run()):
+        for times in (1, 2, 3):
+            await until(lambda: rig.log.events.count("broker.connected") >= times)  # noqa: B023 - awaited at once
+            await close_connections(broker, vhost)
+        await until(lambda: {*ids(handler.seen)} == {*many(100)})
+        await rig.consumer.drain(30)
+    async with open_channel(vhost) as channel:
+        assert await take_all(channel, JOBS) == []

@@ -1,0 +1,322 @@
+"""A link comes up, notices whatever it loses, and is rebuilt as a whole, with the next generation."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import uvloop
+from aiormq.abc import AbstractChannel
+
+from tests.support import Proxy, RecordingLog, broker_settings, close_connections, running, until
+from worker.broker.link import Link
+from worker.errors import TopologyError
+from worker.sandbox.rabbitmq import Node
+from worker.sandbox.rabbitmq_folder import free_port
+
+Prepare = Callable[[AbstractChannel, int], Awaitable[None]]
+
+
+async def soon(_seconds: float) -> None:
+    await asyncio.sleep(0.01)
+
+
+async def nothing(_channel: AbstractChannel, _generation: int) -> None:
+    """A channel that needs no preparing."""
+
+
+def link_to(*urls: str, log: RecordingLog, prepare: Prepare = nothing, **options: Any) -> Link:
+    wanted: dict[str, Any] = {"confirms": True, "sleep": soon} | options
+    return Link("test", broker_settings(*urls), prepare, log, worker="w-1", **wanted)
+
+
+def lives(log: RecordingLog) -> list[int]:
+    """The generations that were up, in turn."""
+    return [fields["generation"] for fields in log.of("broker.connected")]
+
+
+async def reborn(link: Link, log: RecordingLog, times: int = 2) -> None:
+    await until(lambda: len(lives(log)) == times and link.is_up)
+
+
+async def test_a_link_is_up_only_when_it_is_prepared(vhost: str) -> None:
+    """Pitfall: "connected" taken for "consuming". Until the channel is prepared the link is down and has none."""
+    log, go, seen = RecordingLog(), asyncio.Event(), list[int]()
+
+    async def prepare(_channel: AbstractChannel, generation: int) -> None:
+        seen.append(generation)
+        await go.wait()
+
+    link = link_to(vhost, log=log, prepare=prepare)
+    async with running(link.run()):
+        await until(lambda: seen)
+        assert not link.is_up
+        assert repr(link) == "<Link test down, generation 1>"
+        go.set()
+        channel = await link.channel()
+        assert link.is_up
+        assert not channel.is_closed
+        assert repr(link) == "<Link test up, generation 1>"
+        assert log.events == ["broker.connected"]
+
+
+async def test_several_urls_are_tried_in_turn(vhost: str) -> None:
+    """The nodes of a cluster: the first that answers is taken, and after its end the next one that does."""
+    log, nobody = RecordingLog(), f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    port = int(vhost.rpartition(":")[2].partition("/")[0])
+    async with Proxy(port) as first, Proxy(port) as second:
+        link = link_to(nobody, first.url(vhost), second.url(vhost), log=log)
+        async with running(link.run()):
+            await link.channel()
+            assert (first.connections, second.connections) == (1, 0)
+            await first.refuse()
+            first.reset()
+            await reborn(link, log)
+            assert second.connections == 1
+    assert "broker.unreachable" not in log.events
+
+
+@pytest.mark.parametrize("how", ["reset", "hang_up"])
+async def test_a_lost_connection_is_rebuilt(broker: Node, vhost: str, how: str) -> None:
+    """Cut by a reset or ended in good order, the link comes back with a new channel and a higher generation."""
+    log = RecordingLog()
+    async with Proxy(broker.port) as proxy:
+        link = link_to(proxy.url(vhost), log=log)
+        async with running(link.run()):
+            before = await link.channel()
+            getattr(proxy, how)()
+            await close_connections(broker, vhost)
+            await reborn(link, log)
+            assert await link.channel() is not before
+    assert lives(log)[0] < lives(log)[1] == link.generation - 1
+    assert next(event for event in log.events if event != "broker.connected") == "broker.lost"
+
+
+async def test_a_connection_closed_by_the_broker_says_why(broker: Node, vhost: str) -> None:
+    """What the broker gave as its reason is in the log, and the link comes back."""
+    log = RecordingLog()
+    link = link_to(vhost, log=log)
+    async with running(link.run()):
+        await link.channel()
+        await close_connections(broker, vhost, "maintenance tonight")
+        await reborn(link, log)
+    assert "maintenance tonight" in log.of("broker.lost")[0]["reason"]
+
+
+async def test_a_channel_closed_by_the_broker_takes_the_whole_link(vhost: str) -> None:
+    """The channel alone may go, such as for an ack of an unknown tag: everything is rebuilt, and the reason said."""
+    log = RecordingLog()
+    link = link_to(vhost, log=log)
+    async with running(link.run()):
+        await (await link.channel()).basic_ack(4711)
+        await reborn(link, log)
+    assert "unknown delivery tag 4711" in log.of("broker.lost")[0]["reason"]
+
+
+async def test_an_absent_broker_is_waited_for(broker: Node, vhost: str) -> None:
+    """A worker may start before its broker: it says so each time it tries, and goes on when the broker is there."""
+    log = RecordingLog()
+    async with Proxy(broker.port) as proxy:
+        await proxy.refuse()
+        link = link_to(proxy.url(vhost), log=log)
+        async with running(link.run()):
+            await until(lambda: len(log.of("broker.unreachable")) > 2)
+            assert not link.is_up
+            await proxy.listen()
+            await link.channel()
+    tried = log.of("broker.unreachable")
+    assert [fields["attempt"] for fields in tried] == list(range(1, len(tried) + 1))
+    assert f"127.0.0.1:{proxy.port}" in tried[0]["error"]
+
+
+async def test_pauses_double_and_start_anew_after_a_life(broker: Node, vhost: str) -> None:
+    """The pause before each try is jittered and doubles up to 30 s; a link that was up starts over."""
+    log, pauses = RecordingLog(), list[tuple[float, float]]()
+
+    def jitter(low: float, high: float) -> float:
+        pauses.append((low, high))
+        return high
+
+    async with Proxy(broker.port) as proxy:
+        await proxy.refuse()
+        link = link_to(proxy.url(vhost), log=log, jitter=jitter)
+        async with running(link.run()):
+            await until(lambda: len(pauses) >= 8)
+            await proxy.listen()
+            await link.channel()
+            failures = len(pauses)
+            await close_connections(broker, vhost)
+            await until(lambda: len(pauses) > failures)
+    assert [high for _, high in pauses[:8]] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert all(low == high / 2 for low, high in pauses)
+    assert pauses[failures][1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("guest:guest", "guest:hunter2"), "user name or password refused; see broker.url"),
+        (("/test-", "/nobodys-"), "nobodys-"),
+    ],
+    ids=["password", "vhost"],
+)
+async def test_a_wrong_url_is_said_without_the_password(
+    vhost: str, change: tuple[str, str], said: str
+) -> None:
+    """A refused password or an unknown vhost is told with the remedy, never with the password, and tried again."""
+    log = RecordingLog()
+    async with running(link_to(vhost.replace(*change), log=log).run()):
+        await until(lambda: len(log.of("broker.unreachable")) > 1)
+    error = log.of("broker.unreachable")[0]["error"]
+    assert said in error
+    assert "broker.url" in error
+    assert "hunter2" not in str(log.lines)
+
+
+async def test_a_wrong_topology_ends_the_first_life_alone(broker: Node, vhost: str) -> None:
+    """At the start a topology that is not as asked is an error for the user; later it is an outage like others."""
+    log, wrong = RecordingLog(), [True]
+
+    async def prepare(_channel: AbstractChannel, _generation: int) -> None:
+        if wrong:
+            raise TopologyError("queue 'x' stands there otherwise")
+
+    with pytest.raises(TopologyError, match="queue 'x'"):
+        await link_to(vhost, log=log, prepare=prepare).run()
+    wrong.clear()
+    link = link_to(vhost, log=log, prepare=prepare)
+    async with running(link.run()):
+        await link.channel()
+        wrong.append(True)
+        await close_connections(broker, vhost)
+        await until(lambda: log.of("broker.unreachable"))
+        wrong.clear()
+        await reborn(link, log)
+
+
+def test_who_accepts_and_hangs_up_is_no_broker() -> None:
+    """A load balancer without a live node accepts and closes at once: whatever the library makes of it, an outage.
+
+    On the loop that the worker runs on, where that end often comes as StopAsyncIteration.
+    """
+    log = RecordingLog()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def hang_up() -> None:
+        with suppress(OSError):
+            while True:
+                listening.accept()[0].close()
+
+    async def main() -> None:
+        url = f"amqp://guest:guest@127.0.0.1:{listening.getsockname()[1]}/"
+        async with running(link_to(url, log=log).run()) as run:
+            await until(lambda: run.done() or len(log.of("broker.unreachable")) > 20)
+
+    balancer = threading.Thread(target=hang_up)
+    balancer.start()
+    try:
+        uvloop.run(main())
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        balancer.join()
+
+
+@pytest.mark.parametrize("ended_by", ["cancellation", "end of file"])
+async def test_what_the_library_throws_while_preparing_is_an_outage(vhost: str, ended_by: str) -> None:
+    """Pitfall: aiormq ends what waits on a dead connection with whatever ended its reader, be it CancelledError."""
+    log, troubles = RecordingLog(), [ended_by]
+
+    async def prepare(channel: AbstractChannel, _generation: int) -> None:
+        if troubles:
+            ended = asyncio.CancelledError() if troubles.pop() == "cancellation" else None
+            await asyncio.gather(confirmation_of(channel), channel.connection.close(ended))
+
+    link = link_to(vhost, log=log, prepare=prepare)
+    async with running(link.run()) as run:
+        await until(lambda: run.done() or link.is_up)
+        assert link.is_up
+    assert len(log.of("broker.unreachable")) == 1
+
+
+async def confirmation_of(channel: AbstractChannel) -> None:
+    """Wait on the channel as whoever publishes does."""
+    await channel.create_future()
+
+
+async def test_a_link_can_be_dropped_before_it_is_up(vhost: str) -> None:
+    """What was prepared can be lost again before anybody looks, as when a queue goes right after it was consumed."""
+    log = RecordingLog()
+
+    async def prepare(_channel: AbstractChannel, generation: int) -> None:
+        if generation == 1:
+            link.drop("the broker cancelled the consumer", generation)
+
+    link = link_to(vhost, log=log, prepare=prepare)
+    async with running(link.run()):
+        await reborn(link, log)
+    assert log.of("broker.lost")[0]["reason"] == "the broker cancelled the consumer"
+
+
+async def test_a_later_life_is_not_dropped_for_an_earlier_one(broker: Node, vhost: str) -> None:
+    """Doubts about a connection that is gone already leave its successor alone."""
+    log = RecordingLog()
+    link = link_to(vhost, log=log)
+    async with running(link.run()):
+        await link.channel()
+        before = link.generation
+        await close_connections(broker, vhost)
+        await reborn(link, log)
+        link.drop("no confirm in the first life", before)
+        link.drop("no confirm in the second", link.generation)
+        await reborn(link, log, times=3)
+    assert [fields["reason"] for fields in log.of("broker.lost")][1:] == ["no confirm in the second"]
+
+
+async def test_a_real_cancellation_ends_the_link(vhost: str) -> None:
+    """Whoever cancels `run` ends it at any moment: connecting, preparing, or up; the connection is closed."""
+    log, reached = RecordingLog(), asyncio.Event()
+
+    async def prepare(_channel: AbstractChannel, _generation: int) -> None:
+        reached.set()
+        await asyncio.get_running_loop().create_future()
+
+    for options, condition in (
+        ({"prepare": prepare}, reached.is_set),
+        ({}, lambda: log.of("broker.connected")),
+    ):
+        task = asyncio.get_running_loop().create_task(link_to(vhost, log=log, **options).run())
+        await until(condition)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_frozen_peer_does_not_keep_a_link_from_ending(broker: Node, vhost: str) -> None:
+    """Pitfall: closing waits for the peer. With a peer that reads nothing, `run` ends, and so does the socket."""
+    log = RecordingLog()
+    async with Proxy(broker.port) as proxy:
+        link = link_to(proxy.url(vhost), log=log)
+        async with asyncio.timeout(30):
+            async with running(link.run()):
+                channel = await link.channel()
+                proxy.freeze()
+                filling = asyncio.get_running_loop().create_task(fill(channel))
+                await asyncio.wait({filling}, timeout=1)
+                link.drop("in doubt", link.generation)
+                await until(lambda: not link.is_up)
+            proxy.thaw()
+            await until(lambda: proxy.connections == 0)
+            filling.cancel()
+            await asyncio.gather(filling, return_exceptions=True)
+
+
+async def fill(channel: AbstractChannel) -> None:
+    """Send more than the system's buffers hold."""
+    with suppress(Exception):
+        await asyncio.gather(*(channel.basic_publish(bytes(2_000_000), routing_key="x") for _ in range(20)))

@@ -1,0 +1,115 @@
+"""`lcm-worker check` as a process, against a real broker and a simulated LCM."""
+
+from __future__ import annotations
+
+from tests.commands import command
+from tests.support import broker_settings, depth, open_channel
+from worker.broker.declare import declare
+from worker.broker.topology import topology_of
+from worker.sandbox.lcm import Behaviour, Simulator
+
+
+def levels(out: str) -> dict[str, str]:
+    """Return what was checked, and what came of it."""
+    return {line.split(":")[0].split(maxsplit=1)[1]: line.split()[0] for line in out.splitlines()}
+
+
+async def test_all_is_well(vhost: str) -> None:
+    """With broker, topology and LCM as they should be, every line is ok and the status is 0."""
+    async with Simulator() as lcm, open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        ended = await command("check", broker__url=vhost, lcm__url=lcm.url)
+    assert (ended.status, ended.err) == (0, "")
+    checked = levels(ended.out)
+    assert set(checked.values()) == {"ok"}
+    assert {
+        "settings",
+        "broker",
+        "lcm",
+        "queue lcm.outcome.jobs",
+        "queue lcm.outcome.retry.10m",
+    } <= checked.keys()
+
+
+async def test_nothing_is_changed(vhost: str) -> None:
+    """On an empty broker it says what `run` will declare, declares nothing, and the status is 0."""
+    async with Simulator() as lcm:
+        first = await command("check", broker__url=vhost, lcm__url=lcm.url)
+        second = await command("check", broker__url=vhost, lcm__url=lcm.url)
+    assert (first.status, second.out) == (0, first.out)
+    assert "ok      queue lcm.outcome.jobs: does not exist yet; `run` declares it\n" in first.out
+
+
+async def test_a_passive_worker_misses_what_is_not_there(vhost: str) -> None:
+    """Where operations own the topology, each entity that is missing is named and the status is 2."""
+    async with Simulator() as lcm:
+        ended = await command("check", broker__url=vhost, lcm__url=lcm.url, broker__declare="passive")
+    assert ended.status == 2
+    assert levels(ended.out)["queue lcm.outcome.dead"] == "missing"
+
+
+async def test_a_queue_with_another_argument_is_named(vhost: str) -> None:
+    """A queue that stands with another argument is named with the argument; its jobs stay; the status is 2."""
+    async with Simulator() as lcm, open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost, delivery_limit=7)))
+        await channel.basic_publish(b"{}", routing_key="lcm.outcome.jobs")
+        ended = await command("check", broker__url=vhost, lcm__url=lcm.url)
+        assert await depth(channel, "lcm.outcome.jobs") == 1
+    assert ended.status == 2
+    (wrong,) = (line for line in ended.out.splitlines() if not line.startswith("ok"))
+    assert wrong.startswith("wrong   queue lcm.outcome.jobs: ")
+    assert "x-delivery-limit" in wrong
+
+
+async def test_lcm_is_away(vhost: str) -> None:
+    """Without LCM its line says so and what to look at, the broker is checked all the same, the status is 1."""
+    async with Simulator() as lcm:
+        url = lcm.url
+    ended = await command("check", broker__url=vhost, lcm__url=url)
+    assert ended.status == 1
+    assert levels(ended.out)["lcm"] == "away"
+    assert levels(ended.out)["broker"] == "ok"
+    assert "see lcm.url" in ended.out
+
+
+async def test_lcm_refuses_the_credentials(vhost: str) -> None:
+    """Where LCM answers 401 the line points to the credentials, which it does not show."""
+    async with Simulator(Behaviour(credentials="me:right")) as lcm:
+        settings = {"lcm__username": "me", "lcm__password": "s3cret-wrong"}
+        ended = await command("check", broker__url=vhost, lcm__url=lcm.url, **settings)
+    assert ended.status == 1
+    assert "HTTP 401; see the credentials and certificates in [lcm]" in ended.out
+    assert "s3cret" not in ended.out + ended.err
+
+
+async def test_the_broker_is_away() -> None:
+    """Without a broker its line says so and what to look at, LCM is checked all the same, the status is 1."""
+    async with Simulator() as lcm, Simulator() as other:
+        await other.stop()
+        url = f"amqp://me:s3cret-password@127.0.0.1:{other.port}/"
+        ended = await command("check", broker__url=url, lcm__url=lcm.url)
+    assert (ended.status, ended.err) == (1, "")
+    assert levels(ended.out)["broker"] == "away"
+    assert levels(ended.out)["lcm"] == "ok"
+    assert "see broker.url" in ended.out
+    assert "s3cret" not in ended.out
+
+
+async def test_a_results_queue_that_nobody_wants_is_warned_of(vhost: str) -> None:
+    """With results_queue false a results queue that still stands is a warning, no failure."""
+    async with Simulator() as lcm, open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        ended = await command("check", broker__url=vhost, lcm__url=lcm.url, broker__results_queue="false")
+    assert ended.status == 0
+    assert levels(ended.out)["queue lcm.outcome.results"] == "warn"
+    assert "unbind or delete it" in ended.out
+
+
+async def test_wrong_settings_are_all_told() -> None:
+    """Every mistake is told on a line of its own, with its source, and nothing is tried."""
+    ended = await command("check", lcm__sessions="none", broker__prefix="")
+    assert (ended.status, ended.out) == (2, "")
+    assert [line.split(":")[1].strip() for line in ended.err.splitlines()] == [
+        "lcm.sessions",
+        "broker.prefix",
+    ]

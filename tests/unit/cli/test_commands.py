@@ -1,0 +1,137 @@
+"""What the command line says without doing anything yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from worker import __version__
+from worker.cli import app
+from worker.errors import SettingsError
+from worker.sandbox.lcm_behaviour import CONNECTION_FAULTS, FAULTS
+from worker.sandbox.lcm_documents import UNASKED, VARIANTS
+from worker.sandbox.scenarios import SCENARIOS
+
+COMMANDS = ["run", "check", "lookup", "simulate", "demo", "config"]
+CONFIG = Path(__file__).parents[3] / "config" / "worker.toml"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LCM_WORKER_CONFIG", raising=False)
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def said(*arguments: str, status: int = 0, environment: dict[str, str] | None = None) -> str:
+    """Return what a command prints on both streams, once it ended with this status."""
+    result = CliRunner().invoke(app, arguments, env=environment, prog_name="lcm-worker")
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_help_lists_the_commands_in_full() -> None:
+    """`--help` lists each command in the order of use, and cuts none of their descriptions at 80 columns."""
+    listed = said("--help").partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == COMMANDS
+    assert not any("..." in line for line in listed)
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "check", "lookup", "simulate", "demo", "config show", "config template"]
+)
+def test_every_command_shows_an_example(command: str) -> None:
+    """The help of a command has an example that starts a line of its own, and fits 80 columns."""
+    lines = said(*command.split(), "--help").splitlines()
+    assert any(line.startswith(f"  Example: lcm-worker {command}") for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_no_command_is_wrong_usage() -> None:
+    """Without a command the help is shown, and the status is that of wrong usage."""
+    assert "Commands:" in said(status=2)
+
+
+def test_the_version_is_the_distributions() -> None:
+    """`--version` prints name and version, without asking for a command."""
+    assert said("--version") == f"lcm-worker {__version__}\n"
+
+
+def test_an_unknown_option_is_wrong_usage() -> None:
+    """An option that there is none of ends with status 2 and is named."""
+    assert "--jsn" in said("lookup", "--jsn", "1", status=2)
+
+
+def test_the_template_is_the_documented_file() -> None:
+    """`config template` prints exactly config/worker.toml, which so documents every setting."""
+    assert said("config", "template") == CONFIG.read_text()
+
+
+def test_the_settings_are_shown_with_their_sources_and_without_secrets(tmp_path: Path) -> None:
+    """`config show` has one line per setting in a pipe: name, value, source; secrets are masked."""
+    config = tmp_path / "worker.toml"
+    config.write_text('[lcm]\nusername = "u"\nurl = "wss://lcm.example/?token=s3cret-token"\nsessions = 7\n')
+    shown = said(
+        "config", "show", "--config", str(config),
+        environment={
+            "LCM_WORKER_LCM__PASSWORD": "s3cret-password", "LCM_WORKER_BROKER__URL": "amqp://me:s3cret-broker@mq/",
+        },
+    )  # fmt: skip
+    assert "s3cret" not in shown
+    rows = {
+        name: (value, source) for name, value, source in (line.split("\t") for line in shown.splitlines())
+    }
+    assert rows["lcm.sessions"] == ("7", str(config))
+    assert rows["lcm.password"] == ('"**********"', "LCM_WORKER_LCM__PASSWORD")
+    assert rows["broker.url"] == ('"amqp://me:**********@mq/"', "LCM_WORKER_BROKER__URL")
+    assert rows["retry.attempts"] == ("3", "default")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--config", "FILE", "config", "show"], ["config", "show", "--config", "FILE"], ["config", "show"]],
+)
+def test_the_file_may_be_named_before_or_after_the_command(tmp_path: Path, arguments: list[str]) -> None:
+    """`--config` is understood on either side of the command, and LCM_WORKER_CONFIG where it isn't given."""
+    config = tmp_path / "worker.toml"
+    config.write_text("[lcm]\nsessions = 7\n")
+    given = [str(config) if argument == "FILE" else argument for argument in arguments]
+    environment = {} if "FILE" in arguments else {"LCM_WORKER_CONFIG": str(config)}
+    assert f"lcm.sessions\t7\t{config}\n" in said(*given, environment=environment)
+
+
+@pytest.mark.parametrize("command", ["run", "check", "lookup 18", "demo", "config show"])
+def test_wrong_settings_stop_every_command_that_uses_them(command: str) -> None:
+    """All mistakes come together as one SettingsError, before anything is done."""
+    result = CliRunner().invoke(
+        app, command.split(), env={"LCM_WORKER_LCM__SESSIONS": "none", "LCM_WORKER_LOG__LEVEL": "loud"}
+    )
+    assert isinstance(result.exception, SettingsError)
+    assert {line.partition(":")[0] for line in str(result.exception).splitlines()} == {
+        "lcm.sessions", "log.level",
+    }  # fmt: skip
+
+
+def test_simulate_lists_every_name_that_it_takes() -> None:
+    """`simulate --list` names all scenarios, faults, variants and messages, each on a line of its own."""
+    listed = {line.split()[0] for line in said("simulate", "--list").splitlines() if line.startswith("  ")}
+    assert listed == {*SCENARIOS, *FAULTS, *CONNECTION_FAULTS, *VARIANTS, *UNASKED}
+
+
+@pytest.mark.parametrize(
+    ("switch", "value", "names"),
+    [
+        ("--scenario", "nightmare", SCENARIOS),
+        ("--fault", "nightmare", FAULTS),
+        ("--variant", "nightmare", VARIANTS),
+    ],
+)
+def test_simulate_refuses_an_unknown_name_with_those_it_knows(
+    switch: str, value: str, names: dict[str, object]
+) -> None:
+    """A name that there is none of ends with status 2, and the message lists the names that would do."""
+    message = " ".join(said("simulate", switch, value, status=2).split())
+    assert "nightmare" in message
+    assert all(name in message for name in names)

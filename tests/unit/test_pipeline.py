@@ -1,0 +1,346 @@
+"""One delivery's way to its end: what is published, in which order, and what the Disposition says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from worker.disposition import Disposition, Settle
+from worker.errors import (
+    ConnectionLost,
+    Expired,
+    JobError,
+    LcmError,
+    LcmRejected,
+    MalformedReply,
+    ReplyTimeout,
+    ReplyTooLarge,
+    StaleDelivery,
+    Unroutable,
+)
+from worker.inquiry import Answer, Inquiry
+from worker.message import Delivery, Message, Properties
+from worker.pipeline import Pipeline, Routes
+
+NOW = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
+ITEMS = [("7", "Answering  Machine "), ("0", "Success")]
+TRANSIENT = [ReplyTimeout("late"), ConnectionLost("gone"), LcmError("down"), MalformedReply("odd")]
+PERMANENT = [LcmRejected("no", said="unknown account"), ReplyTooLarge("big")]
+
+
+@dataclass(frozen=True)
+class Step:
+    delay: float
+    key: str
+
+
+ROUTES = Routes("x.results", "x.retry", "x.dead", "dead", (Step(5.0, "5s"), Step(30.0, "30s")))
+
+
+@dataclass
+class World:
+    """A look-up and a publish that do as told, and remember. `unroutable` names exchanges nobody is bound to."""
+
+    outcome: Callable[[Inquiry], Answer]
+    unroutable: set[str] = field(default_factory=set)
+    published: list[Message] = field(default_factory=list)
+    held: list[bool] = field(default_factory=list)
+    publish: Callable[[Message], None] = lambda _: None
+    now: datetime = NOW
+
+    async def look_up(self, inquiry: Inquiry) -> Answer:
+        return self.outcome(inquiry)
+
+    async def take(self, message: Message, is_wanted: Callable[[], bool], *, hold: bool = True) -> None:
+        if not is_wanted():
+            raise StaleDelivery("gone")
+        self.publish(message)
+        if message.exchange in self.unroutable and not hold:
+            raise Unroutable("nobody is bound")
+        self.published.append(message)
+        self.held.append(hold)
+
+    def handle(self, delivery: Delivery) -> Awaitable[Disposition]:
+        pipeline = Pipeline(
+            self.look_up, self.take, ROUTES, worker="w-1", now=lambda: self.now, monotonic=lambda: 1.0
+        )
+        return pipeline(delivery)
+
+    @property
+    def targets(self) -> list[tuple[str, str]]:
+        return [(message.exchange, message.routing_key) for message in self.published]
+
+
+def answering(*, exchanges: int = 1, shared: bool = False) -> Callable[[Inquiry], Answer]:
+    def outcome(inquiry: Inquiry) -> Answer:
+        inquiry.exchanges += exchanges
+        return Answer(ITEMS, NOW, NOW, 0.008, session=3, exchange=9, shared=shared)
+
+    return outcome
+
+
+def failing(error: Exception, *, exchanges: int = 3) -> Callable[[Inquiry], Answer]:
+    def outcome(inquiry: Inquiry) -> Answer:
+        inquiry.exchanges += exchanges
+        raise error
+
+    return outcome
+
+
+def delivery(headers: dict[str, Any] | None = None, **fields: Any) -> Delivery:
+    body = json.dumps({"account_number": "18|1", "job_id": "job-1", **fields}).encode()
+    return Delivery(body, Properties(headers=headers or {}, message_id="m-1", correlation_id="c-1"))
+
+
+def body_of(message: Message) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(message.body)
+    return found
+
+
+async def test_a_success_is_one_confirmed_result_and_an_ack() -> None:
+    """A looked-up job publishes its result, held until it is confirmed, and nothing else."""
+    world = World(answering())
+    end = await world.handle(delivery())
+    assert (end.settle, end.event, end.attempts, end.outcomes) == (Settle.ACK, "job.succeeded", 1, 2)
+    assert world.targets == [("x.results", "result.succeeded")]
+    assert world.held == [True]
+    result = body_of(world.published[0])
+    assert result["outcomes"] == [
+        {"id": "0", "code": "success", "description": "Success"},
+        {"id": "7", "code": "answering_machine", "description": "Answering Machine"},
+    ]
+    assert (result["source"], result["attempts"], result["worker"]) == ("lcm", 1, "w-1")
+    assert world.published[0].properties.correlation_id == "c-1"
+
+
+async def test_a_shared_answer_says_so_and_counts_no_exchange() -> None:
+    """A job answered by another one's exchange has the source `shared` and made no attempt of its own."""
+    world = World(answering(exchanges=0, shared=True))
+    end = await world.handle(delivery())
+    assert (body_of(world.published[0])["source"], end.attempts) == ("shared", 0)
+
+
+async def test_attempts_count_over_all_deliveries() -> None:
+    """The exchanges of earlier deliveries, carried in a header, are added to this one's."""
+    world = World(answering(exchanges=2))
+    end = await world.handle(delivery({"outcome-attempts": 3, "outcome-retries": 1}))
+    assert end.attempts == body_of(world.published[0])["attempts"] == 5
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: error.code)
+async def test_a_transient_error_goes_to_the_next_retry_queue(error: JobError) -> None:
+    """Each transient error makes one copy, in the queue of the job's next delay, with its counters raised."""
+    for retries, key, delay in ((0, "5s", 5.0), (1, "30s", 30.0)):
+        world = World(failing(error))
+        end = await world.handle(delivery({"outcome-retries": retries, "outcome-attempts": 3 * retries}))
+        assert (end.settle, end.event, end.delay, end.error) == (Settle.ACK, "job.retry_later", delay, error)
+        assert world.targets == [("x.retry", key)]
+        assert world.held == [True]
+        copy = world.published[0]
+        assert copy.body == delivery().body
+        assert copy.properties.message_id == "m-1"
+        assert copy.properties.headers == {
+            "outcome-job-id": "job-1",
+            "outcome-error-code": error.code,
+            "outcome-error-reason": error.message,
+            "outcome-attempts": 3 * retries + 3,
+            "outcome-retries": retries + 1,
+        }
+
+
+@pytest.mark.parametrize(
+    ("error", "retries"),
+    [*((error, 2) for error in TRANSIENT), *((error, 0) for error in PERMANENT)],
+    ids=lambda value: getattr(value, "code", ""),
+)
+async def test_a_job_that_fails_is_dead_lettered_before_it_is_said(error: JobError, retries: int) -> None:
+    """A permanent error, or a transient one after the last delay, ends as a dead-letter copy, then a result."""
+    world = World(failing(error))
+    end = await world.handle(delivery({"outcome-retries": retries, "outcome-attempts": 6}))
+    assert (end.settle, end.event, end.error, end.unroutable) == (Settle.ACK, "job.failed", error, False)
+    assert world.targets == [("x.dead", "dead"), ("x.results", "result.failed")]
+    assert world.held == [True, False]
+    copy, result = world.published
+    assert copy.body == delivery().body
+    assert copy.properties.headers == {
+        "outcome-job-id": "job-1",
+        "outcome-error-code": error.code,
+        "outcome-error-reason": error.message,
+        "outcome-attempts": 9,
+        "outcome-failed-at": "2026-01-31T12:00:00.123Z",
+        "outcome-worker": "w-1",
+    }
+    said = {"code": error.code, "message": error.message, "transient": error.transient}
+    assert (body_of(result)["status"], body_of(result)["error"]) == ("failed", said)
+    assert body_of(result)["attempts"] == 9
+    assert "outcomes" not in body_of(result)
+
+
+async def test_a_bad_body_is_invalid_and_never_looked_up() -> None:
+    """A body that is no job ends as `invalid_job`, byte for byte in the dead-letter queue, its account null."""
+    asked: list[Inquiry] = []
+
+    def outcome(inquiry: Inquiry) -> Answer:
+        asked.append(inquiry)
+        return answering()(inquiry)
+
+    world = World(outcome)
+    end = await world.handle(Delivery(b'{"account_number": 7', Properties()))
+    assert asked == []
+    assert (end.event, end.attempts, end.account) == ("job.failed", 0, "")
+    copy, result = world.published
+    assert copy.body == b'{"account_number": 7'
+    assert copy.properties.headers["outcome-error-code"] == body_of(result)["error"]["code"] == "invalid_job"
+    assert copy.properties.headers["outcome-job-id"] == body_of(result)["job_id"]
+    assert copy.properties.message_id
+    assert body_of(result)["account_number"] is None
+
+
+async def test_an_expired_job_has_a_result_alone() -> None:
+    """Past its deadline a job is not dead-lettered: whoever asked hears of it, and that is all."""
+    world = World(failing(Expired("past the deadline"), exchanges=0))
+    end = await world.handle(delivery())
+    assert (end.settle, end.event) == (Settle.ACK, "job.failed")
+    assert world.targets == [("x.results", "result.failed")]
+    assert body_of(world.published[0])["error"]["code"] == "expired"
+
+
+@pytest.mark.parametrize(("seconds_left", "expected"), [(4.9, "expired"), (5.0, "expired"), (5.1, "x.retry")])
+async def test_no_retry_delay_passes_the_deadline(seconds_left: float, expected: str) -> None:
+    """A delay that would pass the deadline is not begun: the job expires now, and the last error is told."""
+    deadline = (NOW + timedelta(seconds=seconds_left)).isoformat()
+    world = World(failing(ReplyTimeout("LCM did not reply")))
+    await world.handle(delivery(deadline=deadline))
+    [message] = world.published
+    if expected == "expired":
+        error = body_of(message)["error"]
+        assert (message.exchange, error["code"]) == ("x.results", "expired")
+        assert "timeout: LCM did not reply" in error["message"]
+    else:
+        assert message.exchange == expected
+
+
+async def test_a_permanent_error_fails_whatever_the_deadline() -> None:
+    """The deadline is looked at before a retry delay, not before a failure."""
+    world = World(failing(LcmRejected("no")))
+    await world.handle(delivery(deadline=NOW.isoformat()))
+    assert world.targets == [("x.dead", "dead"), ("x.results", "result.failed")]
+
+
+async def test_an_unroutable_failed_result_is_not_waited_for() -> None:
+    """A consumer bound to `result.succeeded` alone must not stop the work: the dead-letter copy suffices."""
+    world = World(failing(LcmRejected("no")), unroutable={"x.results"})
+    end = await world.handle(delivery())
+    assert (end.settle, end.event, end.unroutable) == (Settle.ACK, "job.failed", True)
+    assert world.targets == [("x.dead", "dead")]
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_a_defect_of_the_look_up_is_internal_and_retried_later(retries: int) -> None:
+    """An error that nobody foresaw costs no job: it is `internal`, with the original for the log."""
+    defect = ZeroDivisionError("18|1")
+    world = World(failing(defect, exchanges=1))
+    end = await world.handle(delivery({"outcome-retries": retries}))
+    assert end.error is not None
+    assert (end.error.code, end.error.__cause__) == ("internal", defect)
+    assert "18|1" not in end.error.message
+    targets = [("x.retry", "5s")] if retries == 0 else [("x.dead", "dead"), ("x.results", "result.failed")]
+    assert world.targets == targets
+
+
+async def test_a_result_that_cannot_be_published_is_internal() -> None:
+    """A defect in building or publishing a result is treated as one in looking up."""
+
+    def publish(message: Message) -> None:
+        if message.exchange == "x.results":
+            raise ValueError("a routing key of the wrong kind")
+
+    world = World(answering(), publish=publish)
+    end = await world.handle(delivery())
+    assert (end.event, end.error and end.error.code) == ("job.retry_later", "internal")
+
+
+async def test_where_even_failing_fails_the_error_comes_out() -> None:
+    """What can't be put anywhere is for the consumer to hand to the broker: nothing is acknowledged."""
+
+    def publish(_message: Message) -> None:
+        raise TypeError("a header of the wrong kind")
+
+    with pytest.raises(TypeError):
+        await World(failing(LcmRejected("no")), publish=publish).handle(delivery())
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [answering(), failing(ReplyTimeout("late")), failing(LcmRejected("no")), failing(StaleDelivery("gone"))],
+)
+async def test_a_stale_delivery_is_neither_published_nor_settled(
+    outcome: Callable[[Inquiry], Answer],
+) -> None:
+    """Once its channel is gone the broker hands a job out again, so nothing is done for it any more."""
+    world = World(outcome)
+    stale = delivery()
+    stale.is_current = lambda: False
+    end = await world.handle(stale)
+    assert (end.settle, end.event) == (Settle.NOT_AT_ALL, "job.stale")
+    assert world.published == []
+
+
+async def test_a_delivery_that_goes_stale_on_the_way_publishes_no_more() -> None:
+    """When the channel goes between the dead-letter copy and the result, the rest is left to the next delivery."""
+    current = [True]
+    world = World(failing(LcmRejected("no")), publish=lambda _: current.clear())
+    job = delivery()
+    job.is_current = lambda: bool(current)
+    end = await world.handle(job)
+    assert (end.settle, world.targets) == (Settle.NOT_AT_ALL, [("x.dead", "dead")])
+
+
+async def test_what_is_asked_is_the_job_s() -> None:
+    """The look-up is given the account, the deadline, what earlier deliveries ended with, and who still wants it."""
+    asked: list[Inquiry] = []
+
+    def outcome(inquiry: Inquiry) -> Answer:
+        asked.append(inquiry)
+        return answering()(inquiry)
+
+    headers = {"outcome-error-code": "timeout", "outcome-error-reason": "late"}
+    job = delivery(headers, deadline="2026-02-01T00:00:00Z")
+    await World(outcome).handle(job)
+    [inquiry] = asked
+    assert (inquiry.account, inquiry.deadline) == ("18|1", datetime(2026, 2, 1, tzinfo=UTC))
+    assert (inquiry.last_error, inquiry.is_wanted) == ("timeout: late", job.is_current)
+
+
+async def test_a_route_is_part_of_the_routing_key() -> None:
+    """A job's route is appended to the key of its result, whether it succeeded or failed."""
+    for outcome, key in (
+        (answering(), "result.succeeded.emea"),
+        (failing(LcmRejected("no")), "result.failed.emea"),
+    ):
+        world = World(outcome)
+        await world.handle(delivery(route="emea"))
+        assert world.published[-1].routing_key == key
+
+
+async def test_a_repeat_of_a_job_repeats_its_message_ids() -> None:
+    """Consumers drop repeats by message id: the same job ends with the same one, a failure with another."""
+    ids = []
+    for outcome in (answering(), answering(), failing(LcmRejected("no"))):
+        world = World(outcome)
+        await world.handle(delivery())
+        ids.append(world.published[-1].properties.message_id)
+    assert ids[0] == ids[1] != ids[2]
+
+
+async def test_the_age_on_arrival_is_never_below_zero() -> None:
+    """A producer whose clock is ahead of ours makes no negative age, and no timestamp makes none at all."""
+    for ago, expected in ((timedelta(seconds=2), 2000.0), (timedelta(seconds=-2), 0.0), (None, None)):
+        job = delivery()
+        job.properties = Properties(timestamp=None if ago is None else NOW - ago)
+        assert (await World(answering()).handle(job)).queue_ms == expected

@@ -1,0 +1,129 @@
+"""One line per delivery, with all that the contract promises in it, and totals of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.support import RecordingLog
+from worker.disposition import Disposition, Settle
+from worker.errors import Expired, InternalError, JobError, LcmRejected, ReplyTimeout
+from worker.inquiry import Answer
+from worker.report import Report
+from worker.settings import LogSettings
+from worker.telemetry import build_log
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+FIELDS = {
+    "job_id", "account", "attempts", "source", "outcomes", "error", "session", "exchange", "queue_ms",
+    "lcm_ms", "publish_ms", "duration_ms", "redelivered",
+}  # fmt: skip
+
+
+class Stream(BytesIO):
+    def isatty(self) -> bool:
+        return False
+
+
+def ended(event: str, error: JobError | None = None, **fields: Any) -> Disposition:
+    return Disposition(Settle.ACK, event, job_id="job-1", account="18|1", error=error, **fields)
+
+
+def succeeded(*, shared: bool = False) -> Disposition:
+    answer = Answer([], NOW, NOW, 0.00824, session=3, exchange=9, shared=shared)
+    return ended("job.succeeded", answer=answer, outcomes=2, attempts=1, publish_ms=1.5, duration_ms=9.9)
+
+
+def line_for(disposition: Disposition, **settings: Any) -> dict[str, Any]:
+    """Return the line as it is written, decoded."""
+    stream = Stream()
+    Report(build_log(LogSettings(format="json", **settings), worker="w-1", stream=stream))(disposition)
+    found: dict[str, Any] = msgspec.json.decode(stream.getvalue().splitlines()[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("disposition", "level"),
+    [
+        (succeeded(), "info"),
+        (ended("job.retry_later", ReplyTimeout("late"), delay=5.0), "info"),
+        (ended("job.deferred"), "info"),
+        (ended("job.stale"), "info"),
+        (ended("job.failed", LcmRejected("no")), "warning"),
+        (ended("job.failed", Expired("late")), "warning"),
+    ],
+    ids=lambda value: getattr(value, "event", ""),
+)
+def test_each_end_is_one_line_with_every_field(disposition: Disposition, level: str) -> None:
+    """Whatever becomes of a delivery, its line has the contract's fields, at the contract's level."""
+    log = RecordingLog()
+    Report(log)(disposition)
+    [(found_level, event, fields)] = log.lines
+    assert (found_level, event) == (level, disposition.event)
+    assert fields.keys() >= FIELDS
+
+
+def test_a_success_tells_where_its_answer_came_from() -> None:
+    """The line of a success names session and exchange, and whether the answer was another job's."""
+    for shared, source in ((False, "lcm"), (True, "shared")):
+        line = line_for(succeeded(shared=shared))
+        assert (line["source"], line["session"], line["exchange"]) == (source, 3, 9)
+        assert (line["lcm_ms"], line["outcomes"], line["error"]) == (8.2, 2, None)
+
+
+def test_an_empty_list_is_told_from_none() -> None:
+    """A success without outcomes has 0 of them, a failure has null."""
+    assert line_for(ended("job.succeeded", outcomes=0))["outcomes"] == 0
+    assert line_for(ended("job.failed", LcmRejected("no")))["outcomes"] is None
+
+
+def test_an_error_is_told_by_code_and_in_words() -> None:
+    """The line of a failure has the code, this worker's reason, and what LCM said in a field of its own."""
+    line = line_for(ended("job.failed", LcmRejected("LCM rejected the account", said="no 18|1")))
+    assert (line["error"], line["reason"], line["said"]) == (
+        "lcm_rejected",
+        "LCM rejected the account",
+        "no 18|1",
+    )
+
+
+def test_hashed_accounts_take_lcm_s_words_with_them() -> None:
+    """With `accounts = "hashed"` neither the account nor what LCM said of it is in the line."""
+    line = line_for(ended("job.failed", LcmRejected("rejected", said="no 18|1")), accounts="hashed")
+    assert "18|1" not in str(line)
+    assert line["account"].startswith("sha256:")
+
+
+def test_a_defect_has_its_traceback_in_the_line() -> None:
+    """The line of an `internal` error holds the traceback of what caused it; other errors have none."""
+    defect = InternalError("a defect of the worker: ZeroDivisionError")
+    defect.__cause__ = ZeroDivisionError("division by zero")
+    line = line_for(ended("job.retry_later", defect))
+    assert "ZeroDivisionError: division by zero" in line["exception"]
+    assert "exception" not in line_for(ended("job.retry_later", ReplyTimeout("late")))
+
+
+def test_a_retry_tells_its_delay() -> None:
+    """The line of a job that is put off says for how many seconds; others don't."""
+    assert line_for(ended("job.retry_later", ReplyTimeout("late"), delay=5.0))["delay"] == 5.0
+    assert "delay" not in line_for(succeeded())
+
+
+def test_an_unroutable_failed_result_is_said() -> None:
+    """Beside the job's own line, a failed result that nobody is bound for has one that names the job."""
+    log = RecordingLog()
+    Report(log)(ended("job.failed", LcmRejected("no"), unroutable=True))
+    assert log.events == ["job.failed", "result.unroutable"]
+    assert log.of("result.unroutable") == [{"job_id": "job-1", "account": "18|1", "held": False}]
+
+
+def test_totals_count_each_end() -> None:
+    """The totals hold how many deliveries ended in each way, by the event's last word."""
+    report = Report(RecordingLog())
+    for disposition in (succeeded(), succeeded(), ended("job.failed", LcmRejected("no"))):
+        report(disposition)
+    assert report.totals == {"succeeded": 2, "failed": 1}

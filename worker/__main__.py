@@ -1,0 +1,5 @@
+"""`python -m worker` is `lcm-worker`."""
+
+from worker.cli import main
+
+main()

@@ -1,0 +1,153 @@
+"""Puts the worker together, runs it, and takes it apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from worker import __version__
+from worker.broker.consumer import Consumer
+from worker.broker.publisher import Publisher
+from worker.broker.topology import DEAD_KEY, topology_of
+from worker.lcm.lookup import build_lookup
+from worker.lcm.pool import Pool
+from worker.lcm.session import SessionOpener
+from worker.pipeline import Pipeline, Routes
+from worker.report import Report
+from worker.settings import Settings
+from worker.telemetry import Log
+
+
+class App:
+    """One worker. `run` until `stop`; a second `stop` gives up what is in hand, which the broker keeps."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        name = settings.worker.name
+        topology = topology_of(settings.broker)
+        routes = Routes(topology.results, topology.retry, topology.dead, DEAD_KEY, topology.retry_steps)
+        self.pool = Pool(SessionOpener(settings.lcm, name), settings.lcm, settings.outage, log)
+        self.publisher = Publisher(settings.broker, topology, log, worker=name)
+        self.report = Report(log)
+        look_up = build_lookup(self.pool, settings.lcm, settings.retry)
+        pipeline = Pipeline(look_up, self.publisher.publish, routes, worker=name)
+        self.consumer = Consumer(settings.broker, topology, pipeline, self.report, log, worker=name)
+        self._stopping = asyncio.Event()
+        self._giving_up = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask for an orderly end; asked again, for one at once."""
+        if self._stopping.is_set():
+            self._giving_up.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            TopologyError: the broker's entities are not as the settings ask.
+        """
+        self._log.info("worker.started", version=__version__, pid=os.getpid(), **self._whereabouts())
+        publish_link = _task(self.publisher.link.run(), "publish-link")
+        consume_link = _task(self.consumer.link.run(), "consume-link")
+        others = [
+            _task(self._announce_ready(), "announce-ready"),
+            _task(self._warm_up(), "warm-up"),
+            _task(self._log_stats(), "stats"),
+        ]
+        stopping = _task(self._stopping.wait(), "stopping")
+        try:
+            await asyncio.wait({stopping, publish_link, consume_link}, return_when=asyncio.FIRST_COMPLETED)
+            if self._stopping.is_set():
+                await self._drain()
+            for link in (consume_link, publish_link):
+                if link.done():
+                    link.result()
+        finally:
+            await self.consumer.give_up()
+            # Closing the consuming link hands back what was given up, so the sessions in use may go.
+            await _cancel(stopping, *others, consume_link)
+            await self.pool.close()
+            await _cancel(publish_link)
+            self._log.info("worker.stopped", totals=dict(self.report.totals))
+
+    async def _drain(self) -> None:
+        self._log.info("worker.draining", in_flight=self.consumer.in_flight)
+        draining = _task(self.consumer.drain(self._settings.worker.shutdown_grace), "drain")
+        giving_up = _task(self._giving_up.wait(), "giving-up")
+        try:
+            await asyncio.wait({draining, giving_up}, return_when=asyncio.FIRST_COMPLETED)
+            left = draining.result() if draining.done() else await self.consumer.give_up()
+            if left:
+                self._log.warning("worker.gave_up", deliveries=left, reason="they go back to the broker")
+        finally:
+            await _cancel(draining, giving_up)
+
+    async def _announce_ready(self) -> None:
+        await self.publisher.link.channel()
+        await self.consumer.link.channel()
+        self._log.info("worker.ready", prefetch=self._settings.broker.prefetch)
+
+    async def _warm_up(self) -> None:
+        """Open a first session before the first job needs it, so that what is wrong with LCM shows at once."""
+        self.pool.release(await self.pool.acquire())
+
+    async def _log_stats(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.log.stats_interval)
+            self._log.info(
+                "worker.stats",
+                in_flight=self.consumer.in_flight,
+                pool=repr(self.pool),
+                consume=repr(self.consumer.link),
+                publish=repr(self.publisher.link),
+                **self.report.totals,
+            )
+
+    def _whereabouts(self) -> dict[str, Any]:
+        return {
+            "lcm": repr(self._settings.lcm.url).strip("'"),
+            "broker": repr(self._settings.broker.url).strip("'"),
+            "prefix": self._settings.broker.prefix,
+            "sessions": self._settings.lcm.sessions,
+        }
+
+
+async def serve(settings: Settings, log: Log) -> None:
+    """Run a worker in this process until SIGTERM or SIGINT; raises as `App.run`."""
+    app = App(settings, log)
+    loop = asyncio.get_running_loop()
+    with _Signals(loop, app.stop):
+        await app.run()
+
+
+class _Signals:
+    """Calls `stop` for each SIGTERM and SIGINT while it is entered."""
+
+    _NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+        self._loop = loop
+        self._stop = stop
+
+    def __enter__(self) -> None:
+        for number in self._NUMBERS:
+            self._loop.add_signal_handler(number, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._NUMBERS:
+            self._loop.remove_signal_handler(number)
+
+
+def _task(coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    return asyncio.get_running_loop().create_task(coroutine, name=name)
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,206 @@
+"""One connection to the broker, kept up for as long as the worker runs.
+
+Lose anything, rebuild everything: whatever goes first, the connection, its one channel or the consumer on it,
+the whole link is thrown away and made anew, with a jittered pause. Each life of a link has a number, its
+generation; what belongs to an earlier one is stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from aiormq.abc import AbstractChannel
+
+from worker.broker.connection import (
+    LOST,
+    Connection,
+    close,
+    connect,
+    connect_any,
+    is_blocked,
+    means_loss,
+    text_of,
+)
+from worker.errors import BrokerAway, TopologyError
+from worker.settings import BrokerSettings
+from worker.telemetry import Log
+
+__all__ = ["LOST", "Link", "connect"]
+
+Prepare = Callable[[AbstractChannel, int], Awaitable[None]]
+"""Makes a new channel fit for its purpose; given the channel and the generation."""
+
+_PREPARE_TIMEOUT = 60.0
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+_BLOCKED_CHECK = 0.5
+
+
+class Link:
+    """A supervised connection with one channel.
+
+    `run` never returns; it ends by cancellation, or with TopologyError where `prepare` raised it in the first
+    life. Later, a topology that went wrong is an outage like any other: it is said and tried again.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        settings: BrokerSettings,
+        prepare: Prepare,
+        log: Log,
+        *,
+        worker: str,
+        confirms: bool,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.role = role
+        self.generation = 0
+        self._connection: Connection | None = None
+        self._said_blocked = False
+        self._ever_up = False
+        self._settings = settings
+        self._prepare = prepare
+        self._log = log
+        self._worker = worker
+        self._confirms = confirms
+        self._sleep = sleep
+        self._jitter = jitter
+        self._channel: AbstractChannel | None = None
+        self._up = asyncio.Event()
+        self._dropped: asyncio.Future[str] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        state = "blocked" if self.blocked else "up" if self.is_up else "down"
+        return f"<Link {self.role} {state}, generation {self.generation}>"
+
+    @property
+    def is_up(self) -> bool:
+        return self._up.is_set()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker takes no messages for now, because of a memory or disk alarm."""
+        return self._connection is not None and is_blocked(self._connection)
+
+    async def channel(self) -> AbstractChannel:
+        """Return the channel of the present life, waiting until there is one."""
+        while self._channel is None:
+            await self._up.wait()
+        return self._channel
+
+    def drop(self, reason: str, generation: int) -> None:
+        """Throw the life of this generation away, because it is in doubt; a later one is none the worse for it."""
+        if generation == self.generation and self._dropped is not None and not self._dropped.done():
+            self._dropped.set_result(reason)
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled."""
+        failures = 0
+        connection: Connection | None = None
+        try:
+            while True:
+                try:
+                    connection = await connect_any(self._settings, name=f"{self._worker} {self.role}")
+                    channel = await self._open(connection)
+                except (BrokerAway, TopologyError) as error:
+                    if isinstance(error, TopologyError) and not self._ever_up:
+                        raise
+                    failures += 1
+                    self._log.warning(
+                        "broker.unreachable", role=self.role, attempt=failures, error=str(error)
+                    )
+                else:
+                    failures = 0
+                    await self._live(connection, channel)
+                if connection is not None:
+                    self._retire(connection)
+                    connection = None
+                await self._sleep(self._pause(failures))
+        finally:
+            if connection is not None:
+                await close(connection)
+            await asyncio.gather(*self._retired, return_exceptions=True)
+
+    def _pause(self, failures: int) -> float:
+        ceiling = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 16))
+        return self._jitter(ceiling / 2, ceiling)
+
+    async def _open(self, connection: Connection) -> AbstractChannel:
+        # From here on, since what is prepared can be lost again at once.
+        self._dropped = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_PREPARE_TIMEOUT):
+                opened = await connection.channel(
+                    publisher_confirms=self._confirms, on_return_raises=self._confirms
+                )
+                channel = await opened.get_underlay_channel()
+                # What the broker sends from the first moment on belongs to the new life.
+                self.generation += 1
+                await self._prepare(channel, self.generation)
+        except BaseException as error:
+            self.generation += 1
+            if isinstance(error, RuntimeError) or means_loss(error):
+                raise BrokerAway(f"the channel could not be prepared: {text_of(error)}") from error
+            raise
+        return channel
+
+    async def _live(self, connection: Connection, channel: AbstractChannel) -> None:
+        assert self._dropped is not None  # noqa: S101 - made with the channel
+        self._connection, self._channel = connection, channel
+        self._ever_up = True
+        self._up.set()
+        self._log.info("broker.connected", role=self.role, generation=self.generation, broker=str(connection))
+        try:
+            reason = await self._until_lost(connection, channel, self._dropped)
+            self._log.warning("broker.lost", role=self.role, generation=self.generation, reason=reason)
+        finally:
+            self._up.clear()
+            self._connection = self._channel = None
+            self.generation += 1
+            self._said_blocked = False
+
+    async def _until_lost(
+        self, connection: Connection, channel: AbstractChannel, dropped: asyncio.Future[str]
+    ) -> str:
+        transport = connection.transport
+        assert transport is not None  # noqa: S101 - it was opened a moment ago
+        ends = {dropped, channel.closing, transport.connection.closing}
+        while True:
+            done, _ = await asyncio.wait(ends, timeout=_BLOCKED_CHECK, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return _why(dropped, done)
+            self._say_blocked()
+
+    def _say_blocked(self) -> None:
+        blocked = self.blocked
+        if blocked == self._said_blocked:
+            return
+        self._said_blocked = blocked
+        if blocked:
+            self._log.warning(
+                "broker.blocked",
+                role=self.role,
+                reason="the broker has a memory or disk alarm and takes no messages; this worker waits",
+            )
+        else:
+            self._log.info("broker.unblocked", role=self.role)
+
+    def _retire(self, connection: Connection) -> None:
+        """Close what is left of a life, without waiting for it: the peer may be frozen."""
+        task = asyncio.get_running_loop().create_task(close(connection))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+
+def _why(dropped: asyncio.Future[str], done: set[asyncio.Future[object]]) -> str:
+    if dropped.done():
+        return dropped.result()
+    reasons = [
+        text_of(end.exception()) for end in done if not end.cancelled() and end.exception() is not None
+    ]
+    return reasons[0] if reasons else "closed"

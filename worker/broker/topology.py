@@ -1,0 +1,119 @@
+"""The exchanges, queues and bindings of this worker, as data.
+
+Everything is named after `broker.prefix`. Retry queues have one fixed TTL each, since a TTL per message would
+let a long one block the short ones behind it. Wherever the broker itself moves a message, it does so at least
+once, which it only offers for quorum queues that reject publishes when full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.durations import format_duration
+from worker.settings import BrokerSettings
+
+JOB_KEY = "job"
+DEAD_KEY = "dead"
+# 4.x drops a message of a quorum queue after 20 returns unless told otherwise; -1 drops it at the first on 3.10.
+_LOOKED_AT_OFTEN = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue; `arguments` are those beside its type."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_arguments(self) -> dict[str, Any]:
+        return {"x-queue-type": "quorum", **self.arguments}
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    exchange: str
+    queue: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryStep:
+    """One delay of the way through the retry queues: its length in seconds and its routing key."""
+
+    delay: float
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All entities in the order in which they can be declared, and the names that code needs."""
+
+    jobs: str
+    results: str
+    retry: str
+    dead: str
+    retry_steps: tuple[RetryStep, ...]
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+    @property
+    def entities(self) -> tuple[Exchange | Queue, ...]:
+        return (*self.exchanges, *self.queues)
+
+
+def topology_of(settings: BrokerSettings) -> Topology:
+    """Derive the whole topology from the settings."""
+    prefix = settings.prefix
+    jobs, results, retry, dead = (f"{prefix}.{name}" for name in ("jobs", "results", "retry", "dead"))
+    steps = tuple(RetryStep(delay, format_duration(delay)) for delay in settings.retry_delays)
+    jobs_queue = Queue(
+        jobs, {"x-delivery-limit": settings.delivery_limit, **_dead_lettered_to(dead, DEAD_KEY)}
+    )
+    retry_queues = tuple(
+        Queue(
+            f"{retry}.{step.key}",
+            {"x-message-ttl": round(step.delay * 1000), **_dead_lettered_to(jobs, JOB_KEY)},
+        )
+        for step in steps
+    )
+    kept = {"x-delivery-limit": _LOOKED_AT_OFTEN}
+    results_queues = (Queue(results, kept),) if settings.results_queue else ()
+    return Topology(
+        jobs=jobs,
+        results=results,
+        retry=retry,
+        dead=dead,
+        retry_steps=steps,
+        exchanges=(
+            Exchange(jobs, "direct"),
+            Exchange(results, "topic"),
+            Exchange(retry, "direct"),
+            Exchange(dead, "direct"),
+        ),
+        queues=(Queue(dead, kept), *results_queues, jobs_queue, *retry_queues),
+        bindings=(
+            Binding(dead, dead, DEAD_KEY),
+            *(Binding(results, queue.name, "#") for queue in results_queues),
+            Binding(jobs, jobs, JOB_KEY),
+            *(Binding(retry, f"{retry}.{step.key}", step.key) for step in steps),
+        ),
+    )
+
+
+def _dead_lettered_to(exchange: str, key: str) -> dict[str, Any]:
+    return {
+        "x-dead-letter-exchange": exchange,
+        "x-dead-letter-routing-key": key,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }

@@ -1,0 +1,69 @@
+"""`lcm-worker check`: is everything there that `run` needs?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from worker.cli.common import ConfigOption, run_async, settings_of
+from worker.errors import BrokerAway, SessionNotOpened
+from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.broker.inspect import Finding
+    from worker.lcm.session import Session
+
+_STYLES = {"ok": "green", "warn": "yellow", "missing": "red", "wrong": "red", "away": "red"}
+# What the user has to put right weighs more than what may come back by itself.
+_STATUS = {"ok": 0, "warn": 0, "away": 1, "missing": 2, "wrong": 2}
+
+
+def check(context: typer.Context, config: ConfigOption = None) -> None:
+    """Check settings, broker, topology and LCM.
+
+    One line for each, with the remedy; no job is consumed and nothing is changed.
+    Exit status 0 when `run` would work, 1 when broker or LCM is away, 2 when settings or topology are wrong.
+
+    Example: lcm-worker check --config config/worker.toml
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from worker.broker.inspect import Finding
+
+    settings = settings_of(context, config)
+    findings = [Finding("ok", "settings", f"{len(settings.sources)} set, the others at their defaults")]
+    findings += run_async(_check(settings))
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    for finding in findings:
+        line = Text(f"{finding.level:<8}", style=_STYLES[finding.level])
+        console.print(line.append(f"{finding.what}: {finding.detail}", style="default"))
+    if status := max(_STATUS[finding.level] for finding in findings):
+        raise typer.Exit(status)
+
+
+async def _check(settings: Settings) -> list[Finding]:
+    from worker.broker.inspect import Finding, inspect
+
+    try:
+        findings = await inspect(settings.broker, worker=settings.worker.name)
+    except BrokerAway as error:
+        findings = [Finding("away", "broker", f"{error}; see broker.url, and whether RabbitMQ runs")]
+    return [*findings, await _check_lcm(settings)]
+
+
+async def _check_lcm(settings: Settings) -> Finding:
+    from worker.broker.inspect import Finding
+    from worker.lcm.session import SessionOpener
+
+    def ignore_end(_session: Session, _reason: str) -> None:
+        """Closing it is all that happens to this session."""
+
+    try:
+        session = await SessionOpener(settings.lcm, settings.worker.name)(1, ignore_end)
+    except SessionNotOpened as error:
+        remedy = "see the credentials and certificates in [lcm]" if error.refused else "see lcm.url"
+        return Finding("away", "lcm", f"{error}; {remedy}")
+    await session.close()
+    return Finding("ok", "lcm", f"{repr(settings.lcm.url).strip(chr(39))} opens a session")

@@ -1,0 +1,26 @@
+"""`lcm-worker demo`."""
+
+from __future__ import annotations
+
+import typer
+
+from worker.cli.common import ConfigOption, run_until_signalled, settings_of
+
+
+def demo(context: typer.Context, config: ConfigOption = None) -> None:
+    """Show it all at work, then clean up.
+
+    RabbitMQ, a simulated LCM, a worker and sample jobs. Uses the broker of the settings where it answers, under
+    names of its own; else a private node.
+
+    Example: lcm-worker demo
+    """
+    from worker.sandbox.demo import Stage, demonstrate
+
+    stage = Stage(markup=False, highlight=False)
+    complete = run_until_signalled(demonstrate(settings_of(context, config).broker, stage))
+    if complete is None:
+        raise typer.Exit(130)
+    if not complete:
+        typer.echo("lcm-worker: not every sample job got its result in time", err=True)
+        raise typer.Exit(1)

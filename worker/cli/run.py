@@ -1,0 +1,33 @@
+"""`lcm-worker run`."""
+
+from __future__ import annotations
+
+import typer
+
+from worker.cli.common import ConfigOption, run_async, settings_of
+from worker.errors import WorkerError
+from worker.settings import secrets_of
+
+
+def run(context: typer.Context, config: ConfigOption = None) -> None:
+    """Consume jobs until SIGTERM or SIGINT.
+
+    Then it finishes what is in hand, for worker.shutdown_grace at most; a second signal stops it at once. What
+    isn't finished goes back to the broker, so nothing is lost. Its log goes to standard error.
+
+    Example: lcm-worker run --config config/worker.toml
+    """
+    from worker.app import serve
+    from worker.telemetry import build_log, route_library_logs
+
+    settings = settings_of(context, config)
+    log = build_log(settings.log, worker=settings.worker.name, secrets=secrets_of(settings))
+    route_library_logs(log)
+    try:
+        run_async(serve(settings, log))
+    except WorkerError:
+        raise
+    except Exception as error:
+        # Not Python's own traceback, which would print secrets and break the log's form.
+        log.exception("worker.crashed")
+        raise typer.Exit(1) from error

@@ -1,0 +1,141 @@
+"""`lcm-worker simulate`: an LCM to try things against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.cli.common import run_until_signalled
+
+
+def simulate(
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes a free one.")] = 8765,
+    scenario: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Start from this scenario; see --list.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=PROBABILITY]", help="A fault and how often it comes; repeatable."),
+    ] = None,
+    account: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=FAULT[:K]",
+            help="The fault of the accounts that match, K times each; repeatable, the first match counts.",
+        ),
+    ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Spell replies this way; repeatable.")
+    ] = None,
+    unasked: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Send these messages before each reply; repeatable; `all`."),
+    ] = None,
+    known: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Pattern of the accounts that exist. Default: all.")
+    ] = None,
+    unknown: Annotated[
+        str | None, typer.Option(metavar="FAULT", help="The fault that all other accounts get.")
+    ] = None,
+    delay: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds that every reply takes.")
+    ] = None,
+    jitter: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds at most that a reply takes beyond that.")
+    ] = None,
+    late_by: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds that a `late` reply takes.")
+    ] = None,
+    slow_by: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds that a `slow` reply takes.")
+    ] = None,
+    heartbeat: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds between heartbeats; 0 = none.")
+    ] = None,
+    open_id: Annotated[
+        bool | None, typer.Option("--open-id/--no-open-id", help="Send an OpenID frame first.")
+    ] = None,
+    unique_names: Annotated[
+        bool | None, typer.Option("--unique-names/--any-names", help="Refuse a second session of one name.")
+    ] = None,
+    credentials: Annotated[
+        str | None,
+        typer.Option(metavar="USER:PASSWORD", help="Basic credentials to ask for; user * is anyone."),
+    ] = None,
+    login: Annotated[
+        str | None, typer.Option(metavar="SUBTOPIC", help="A message that each session has to send first.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Seed of all that is drawn, to have it again.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append each exchange to FILE as a JSON line.")
+    ] = None,
+    list_names: Annotated[
+        bool, typer.Option("--list", help="List scenarios, faults, variants and messages, and exit.")
+    ] = False,
+) -> None:
+    """Run a simulated LCM to try things against.
+
+    It answers as documented, or as badly as the switches ask, until SIGTERM or SIGINT.
+
+    Example: lcm-worker simulate --scenario late-replies
+
+    Example: lcm-worker simulate --fault reset=0.05 --account '9|*=refuse' --seed 7
+    """
+    from worker.sandbox.lcm import serve
+    from worker.sandbox.scenarios import behaviour_from
+
+    if list_names:
+        _list_names()
+        return
+    try:
+        behaviour = behaviour_from(
+            scenario,
+            faults=fault,
+            rules=account,
+            variants=variant,
+            unasked=unasked,
+            known=known,
+            unknown=unknown,
+            delay=delay,
+            jitter=jitter,
+            late_by=late_by,
+            slow_by=slow_by,
+            heartbeat=heartbeat,
+            open_id=open_id,
+            unique_names=unique_names,
+            credentials=credentials,
+            login=login,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    try:
+        run_until_signalled(
+            serve(behaviour, host, port, record, lambda url: typer.echo(f"LCM simulator on {url}", err=True))
+        )
+    except OSError as error:
+        typer.echo(f"lcm-worker: can't simulate on {host}:{port}: {error.strerror or error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _list_names() -> None:
+    from worker.sandbox.lcm_behaviour import CONNECTION_FAULTS, FAULTS
+    from worker.sandbox.lcm_documents import UNASKED, VARIANTS
+    from worker.sandbox.scenarios import SCENARIOS
+
+    tables = {
+        "scenarios": {name: scenario.description for name, scenario in SCENARIOS.items()},
+        "faults of an exchange": FAULTS,
+        "faults of a connection": CONNECTION_FAULTS,
+        "variants": VARIANTS,
+        "unasked messages": UNASKED,
+    }
+    for title, rows in tables.items():
+        typer.echo(f"{title}:")
+        for name, meaning in rows.items():
+            typer.echo(f"  {name:<20} {meaning if isinstance(meaning, str) else ''}".rstrip())
