@@ -44,7 +44,7 @@ class Bench:
 
     def __init__(self, **settings: Any) -> None:
         self.log = RecordingLog()
-        self.away: list[str] = []
+        self.away: list[Exception] = []
         self.sleeps: list[float] = []
         self.openings: list[tuple[int, Ended, asyncio.Future[Scripted]]] = []
         self.pool = Pool(

@@ -12,6 +12,10 @@ from worker import __version__
 from worker.broker.consumer import Consumer
 from worker.broker.publisher import Publisher
 from worker.broker.topology import DEAD_KEY, topology_of
+from worker.disposition import Disposition
+from worker.guard import Guard
+from worker.keepers import GuardKeeper, OutageKeeper
+from worker.lcm.breaker import Breaker
 from worker.lcm.lookup import build_lookup
 from worker.lcm.pool import Pool
 from worker.lcm.session import SessionOpener
@@ -30,12 +34,40 @@ class App:
         name = settings.worker.name
         topology = topology_of(settings.broker)
         routes = Routes(topology.results, topology.retry, topology.dead, DEAD_KEY, topology.retry_steps)
-        self.pool = Pool(SessionOpener(settings.lcm, name), settings.lcm, settings.outage, log)
-        self.publisher = Publisher(settings.broker, topology, log, worker=name)
+        outage = settings.outage
+        self.outages = OutageKeeper(Breaker(outage.failures, outage.probe_delay, outage.probe_max_delay), log)
+        self.guard = GuardKeeper(
+            Guard(settings.guard.window, settings.guard.ratio), log, pause=outage.probe_max_delay
+        )
+        self.pool = Pool(
+            SessionOpener(settings.lcm, name),
+            settings.lcm,
+            outage,
+            log,
+            on_away=self.outages.session_not_opened,
+            on_opened=self.outages.session_opened,
+        )
+        self.publisher = Publisher(settings.broker, topology, log, worker=name, hold=outage.hold)
         self.report = Report(log)
-        look_up = build_lookup(self.pool, settings.lcm, settings.retry)
-        pipeline = Pipeline(look_up, self.publisher.publish, routes, worker=name)
-        self.consumer = Consumer(settings.broker, topology, pipeline, self.report, log, worker=name)
+        look_up = build_lookup(self.pool, settings.lcm, settings.retry, keeper=self.outages)
+        pipeline = Pipeline(
+            look_up,
+            self.publisher.publish,
+            routes,
+            worker=name,
+            delivery_limit=settings.broker.delivery_limit,
+        )
+        self.consumer = Consumer(
+            settings.broker,
+            topology,
+            log,
+            handle=pipeline,
+            defer=pipeline.defer,
+            report=self._ended,
+            worker=name,
+        )
+        self.outages.attach(self.pool, self.consumer)
+        self.guard.attach(self.consumer)
         self._stopping = asyncio.Event()
         self._giving_up = asyncio.Event()
 
@@ -55,8 +87,7 @@ class App:
         publish_link = _task(self.publisher.link.run(), "publish-link")
         consume_link = _task(self.consumer.link.run(), "consume-link")
         others = [
-            _task(self._announce_ready(), "announce-ready"),
-            _task(self._warm_up(), "warm-up"),
+            _task(self._get_ready(), "get-ready"),
             _task(self._log_stats(), "stats"),
         ]
         stopping = _task(self._stopping.wait(), "stopping")
@@ -68,6 +99,8 @@ class App:
                 if link.done():
                     link.result()
         finally:
+            await self.outages.stop()
+            await self.guard.stop()
             await self.consumer.give_up()
             # Closing the consuming link hands back what was given up, so the sessions in use may go.
             await _cancel(stopping, *others, consume_link)
@@ -87,14 +120,19 @@ class App:
         finally:
             await _cancel(draining, giving_up)
 
-    async def _announce_ready(self) -> None:
+    def _ended(self, disposition: Disposition) -> None:
+        self.report(disposition)
+        self.guard(disposition)
+
+    async def _get_ready(self) -> None:
+        """Open a first session before a job needs it, so that what is wrong with LCM shows at once."""
+        opened = False
+        while not opened:
+            # Whoever waits for one is turned away when an outage starts; then it is waited out.
+            opened = await self.pool.try_one()
         await self.publisher.link.channel()
         await self.consumer.link.channel()
         self._log.info("worker.ready", prefetch=self._settings.broker.prefetch)
-
-    async def _warm_up(self) -> None:
-        """Open a first session before the first job needs it, so that what is wrong with LCM shows at once."""
-        self.pool.release(await self.pool.acquire())
 
     async def _log_stats(self) -> None:
         while True:

@@ -25,6 +25,7 @@ from worker.job import (
     NAMESPACE,
     REPLAYS_HEADER,
     RETRIES_HEADER,
+    RETURNS_HEADER,
     Job,
 )
 from worker.result import MAX_ERROR_MESSAGE
@@ -44,6 +45,7 @@ _OURS = {
     JOB_ID_HEADER,
     ATTEMPTS_HEADER,
     RETRIES_HEADER,
+    RETURNS_HEADER,
     REPLAYS_HEADER,
     ERROR_CODE_HEADER,
     ERROR_REASON_HEADER,
@@ -64,15 +66,19 @@ def retry_copy(properties: Properties, job: Job, error: JobError, *, attempts: i
     return _copy(properties, job, headers)
 
 
-def deferred_copy(properties: Properties, job: Job, *, attempts: int | None = None) -> Properties:
+def deferred_copy(
+    properties: Properties, job: Job, *, attempts: int | None = None, returns: int = 0
+) -> Properties:
     """Return the properties of a copy that uses no retry delay.
 
     Its counters are the job's own, but for `attempts` where this delivery made exchanges that stay charged;
-    the last error, which a job that expires tells of, goes along.
+    the last error, which a job that expires tells of, goes along, and so does how often it came back, since the
+    broker counts a copy from 0.
     """
     made = job.attempts if attempts is None else attempts
     last = {name: properties.headers[name] for name in _LAST_ERROR} if job.last_error else {}
-    return _copy(properties, job, {**last, ATTEMPTS_HEADER: made, RETRIES_HEADER: job.retries})
+    came_back = {RETURNS_HEADER: returns} if returns else {}
+    return _copy(properties, job, {**last, **came_back, ATTEMPTS_HEADER: made, RETRIES_HEADER: job.retries})
 
 
 def dead_copy(

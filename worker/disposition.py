@@ -34,6 +34,7 @@ class Disposition:
     answer: Answer | None = None
     error: JobError | None = None
     delay: float | None = None
+    reason: str = ""
     queue_ms: float | None = None
     publish_ms: float = 0.0
     duration_ms: float = 0.0

@@ -12,9 +12,11 @@
     │   ├── Unroutable              the broker returned the message: no queue is bound
     │   └── PublishRefused          the broker said no (basic.nack)
     ├── StaleDelivery               the delivery's channel is gone; the broker hands it out again
+    ├── PutOff                      the job can't be finished now, through no fault of its own: defer it
     └── JobError                    ends as the `error` of a failed result
         ├── InvalidJob              invalid_job        permanent
         ├── Expired                 expired            permanent, not dead-lettered
+        ├── Poison                  poison             permanent
         ├── InternalError           internal           transient, retried later only
         └── LookupFailed
             ├── LcmRejected         lcm_rejected       permanent
@@ -84,6 +86,10 @@ class StaleDelivery(WorkerError):
     """The channel that brought this delivery is gone, so it can't be settled: the broker redelivers it."""
 
 
+class PutOff(WorkerError):
+    """The job can't be finished now, through no fault of its own; the text says why. It is deferred."""
+
+
 class JobError(WorkerError):
     """What ends a job with the status `failed`.
 
@@ -122,6 +128,12 @@ class Expired(JobError):
     """The job is past its own deadline."""
 
     code = "expired"
+
+
+class Poison(JobError):
+    """The job has come back as often as the broker allows: it seems to kill workers."""
+
+    code = "poison"
 
 
 class InternalError(JobError):

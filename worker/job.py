@@ -43,6 +43,7 @@ JOB_ID_HEADER = "outcome-job-id"
 ATTEMPTS_HEADER = "outcome-attempts"
 RETRIES_HEADER = "outcome-retries"
 REPLAYS_HEADER = "outcome-replays"
+RETURNS_HEADER = "outcome-returns"
 ERROR_CODE_HEADER = "outcome-error-code"
 ERROR_REASON_HEADER = "outcome-error-reason"
 TRACE_HEADERS = ("traceparent", "tracestate")

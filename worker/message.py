@@ -32,6 +32,8 @@ def _always() -> bool:
 class Delivery:
     """One message that the broker handed over and that waits to be settled.
 
+    `returns` is how often it came back without being settled, over all copies that were put off.
+
     `is_current` turns false when the channel that brought it is gone: from then on it can't be settled, the
     broker hands it out again, and whatever is done for it is done in vain.
     """
@@ -40,6 +42,7 @@ class Delivery:
     properties: Properties = field(default_factory=Properties)
     redelivered: bool = False
     tag: int = 0
+    returns: int = 0
     is_current: Callable[[], bool] = _always
 
 

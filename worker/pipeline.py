@@ -19,6 +19,8 @@ from worker.errors import (
     InternalError,
     InvalidJob,
     JobError,
+    Poison,
+    PutOff,
     Remedy,
     StaleDelivery,
     Unroutable,
@@ -30,13 +32,16 @@ from worker.message import Delivery, Message, Properties
 
 
 class LookUp(Protocol):
-    """Asks LCM; raises JobError or StaleDelivery."""
+    """Asks LCM; raises JobError, StaleDelivery or PutOff."""
 
     def __call__(self, inquiry: Inquiry, /) -> Awaitable[Answer]: ...
 
 
 class Publish(Protocol):
-    """Publishes and returns once confirmed; raises StaleDelivery, and Unroutable where not told to `hold`."""
+    """Publishes and returns once confirmed.
+
+    Raises StaleDelivery; Unroutable where not told to `hold`; PutOff where a result was held too long.
+    """
 
     def __call__(
         self, message: Message, is_wanted: Callable[[], bool], /, *, hold: bool = True
@@ -94,6 +99,7 @@ class Pipeline:
         routes: Routes,
         *,
         worker: str,
+        delivery_limit: int,
         now: Callable[[], datetime] = _utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -101,30 +107,46 @@ class Pipeline:
         self._publish = publish
         self._routes = routes
         self._worker = worker
+        self._delivery_limit = delivery_limit
         self._now = now
         self._monotonic = monotonic
 
     async def __call__(self, delivery: Delivery) -> Disposition:
         """Handle one delivery to its end. Never raises but by cancellation or where even failing failed."""
+        course, mistake = self._begin(delivery)
+        try:
+            if mistake is not None:
+                return await self._fail(course, mistake)
+            if delivery.returns >= self._delivery_limit:
+                return await self._fail(course, _poison(delivery.returns))
+            return await self._succeed_or_fail(course)
+        except StaleDelivery:
+            return self._end(course, Settle.NOT_AT_ALL, "job.stale")
+
+    async def defer(self, delivery: Delivery, reason: PutOff) -> Disposition:
+        """Defer a delivery that was not begun. Raises as `__call__`."""
+        course, _ = self._begin(delivery)
+        try:
+            return await self._defer(course, reason)
+        except StaleDelivery:
+            return self._end(course, Settle.NOT_AT_ALL, "job.stale")
+
+    def _begin(self, delivery: Delivery) -> tuple[_Course, InvalidJob | None]:
         arrived_at, started = self._now(), self._monotonic()
         try:
             job, mistake = decode(delivery.body, delivery.properties), None
         except InvalidJob as error:
             job, mistake = error.job, error
         inquiry = Inquiry(job.account_number, job.deadline, delivery.is_current, last_error=job.last_error)
-        course = _Course(delivery, arrived_at, started, job, inquiry)
-        try:
-            if mistake is not None:
-                return await self._fail(course, mistake)
-            return await self._succeed_or_fail(course)
-        except StaleDelivery:
-            return self._end(course, Settle.NOT_AT_ALL, "job.stale")
+        return _Course(delivery, arrived_at, started, job, inquiry), mistake
 
     async def _succeed_or_fail(self, course: _Course) -> Disposition:
         try:
             return await self._succeed(course)
         except JobError as error:
             return await self._remedy(course, error)
+        except PutOff as reason:
+            return await self._defer(course, reason)
         except StaleDelivery:
             raise
         except Exception as error:  # noqa: BLE001 - a defect of ours must not cost the job
@@ -169,6 +191,20 @@ class Pipeline:
         )
         await self._copy(course, self._routes.retry, step.key, properties)
         return self._end(course, Settle.ACK, "job.retry_later", error=error, delay=step.delay)
+
+    async def _defer(self, course: _Course, reason: PutOff) -> Disposition:
+        """Put a copy that has used no retry delay into the first retry queue."""
+        step = self._routes.retry_steps[0]
+        try:
+            course.inquiry.check(self._now() + timedelta(seconds=step.delay))
+        except Expired as expired:
+            return await self._expire(course, expired)
+        delivery = course.delivery
+        properties = copies.deferred_copy(
+            delivery.properties, course.job, attempts=course.attempts, returns=delivery.returns
+        )
+        await self._copy(course, self._routes.retry, step.key, properties)
+        return self._end(course, Settle.ACK, "job.deferred", reason=str(reason), delay=step.delay)
 
     async def _fail(self, course: _Course, error: JobError) -> Disposition:
         """Dead-letter first, and only then say so, so that whoever hears of it finds the job."""
@@ -218,6 +254,7 @@ class Pipeline:
         outcomes: int = -1,
         error: JobError | None = None,
         delay: float | None = None,
+        reason: str = "",
         unroutable: bool = False,
     ) -> Disposition:
         return Disposition(
@@ -230,6 +267,7 @@ class Pipeline:
             answer=course.answer,
             error=error,
             delay=delay,
+            reason=reason,
             unroutable=unroutable,
             queue_ms=_age(course.delivery.properties.timestamp, course.arrived_at),
             publish_ms=round(course.publish_seconds * 1000, 1),
@@ -239,6 +277,10 @@ class Pipeline:
 
     def _since(self, started: float) -> float:
         return round((self._monotonic() - started) * 1000, 1)
+
+
+def _poison(returns: int) -> Poison:
+    return Poison(f"it came back {returns} times without an end, as if it killed the workers that had it")
 
 
 def _age(published: datetime | None, arrived_at: datetime) -> float | None:

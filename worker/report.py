@@ -48,6 +48,8 @@ def _fields(disposition: Disposition) -> dict[str, Any]:
         fields["said"] = error.said or None
         if error.__cause__ is not None and error.code == "internal":
             fields["exc_info"] = error.__cause__
+    if disposition.reason:
+        fields["reason"] = disposition.reason
     if disposition.delay is not None:
         fields["delay"] = disposition.delay
     return fields

@@ -164,8 +164,13 @@ async def test_a_worker_may_start_before_lcm(vhost: str) -> None:
     lcm = Simulator()
     async with lcm:
         pass  # it has a port now, where nobody listens
-    async with open_channel(vhost) as channel, worker(vhost, lcm.url, outage__probe_delay="50ms") as started:
+    absent = Worker(
+        broker__url=vhost, lcm__url=lcm.url, outage__probe_delay="50ms", broker__retry_delays="1s"
+    )
+    async with open_channel(vhost) as channel, absent as started:
         await started.logged("lcm.outage_started")
+        await started.logged("broker.connected", 2)
+        assert not started.of("worker.ready")
         await publish(channel, *numbered(1))
         async with lcm:
             assert (await started.logged("job.succeeded"))[0]["attempts"] == 1

@@ -20,6 +20,8 @@ PURE = {
     "worker.errors",
     "worker.inquiry",
     "worker.job",
+    "worker.guard",
+    "worker.lcm.breaker",
     "worker.lcm.pacing",
     "worker.lcm.protocol",
     "worker.message",

@@ -67,7 +67,13 @@ class World:
 
     def handle(self, delivery: Delivery) -> Awaitable[Disposition]:
         pipeline = Pipeline(
-            self.look_up, self.take, ROUTES, worker="w-1", now=lambda: self.now, monotonic=lambda: 1.0
+            self.look_up,
+            self.take,
+            ROUTES,
+            worker="w-1",
+            delivery_limit=20,
+            now=lambda: self.now,
+            monotonic=lambda: 1.0,
         )
         return pipeline(delivery)
 

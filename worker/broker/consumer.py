@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
+from aiormq import spec
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from worker.broker.connection import LOST, means_loss, text_of
@@ -13,11 +16,19 @@ from worker.broker.declare import declare, verify
 from worker.broker.link import Link
 from worker.broker.topology import Topology
 from worker.disposition import Disposition, Settle
+from worker.errors import PutOff
+from worker.job import RETURNS_HEADER
 from worker.message import Delivery, Properties
 from worker.settings import BrokerSettings
 from worker.telemetry import Log
 
 Handle = Callable[[Delivery], Awaitable[Disposition]]
+Defer = Callable[[Delivery, PutOff], Awaitable[Disposition]]
+
+# A delivery that came back so often may be one that kills workers.
+_SUSPECT = 3
+_SUSPECTS_RETURN = 2.0
+_LOOK_AGAIN = 0.2
 _LAST_WORDS_TIMEOUT = 5.0
 
 
@@ -31,10 +42,11 @@ class Consumer:
         self,
         settings: BrokerSettings,
         topology: Topology,
-        handle: Handle,
-        report: Callable[[Disposition], None],
         log: Log,
         *,
+        handle: Handle,
+        defer: Defer,
+        report: Callable[[Disposition], None],
         worker: str,
     ) -> None:
         self.link = Link("consume", settings, self._prepare, log, worker=worker, confirms=False)
@@ -42,11 +54,17 @@ class Consumer:
         self._active = settings.declare == "active"
         self._prefetch = settings.prefetch
         self._handle = handle
+        self._defer = defer
         self._report = report
         self._log = log
         self._worker = worker
         self._jobs: set[asyncio.Task[None]] = set()
         self._tag = ""
+        self._paused: set[str] = set()
+        self._adjusting = asyncio.Lock()
+        self._adjustments: set[asyncio.Task[None]] = set()
+        self._suspects: list[tuple[AbstractChannel, Delivery]] = []
+        self._attending: asyncio.Task[None] | None = None
         self._leaving = False
         self._draining = False
 
@@ -56,6 +74,40 @@ class Consumer:
 
     def __repr__(self) -> str:
         return f"<Consumer {self.in_flight} in flight, {self.link!r}>"
+
+    @property
+    def consuming(self) -> bool:
+        """Whether the broker has confirmed that jobs are delivered to this worker."""
+        return self.link.is_up and bool(self._tag)
+
+    def pause(self, reason: str) -> None:
+        """Take no more deliveries until every reason has been resumed."""
+        if reason not in self._paused:
+            self._paused.add(reason)
+            self._log.warning("worker.paused", reason=reason)
+            self._adjust()
+
+    def resume(self, reason: str) -> None:
+        """Take deliveries again, unless paused for another reason."""
+        if reason in self._paused:
+            self._paused.remove(reason)
+            self._log.info("worker.resumed", reason=reason, still_paused=sorted(self._paused))
+            self._adjust()
+
+    async def take_one(self) -> bool:
+        """Take one delivery in spite of a pause and see it to its end; return whether there was one."""
+        channel, generation = await self.link.channel(), self.link.generation
+        try:
+            async with asyncio.timeout(_LAST_WORDS_TIMEOUT):
+                message = await channel.basic_get(self._topology.jobs)
+        except BaseException as error:
+            if not means_loss(error):
+                raise
+            return False
+        if isinstance(message.delivery, spec.Basic.GetEmpty) or self._leaving:
+            return False
+        await asyncio.wait({self._start(channel, self._delivery(message, generation))})
+        return True
 
     async def drain(self, grace: float) -> int:
         """Take no more deliveries, finish those in hand within `grace` seconds, return how many were given up.
@@ -75,6 +127,9 @@ class Consumer:
     async def give_up(self) -> int:
         """Cancel whatever is in hand, at once; return how many deliveries that were."""
         self._leaving = self._draining = True
+        if self._attending is not None:
+            self._attending.cancel()
+            await asyncio.gather(self._attending, return_exceptions=True)
         left = list(self._jobs)
         for job in left:
             job.cancel()
@@ -87,13 +142,35 @@ class Consumer:
             return  # a link made anew while draining takes nothing on
         await channel.basic_qos(prefetch_count=self._prefetch)
         channel.on_consumer_cancel_callbacks.add(partial(self._cancelled, generation))
+        self._tag = ""
+        if not self._paused:
+            await self._consume(channel, generation)
+
+    async def _consume(self, channel: AbstractChannel, generation: int) -> None:
         consumed = await channel.basic_consume(
             self._topology.jobs, partial(self._take, channel, generation), no_ack=False
         )
         self._tag = consumed.consumer_tag or ""
 
+    def _adjust(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._adjust_consuming())
+        self._adjustments.add(task)
+        task.add_done_callback(self._adjustments.discard)
+
+    async def _adjust_consuming(self) -> None:
+        """Consume or not, as the pauses ask by now; a link that comes up later asks by itself."""
+        async with self._adjusting:
+            if not self.link.is_up or self._leaving:
+                return
+            if self._paused and self._tag:
+                await self._stop_consuming()
+            elif not self._paused and not self._tag:
+                await self._ask_channel(lambda channel: self._consume(channel, self.link.generation))
+
     async def _stop_consuming(self) -> None:
-        await self._ask_channel(lambda channel: channel.basic_cancel(self._tag))
+        tag, self._tag = self._tag, ""
+        if tag:
+            await self._ask_channel(lambda channel: channel.basic_cancel(tag))
 
     async def _flush(self) -> None:
         """Wait until the broker has read the last acks: closing the connection would drop what isn't sent yet."""
@@ -118,10 +195,55 @@ class Consumer:
         # This callback dies with its channel, so the job runs in a task of its own.
         if self._draining:
             return
-        delivery = delivery_of(message, lambda: self.link.generation == generation)
+        delivery = self._delivery(message, generation)
+        if delivery.returns < _SUSPECT:
+            self._start(channel, delivery)
+            return
+        self._suspects.append((channel, delivery))
+        if self._attending is None or self._attending.done():
+            self._attending = asyncio.get_running_loop().create_task(self._attend_suspects())
+
+    def _delivery(self, message: DeliveredMessage, generation: int) -> Delivery:
+        return delivery_of(message, lambda: self.link.generation == generation)
+
+    def _start(self, channel: AbstractChannel, delivery: Delivery) -> asyncio.Task[None]:
         job = asyncio.get_running_loop().create_task(self._work(channel, delivery))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
+        return job
+
+    async def _attend_suspects(self) -> None:
+        """Run what came back too often with nothing else in hand, so that it takes no neighbour with it.
+
+        Other suspects are put off meanwhile, and come back together; so jobs are then taken one at a time for a
+        while.
+        """
+        self.pause("suspect")
+        try:
+            await self._adjust_consuming()
+            while self._jobs:
+                await asyncio.wait(self._jobs)
+            while self._suspects:
+                await self._run_alone()
+        finally:
+            self.resume("suspect")
+
+    async def _run_alone(self) -> None:
+        (channel, delivery), *others = self._suspects
+        self._suspects.clear()
+        for other_channel, other in others:
+            await self._put_off(other_channel, other)
+        await asyncio.wait({self._start(channel, delivery)})
+        until = time.monotonic() + self._topology.retry_steps[0].delay + _SUSPECTS_RETURN
+        while others and time.monotonic() < until and not self._leaving:
+            if not await self.take_one():
+                await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _put_off(self, channel: AbstractChannel, delivery: Delivery) -> None:
+        reason = PutOff("another job that came back too often runs alone")
+        disposition = await self._defer(delivery, reason)
+        await self._settle(channel, delivery, disposition.settle)
+        self._report(disposition)
 
     async def _work(self, channel: AbstractChannel, delivery: Delivery) -> None:
         try:
@@ -165,5 +287,12 @@ def delivery_of(message: DeliveredMessage, is_current: Callable[[], bool]) -> De
         ),
         redelivered=bool(message.redelivered),
         tag=message.delivery_tag or 0,
+        returns=_returns(properties.headers or {}),
         is_current=is_current,
     )
+
+
+def _returns(headers: Mapping[str, Any]) -> int:
+    """Add up how often the broker and, before a copy was put off, its predecessors say that it came back."""
+    counts = (headers.get(name) for name in ("x-delivery-count", RETURNS_HEADER))
+    return sum(count for count in counts if type(count) is int and count > 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -16,7 +18,7 @@ from worker.broker.declare import declare, verify
 from worker.broker.fields import WritableProperties
 from worker.broker.link import Link
 from worker.broker.topology import Topology
-from worker.errors import PublishLost, PublishRefused, StaleDelivery, Unroutable
+from worker.errors import PublishLost, PublishRefused, PutOff, StaleDelivery, Unroutable
 from worker.message import Message
 from worker.settings import BrokerSettings
 from worker.telemetry import Log
@@ -40,14 +42,17 @@ class Publisher:
         log: Log,
         *,
         worker: str,
+        hold: float = math.inf,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.link = Link("publish", settings, self._prepare, log, worker=worker, confirms=True)
         self._topology = topology
+        self._results = topology.results
         self._active = settings.declare == "active"
         self._timeout = settings.publish_timeout
         self._log = log
+        self._hold = hold
         self._sleep = sleep
         self._jitter = jitter
         self._in_flight: dict[str, asyncio.Event] = {}
@@ -62,8 +67,10 @@ class Publisher:
         Raises:
             StaleDelivery: `is_wanted` turned false before the message went out.
             Unroutable: no queue is bound; only without `hold`.
+            PutOff: a result was held for longer than the `hold` seconds of the constructor. Copies of jobs are
+                held without end, since nothing else can be done with them.
         """
-        failures = 0
+        failures, held_since = 0, 0.0
         async with self._alone(message.properties.message_id or ""):
             while True:
                 channel = await self.link.channel()
@@ -79,6 +86,9 @@ class Publisher:
                     if isinstance(error, Unroutable) and not hold:
                         raise
                     self._say_held(message, error)
+                    held_since = held_since or time.monotonic()
+                    if message.exchange == self._results and time.monotonic() - held_since > self._hold:
+                        raise PutOff(f"its result was held too long: {error}") from error
                     failures += 1
                     await self._sleep(self._pause(failures))
                 else:

@@ -55,7 +55,7 @@ async def look_up_all(settings: Settings, accounts: Iterable[str], show: Show) -
             settings.lcm,
             settings.outage,
             structlog.wrap_logger(structlog.ReturnLogger(), processors=[_drop]),
-            on_away=lambda reason: None if away.done() else away.set_result(reason),
+            on_away=lambda error: None if away.done() else away.set_result(str(error)),
         )
         stack.push_async_callback(pool.close)
         work = _Work(build_lookup(pool, settings.lcm, settings.retry), settings.worker.name, show)

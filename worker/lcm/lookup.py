@@ -1,4 +1,4 @@
-"""One inquiry's way to LCM: share( retry( exchange( pool ))).
+"""One inquiry's way to LCM: share( retry( break( exchange( pool )))).
 
 Each layer is one concern, takes an `Inquiry` and returns an `Answer` or raises a `LookupFailed`; they are put
 together in `build_lookup` and nowhere else.
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Protocol
 
 from tenacity import (
     AsyncRetrying,
@@ -22,7 +23,7 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
-from worker.errors import ConnectionLost, LookupFailed
+from worker.errors import ConnectionLost, LookupFailed, PutOff
 from worker.inquiry import Answer, Inquiry
 from worker.lcm.pacing import ExchangeRate
 from worker.lcm.pool import Pool, Sleep
@@ -44,9 +45,18 @@ class Clock:
 SYSTEM_CLOCK = Clock()
 
 
-def build_lookup(pool: Pool, lcm: LcmSettings, retry: RetrySettings, clock: Clock = SYSTEM_CLOCK) -> Lookup:
+def build_lookup(
+    pool: Pool,
+    lcm: LcmSettings,
+    retry: RetrySettings,
+    *,
+    keeper: Keeper | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Lookup:
     """Compose the layers as the settings ask."""
-    exchange = Exchange(pool, ExchangeRate(lcm.max_rate), lcm.reply_timeout, retry.budget, clock)
+    exchange: Lookup = Exchange(pool, ExchangeRate(lcm.max_rate), lcm.reply_timeout, retry.budget, clock)
+    if keeper is not None:
+        exchange = Break(exchange, keeper)
     retried = Retry(exchange, retry, clock)
     return Share(retried) if lcm.share else retried
 
@@ -106,6 +116,58 @@ class Exchange:
 
 class _CutWhileIdle(Exception):
     """A session that had served before closed in mid-exchange."""
+
+
+class Keeper(Protocol):
+    """Knows whether LCM is out, and is told how exchanges fare."""
+
+    @property
+    def out(self) -> str:
+        """Why LCM is out, "" where it isn't."""
+
+    def admit_probe(self) -> bool:
+        """Whether this exchange may take place all the same, as the one that probes."""
+
+    def answered(self) -> None: ...
+    def not_answered(self, account: str, error: LookupFailed) -> None: ...
+
+
+class Break:
+    """Lets no exchange take place while LCM is out, but the one that probes.
+
+    Whoever meets an outage is put off. What it had been charged before stays charged; a probe is not charged.
+    """
+
+    def __init__(self, exchange: Lookup, keeper: Keeper) -> None:
+        self._exchange = exchange
+        self._keeper = keeper
+
+    async def __call__(self, inquiry: Inquiry) -> Answer:
+        probing = False
+        if self._keeper.out:
+            probing = self._keeper.admit_probe()
+            if not probing:
+                raise PutOff(self._keeper.out)
+        made = inquiry.exchanges
+        try:
+            answer = await self._exchange(inquiry)
+        except LookupFailed as error:
+            self._tell(inquiry.account, error)
+            if not self._keeper.out:
+                raise
+            if probing:
+                inquiry.exchanges = made
+            inquiry.last_error = f"{error.code}: {error.message}"
+            raise PutOff(self._keeper.out) from error
+        self._keeper.answered()
+        return answer
+
+    def _tell(self, account: str, error: LookupFailed) -> None:
+        # An error about the account, or a reply that is too large, is an answer.
+        if error.transient:
+            self._keeper.not_answered(account, error)
+        else:
+            self._keeper.answered()
 
 
 class Retry:

@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from worker.errors import SessionNotOpened
+from worker.errors import PutOff, SessionNotOpened
 from worker.lcm.pacing import Jitter, ReconnectPace
 from worker.lcm.session import Ended, Session
 from worker.settings import LcmSettings, OutageSettings
@@ -30,8 +30,14 @@ class _Waiter:
     fresh: bool
 
 
+def _ignore(*_: object) -> None:
+    """Nobody has asked to be told."""
+
+
 class Pool:
     """Up to `lcm.sessions` sessions, opened as they are needed and paced while LCM is away.
+
+    `on_opened` is called when a session was opened, `on_away` each time when none could be and none is left.
 
     The caller's duties: every session that `acquire` returned goes back by `release`, whatever became of it.
     """
@@ -45,16 +51,19 @@ class Pool:
         *,
         sleep: Sleep = asyncio.sleep,
         jitter: Jitter = random.uniform,
-        on_away: Callable[[str], object] = lambda _reason: None,
+        on_away: Callable[[SessionNotOpened], object] = _ignore,
+        on_opened: Callable[[], object] = _ignore,
     ) -> None:
         self._open_session = open_session
         self._size = lcm.sessions
         self._max_exchanges = lcm.max_exchanges
+        self._hold = outage.hold
         self._pace = ReconnectPace(outage.probe_delay, outage.probe_max_delay)
         self._log = log
         self._sleep = sleep
         self._jitter = jitter
         self._on_away = on_away
+        self._on_opened = on_opened
         self._idle: list[Session] = []
         self._busy: set[Session] = set()
         self._waiters: list[_Waiter] = []
@@ -84,9 +93,12 @@ class Pool:
         return self._away
 
     async def acquire(self, *, fresh: bool = False) -> Session:
-        """Return a session for one exchange, waiting for as long as it takes.
+        """Return a session for one exchange, waiting for it up to `outage.hold`.
 
         With `fresh`, one on which no exchange has taken place yet.
+
+        Raises:
+            PutOff: it took too long, or who waits was turned away.
         """
         if self._idle and not fresh and not self._waiters:
             session = self._idle.pop()
@@ -95,12 +107,16 @@ class Pool:
         waiter = _Waiter(asyncio.get_running_loop().create_future(), fresh)
         self._waiters.append(waiter)
         self._assign()
+        limit = asyncio.get_running_loop().call_later(self._hold, self._held_too_long, waiter)
         try:
             return await waiter.session
         except asyncio.CancelledError:
-            if waiter.session.done() and not waiter.session.cancelled():
-                self.release(waiter.session.result())
+            promised = waiter.session
+            if promised.done() and not promised.cancelled() and promised.exception() is None:
+                self.release(promised.result())
             raise
+        finally:
+            limit.cancel()
 
     def release(self, session: Session) -> None:
         """Take a session back, to be used again if it is still good."""
@@ -114,6 +130,26 @@ class Pool:
             else:
                 self._idle.append(session)
         self._assign()
+
+    @property
+    def paced(self) -> bool:
+        """Whether the next session is opened only after a pause, because the last ones fared badly."""
+        return self._pace.failing
+
+    async def try_one(self) -> bool:
+        """Wait for a session and give it back; return whether there was one before the waiting was ended."""
+        try:
+            self.release(await self.acquire())
+        except PutOff:
+            return False
+        return True
+
+    def turn_away(self, reason: str) -> None:
+        """End the waiting of all who wait for a session, by PutOff."""
+        for waiter in self._waiters:
+            if not waiter.session.done():
+                waiter.session.set_exception(PutOff(reason))
+        self._waiters.clear()
 
     async def close(self) -> None:
         """Close every session: idle ones with a goodbye, busy ones at once."""
@@ -145,6 +181,11 @@ class Pool:
         if self._waiters and self._idle and not (self._free_slots or self._opening or self._closing):
             self._start_closing(self._idle.pop(0))
 
+    def _held_too_long(self, waiter: _Waiter) -> None:
+        if not waiter.session.done():
+            waiter.session.set_exception(PutOff(f"no session was free within {self._hold:g} s (outage.hold)"))
+            self._waiters.remove(waiter)
+
     def _fitting(self, waiter: _Waiter) -> Session | None:
         # The one used last is the least likely to have been cut by a load balancer meanwhile.
         for index in range(len(self._idle) - 1, -1, -1):
@@ -172,6 +213,7 @@ class Pool:
         else:
             self._log.info("lcm.session_opened", session=slot)
             self._idle.append(session)
+            self._on_opened()
         finally:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - this is a task
@@ -206,14 +248,12 @@ class Pool:
         self._pace.failed(self._attempts[slot], refused=error.refused)
         level = self._log.error if error.refused else self._log.warning
         level("lcm.session_failed", error=str(error), waiting=self.waiting)
-        if not self._away and not self._busy and not self._idle:
+        if not self._busy and not self._idle:
             self._away = True
-            self._log.warning("lcm.outage_started", reason=str(error))
-            self._on_away(str(error))
+            self._on_away(error)
 
     def _good_exchange(self) -> None:
         if self._pace.failing:
             self._pace.good_exchange()
         if self._away:
             self._away = False
-            self._log.info("lcm.outage_ended")

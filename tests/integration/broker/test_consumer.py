@@ -23,10 +23,11 @@ from tests.support import (
     take_all,
     until,
 )
-from worker.broker.consumer import Consumer
+from worker.broker.consumer import Consumer, Defer
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
 from worker.disposition import Disposition, Settle
+from worker.errors import PutOff
 from worker.message import Delivery
 from worker.sandbox.rabbitmq import Node
 
@@ -59,15 +60,29 @@ class Handler:
 
 class Rig:
     def __init__(
-        self, url: str, handle: Callable[[Delivery], Awaitable[Disposition]], **settings: Any
+        self,
+        url: str,
+        handle: Callable[[Delivery], Awaitable[Disposition]],
+        defer: Defer | None = None,
+        **settings: Any,
     ) -> None:
         section = broker_settings(url, retry_delays=["10m"], **settings)
         self.log = RecordingLog()
         self.reported: list[Disposition] = []
         self.consumer = Consumer(
-            section, topology_of(section), handle, self.reported.append, self.log, worker="w-1"
+            section,
+            topology_of(section),
+            self.log,
+            handle=handle,
+            defer=defer or never,
+            report=self.reported.append,
+            worker="w-1",
         )
         self.consumer.link._sleep = soon
+
+
+async def never(_delivery: Delivery, _reason: PutOff) -> Disposition:
+    raise AssertionError("nothing here is put off")
 
 
 async def soon(_seconds: float) -> None:

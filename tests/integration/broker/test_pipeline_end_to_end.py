@@ -253,8 +253,10 @@ async def test_no_job_is_acknowledged_before_its_result_is_confirmed(broker: Nod
         topology = topology_of(near)
         routes = Routes(topology.results, topology.retry, topology.dead, DEAD_KEY, topology.retry_steps)
         publisher = Publisher(far, topology, log, worker="w-1")
-        pipeline = Pipeline(look_up, publisher.publish, routes, worker="w-1")
-        consumer = Consumer(near, topology, pipeline, reported.append, log, worker="w-1")
+        pipeline = Pipeline(look_up, publisher.publish, routes, worker="w-1", delivery_limit=20)
+        consumer = Consumer(
+            near, topology, log, handle=pipeline, defer=pipeline.defer, report=reported.append, worker="w-1"
+        )
         async with running(publisher.link.run()), running(consumer.link.run()):
             await asyncio.gather(publisher.link.channel(), consumer.link.channel())
             proxy.hold_replies()

@@ -17,12 +17,13 @@ from worker.errors import (
     LcmRejected,
     LookupFailed,
     MalformedReply,
+    PutOff,
     ReplyTimeout,
     ReplyTooLarge,
     StaleDelivery,
 )
 from worker.inquiry import Answer, Inquiry
-from worker.lcm.lookup import Exchange, Retry
+from worker.lcm.lookup import Break, Exchange, Retry
 from worker.lcm.pacing import ExchangeRate
 from worker.lcm.pool import Pool
 from worker.lcm.session import Session
@@ -276,3 +277,72 @@ async def test_exchanges_keep_to_the_rate() -> None:
     pool.back.set()
     await asyncio.gather(*asking)
     assert pool.started == [100, 100.25, 100.5, 100.75, 101]
+
+
+class Keeper:
+    """Says that LCM is out as told, and notes what it is told."""
+
+    def __init__(self, out: str = "", *, probes: int = 0, goes_out: bool = False) -> None:
+        self.out = out
+        self.told: list[str] = []
+        self._probes = probes
+        self._goes_out = goes_out
+
+    def admit_probe(self) -> bool:
+        self._probes -= 1
+        return self._probes >= 0
+
+    def answered(self) -> None:
+        self.told.append("answered")
+        self.out = ""
+
+    def not_answered(self, account: str, error: LookupFailed) -> None:
+        self.told.append(f"{account}: {error.code}")
+        if self._goes_out:
+            self.out = "LCM is out"
+
+
+async def test_while_lcm_is_out_no_exchange_takes_place() -> None:
+    """Who asks is put off before LCM is asked, and not charged."""
+    ask, calls = failing()
+    inquiry = Inquiry("a")
+    with pytest.raises(PutOff, match="LCM is out"):
+        await Break(ask, Keeper("LCM is out"))(inquiry)
+    assert (calls, inquiry.exchanges) == ([], 0)
+
+
+async def test_a_probe_is_not_charged() -> None:
+    """The one that is let through and fails is put off as if it had not been asked."""
+    keeper = Keeper("LCM is out", probes=1)
+
+    async def ask(inquiry: Inquiry) -> Answer:
+        inquiry.exchanges += 1
+        raise ReplyTimeout("slow")
+
+    inquiry = Inquiry("a", exchanges=2)
+    with pytest.raises(PutOff):
+        await Break(ask, keeper)(inquiry)
+    assert (inquiry.exchanges, inquiry.last_error, keeper.told) == (2, "timeout: slow", ["a: timeout"])
+
+
+async def test_the_failure_that_starts_an_outage_defers_its_job() -> None:
+    """It stays charged, and costs the job no retry."""
+    keeper = Keeper(goes_out=True)
+
+    async def ask(inquiry: Inquiry) -> Answer:
+        inquiry.exchanges += 1
+        raise ReplyTimeout("slow")
+
+    inquiry = Inquiry("a")
+    with pytest.raises(PutOff):
+        await Break(ask, keeper)(inquiry)
+    assert inquiry.exchanges == 1
+
+
+async def test_a_rejection_is_an_answer() -> None:
+    """An error about the account shows that LCM is there: it ends an outage, and fails the job as ever."""
+    keeper = Keeper("LCM is out", probes=1)
+    ask, _ = failing(LcmRejected("no"))
+    with pytest.raises(LcmRejected):
+        await Break(ask, keeper)(Inquiry("a"))
+    assert keeper.told == ["answered"]

@@ -1,0 +1,208 @@
+"""Promise 3: an outage is nobody's fault. Jobs are deferred, uncharged, and work resumes by itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from aiormq import spec
+from aiormq.abc import AbstractChannel
+
+from tests.support import RecordingLog, depth, open_channel, running, take_all, until
+from worker.app import App
+from worker.sandbox.lcm import Behaviour, Simulator
+from worker.sandbox.lcm_behaviour import Rule
+from worker.settings import Settings, load
+
+JOBS, RESULTS, DEAD = (f"lcm.outcome.{name}" for name in ("jobs", "results", "dead"))
+QUICK = {
+    "BROKER__RETRY_DELAYS": "200ms,400ms",
+    "BROKER__DELIVERY_LIMIT": "2",
+    "LCM__SESSIONS": "4",
+    "LCM__REPLY_TIMEOUT": "300ms",
+    "RETRY__FIRST_DELAY": "10ms",
+    "RETRY__MAX_DELAY": "20ms",
+    "OUTAGE__PROBE_DELAY": "100ms",
+    "OUTAGE__PROBE_MAX_DELAY": "200ms",
+}
+
+
+def quick(broker_url: str, lcm_url: str, **settings: object) -> Settings:
+    ours = {"BROKER__URL": broker_url, "LCM__URL": lcm_url, **QUICK, **settings}
+    return load(None, {f"LCM_WORKER_{name}": str(value) for name, value in ours.items()})
+
+
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[RecordingLog]:
+    log = RecordingLog()
+    app = App(settings, log)
+    async with running(app.run()) as work:
+        await until(lambda: log.events.count("broker.connected") == 2)
+        yield log
+        app.stop()
+        await work
+
+
+async def publish(channel: AbstractChannel, *jobs: dict[str, Any], **headers: Any) -> None:
+    properties = spec.Basic.Properties(delivery_mode=2, headers=headers)
+    for job in jobs:
+        await channel.basic_publish(
+            msgspec.json.encode(job), routing_key=JOBS, properties=properties, mandatory=True
+        )
+
+
+def numbered(count: int) -> list[dict[str, Any]]:
+    return [{"job_id": f"job-{n}", "account_number": f"{n}|1"} for n in range(count)]
+
+
+async def results(channel: AbstractChannel, count: int) -> list[dict[str, Any]]:
+    async def there() -> bool:
+        return await depth(channel, RESULTS) >= count
+
+    await until(there)
+    return [msgspec.json.decode(message.body) for message in await take_all(channel, RESULTS)]
+
+
+def all_good(found: list[dict[str, Any]], count: int) -> None:
+    assert sorted(result["job_id"] for result in found) == sorted(f"job-{n}" for n in range(count))
+    for result in found:
+        assert result["outcomes"][-1]["description"] == f"Account {result['account_number']}"
+
+
+async def test_jobs_wait_out_an_lcm_that_cannot_be_reached(vhost: str) -> None:
+    """Longer than all retry delays together, with a delivery limit of 2: nothing fails, and it ends by itself."""
+    lcm = Simulator()
+    await lcm.start()
+    await lcm.stop()
+    async with open_channel(vhost) as channel, working(quick(vhost, lcm.url)) as log:
+        await until(lambda: "lcm.outage_started" in log.events)
+        assert "worker.ready" not in log.events
+        await publish(channel, *numbered(20))
+        await until(lambda: log.events.count("lcm.session_failed") > 8)
+        async with lcm:
+            found = await results(channel, 20)
+        all_good(found, 20)
+        assert {result["attempts"] for result in found} == {1}
+        assert await depth(channel, DEAD) == 0
+        assert log.events.count("lcm.outage_started") == log.events.count("lcm.outage_ended") == 1
+        assert "worker.ready" in log.events
+        assert log.events.index("worker.paused") < log.events.index("worker.resumed")
+        assert not [event for event in log.events if event in {"job.failed", "job.retry_later"}]
+
+
+async def test_what_is_in_hand_when_lcm_goes_is_deferred(vhost: str) -> None:
+    """Jobs that wait for a session, or whose exchange is cut, go to the first retry queue and come back."""
+    async with Simulator(Behaviour(delay=0.05)) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url)) as log:
+            await publish(channel, *numbered(60))
+            await until(lambda: "job.succeeded" in log.events)
+            await lcm.stop()
+            await until(lambda: "job.deferred" in log.events)
+            await lcm.start()
+            all_good(await results(channel, 60), 60)
+        assert await depth(channel, DEAD) == 0
+        assert "job.failed" not in log.events
+
+
+async def test_silence_for_all_is_an_outage_and_probed_by_one_job_at_a_time(vhost: str) -> None:
+    """Exchanges that fail for different accounts stop the intake; an exchange that LCM answers starts it again."""
+    async with Simulator(Behaviour(faults={"silence": 1.0})) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url, LCM__REPLY_TIMEOUT="100ms")) as log:
+            await publish(channel, *numbered(40))
+            await until(lambda: "lcm.outage_started" in log.events)
+            assert log.of("lcm.outage_started")[0]["by"] == "exchanges"
+            before = len(lcm.record)
+            await until(lambda: len(lcm.record) >= before + 8)
+            lcm.behaviour = Behaviour()
+            found = await results(channel, 40)
+        all_good(found, 40)
+        assert await depth(channel, DEAD) == 0
+        assert {"lcm.outage_ended", "worker.resumed"} <= set(log.events)
+        # Uncharged: nobody paid for a probe, whatever was paid before the outage began.
+        assert max(result["attempts"] for result in found) <= 4
+
+
+async def test_one_silent_account_fails_alone(vhost: str) -> None:
+    """LCM meets it with silence for ever: it fails as timeout, the others don't wait, and there is no outage."""
+    behaviour = Behaviour(rules=(Rule("0|*", "silence"),))
+    async with Simulator(behaviour) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url, LCM__REPLY_TIMEOUT="100ms")) as log:
+            await publish(channel, *numbered(30))
+            found = await results(channel, 30)
+        failed = [result for result in found if result["status"] == "failed"]
+        assert [(result["job_id"], result["error"]["code"]) for result in failed] == [("job-0", "timeout")]
+        assert "lcm.outage_started" not in log.events
+
+
+async def test_a_deadline_ends_even_a_deferred_job(vhost: str) -> None:
+    """Its own deadline is the one thing that fails a job in an outage, and it is not dead-lettered for it."""
+    lcm = Simulator()
+    await lcm.start()
+    await lcm.stop()
+    async with open_channel(vhost) as channel, working(quick(vhost, lcm.url)):
+        past = {"job_id": "job-0", "account_number": "0|1", "deadline": "2020-01-01T00:00:00Z"}
+        async with lcm:
+            await publish(channel, past)
+            found = await results(channel, 1)
+        assert (found[0]["error"]["code"], await depth(channel, DEAD)) == ("expired", 0)
+
+
+async def test_a_result_that_nobody_takes_is_deferred_after_hold(vhost: str) -> None:
+    """It is held, said once, and after `outage.hold` its job waits in a retry queue rather than in this worker."""
+    settings = quick(
+        vhost, "", BROKER__RESULTS_QUEUE="false", OUTAGE__HOLD="1s", LCM__URL="ws://127.0.0.1:1/"
+    )
+    async with Simulator() as lcm, open_channel(vhost) as channel:
+        settings = quick(vhost, lcm.url, BROKER__RESULTS_QUEUE="false", OUTAGE__HOLD="1s")
+        async with working(settings) as log:
+            await publish(channel, *numbered(1))
+            await until(lambda: "job.deferred" in log.events)
+            assert "held too long" in log.of("job.deferred")[0]["reason"]
+            own = (await channel.queue_declare("", exclusive=True)).queue or ""
+            await channel.queue_bind(own, RESULTS, "result.#")
+            await until(lambda: "job.succeeded" in log.events)
+            assert await depth(channel, own) == 1
+
+
+async def test_a_bad_deploy_does_not_dead_letter_the_whole_queue(vhost: str) -> None:
+    """Nearly all of a window fail for good: the guard pauses, takes a few at a time, and ends when they succeed."""
+    settings = {"GUARD__WINDOW": "20", "BROKER__PREFETCH": "8"}
+    async with Simulator(Behaviour(faults={"refuse": 1.0})) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url, **settings)) as log:
+            await publish(channel, *numbered(200))
+            await until(lambda: "guard.tripped" in log.events)
+            lcm.behaviour = Behaviour()
+            found = await results(channel, 200)
+        failed = sum(result["status"] == "failed" for result in found)
+        assert 20 <= failed < 100
+        assert await depth(channel, DEAD) == failed
+        assert log.of("worker.paused")[0]["reason"] == "guard"
+        assert "worker.resumed" in log.events
+
+
+async def test_suspects_run_alone(vhost: str) -> None:
+    """What came back three times has no neighbour in hand while it runs; all of them are done in the end."""
+    async with Simulator(Behaviour(delay=0.05)) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url, BROKER__DELIVERY_LIMIT="20")) as log:
+            await publish(channel, *numbered(12), **{"outcome-returns": 3})
+            found = await results(channel, 12)
+        all_good(found, 12)
+        assert lcm.max_in_flight == 1
+        times = sorted((exchange.at, exchange.replied or 0.0) for exchange in lcm.record)
+        assert all(replied <= begun for (_, replied), (begun, _) in pairwise(times))
+        assert "job.deferred" in log.events
+
+
+@pytest.mark.parametrize("limit", [2, 20])
+async def test_who_came_back_too_often_is_poison(vhost: str, limit: int) -> None:
+    """LCM is not asked for it: it is dead-lettered with that reason, and fails as poison."""
+    async with Simulator() as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url, BROKER__DELIVERY_LIMIT=limit)):
+            await publish(channel, *numbered(1), **{"outcome-returns": limit})
+            found = await results(channel, 1)
+        assert (found[0]["error"]["code"], await depth(channel, DEAD)) == ("poison", 1)
+        assert lcm.record == []

@@ -1,0 +1,90 @@
+"""When LCM is out, and when it is back. Pure: `now` and jitter come in, decisions go out.
+
+An outage starts in one of two ways: no session can be opened, or the exchanges of `failures` different accounts
+fail in a row. Different ones, since an LCM that meets one account with silence for ever is not out. It ends by the
+opposite of what started it: a session that opens, or a probing exchange that LCM answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from worker.lcm.pacing import Jitter
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """One outage: since when (as `now` counts), why, and what has been tried.
+
+    `by_exchanges` where sessions open but exchanges fail: then only an exchange can prove the end.
+    """
+
+    since: float
+    reason: str
+    by_exchanges: bool
+    refused: bool = False
+    probes: int = 0
+
+
+class Breaker:
+    """Told how openings and exchanges fare, says when an outage starts and ends, and when to probe."""
+
+    def __init__(self, failures: int, probe_delay: float, probe_max_delay: float) -> None:
+        self.outage: Outage | None = None
+        self._limit = failures
+        self._first = probe_delay
+        self._longest = probe_max_delay
+        self._failed: set[str] = set()
+
+    def __repr__(self) -> str:
+        if self.outage is None:
+            return f"<Breaker closed, {len(self._failed)} accounts failed in a row>"
+        kind = "exchanges" if self.outage.by_exchanges else "sessions"
+        return f"<Breaker open by {kind}, {self.outage.probes} probes>"
+
+    def session_opened(self) -> Outage | None:
+        """Return the outage that this ends."""
+        return None if self.outage is None or self.outage.by_exchanges else self._end()
+
+    def session_not_opened(self, reason: str, now: float, *, refused: bool = False) -> Outage | None:
+        """Return the outage that this starts; during one, count it as a probe."""
+        if self.outage is not None:
+            self.outage = replace(self.outage, refused=refused, probes=self.outage.probes + 1)
+            return None
+        return self._start(Outage(now, reason, by_exchanges=False, refused=refused))
+
+    def answered(self) -> Outage | None:
+        """LCM answered, be it with an error about the account; return the outage that this ends."""
+        self._failed.clear()
+        return self._end()
+
+    def not_answered(self, account: str, reason: str, now: float) -> Outage | None:
+        """Return the outage that this exchange's failure starts; during one, count it as a probe."""
+        if self.outage is not None:
+            self.outage = replace(self.outage, probes=self.outage.probes + 1)
+            return None
+        self._failed.add(account)
+        if len(self._failed) < self._limit:
+            return None
+        return self._start(Outage(now, reason, by_exchanges=True))
+
+    def probe_delay(self, jitter: Jitter) -> float:
+        """Return the seconds until the next probe: between half and all of a doubling from the first delay on.
+
+        Whoever is refused waits the longest from the beginning, so that nobody is locked out.
+        """
+        outage = self.outage
+        if outage is None:
+            return 0.0
+        doublings = 63 if outage.refused else min(outage.probes, 63)
+        ceiling = min(self._longest, self._first * 2.0**doublings)
+        return jitter(ceiling / 2, ceiling)
+
+    def _start(self, outage: Outage) -> Outage:
+        self._failed.clear()
+        self.outage = outage
+        return outage
+
+    def _end(self) -> Outage | None:
+        ended, self.outage = self.outage, None
+        return ended
