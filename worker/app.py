@@ -24,6 +24,8 @@ from worker.report import Report
 from worker.settings import Settings
 from worker.telemetry import Log
 
+_NO_HEALTH = "this version serves no health endpoint yet; watch worker.ready and worker.stats in the log"
+
 
 class App:
     """One worker. `run` until `stop`; a second `stop` gives up what is in hand, which the broker keeps."""
@@ -83,6 +85,8 @@ class App:
         Raises:
             TopologyError: the broker's entities are not as the settings ask.
         """
+        if self._settings.health.listen:
+            self._log.warning("health.not_served", listen=self._settings.health.listen, reason=_NO_HEALTH)
         self._log.info("worker.started", version=__version__, pid=os.getpid(), **self._whereabouts())
         publish_link = _task(self.publisher.link.run(), "publish-link")
         consume_link = _task(self.consumer.link.run(), "consume-link")
@@ -140,9 +144,9 @@ class App:
             self._log.info(
                 "worker.stats",
                 in_flight=self.consumer.in_flight,
-                pool=repr(self.pool),
-                consume=repr(self.consumer.link),
-                publish=repr(self.publisher.link),
+                consuming=self.consumer.consuming,
+                publishing=self.publisher.link.is_up,
+                **self.pool.counts(),
                 **self.report.totals,
             )
 

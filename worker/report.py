@@ -30,7 +30,7 @@ def _fields(disposition: Disposition) -> dict[str, Any]:
     answer, error = disposition.answer, disposition.error
     fields: dict[str, Any] = {
         "job_id": disposition.job_id,
-        "account": disposition.account,
+        "account": disposition.account or None,
         "attempts": disposition.attempts,
         "source": None if answer is None else "shared" if answer.shared else "lcm",
         "outcomes": None if disposition.outcomes < 0 else disposition.outcomes,

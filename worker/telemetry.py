@@ -27,6 +27,8 @@ from worker.text import well_formed
 
 # At DEBUG these print query strings, Authorization headers, payloads and frames.
 _TALKATIVE = ("websockets", "aiormq", "aio_pika", "asyncio")
+# Says at ERROR, with tracebacks, that a connection was lost or refused, which the link says better.
+_REPEATING = "aiormq.connection"
 # Line breaks to some readers, though not to JSON, and what a terminal takes for commands: as UTF-8.
 _BREAKING = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\x7f")
 _AS_IT_IS = {int, float, bool, type(None)}
@@ -116,6 +118,7 @@ def route_library_logs(log: Log) -> None:
     root.setLevel(logging.WARNING)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_REPEATING).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
 
 

@@ -200,7 +200,8 @@ async def test_a_queue_that_stands_otherwise_is_exit_status_2(vhost: str) -> Non
     (said,) = started.others
     assert said.startswith(f"lcm-worker: queue '{DEAD}' stands on the broker with other arguments")
     assert "x-delivery-limit" in said
-    assert started.log[-1]["event"] == "worker.stopped"
+    assert [line["event"] for line in started.log[-2:]] == ["worker.stopped", "worker.failed"]
+    assert started.log[-1]["error"] in said
 
 
 async def test_every_delivery_has_one_line_with_every_field(vhost: str) -> None:

@@ -238,9 +238,7 @@ def test_equal_accounts_have_equal_hashes() -> None:
 
 
 @pytest.mark.usefixtures("libraries")
-@pytest.mark.parametrize(
-    "name", ["websockets", "websockets.client", "aiormq.connection", "aio_pika", "asyncio"]
-)
+@pytest.mark.parametrize("name", ["websockets", "websockets.client", "aiormq.channel", "aio_pika", "asyncio"])
 def test_libraries_say_nothing_below_warning(name: str) -> None:
     """The pitfall of logs: at DEBUG websockets and aiormq print credentials and frames; log.level can't ask for it."""
     stream = Stream()
@@ -263,11 +261,20 @@ def test_a_library_that_logs_wrongly_harms_nobody() -> None:
 
 
 @pytest.mark.usefixtures("libraries")
+def test_what_the_link_says_is_not_said_twice() -> None:
+    """That a connection was refused or lost is told by the link, once, and not again by the library."""
+    stream = Stream()
+    route_library_logs(log_to(stream))
+    logging.getLogger("aiormq.connection").error("error when creating transport")
+    assert stream.lines == []
+
+
+@pytest.mark.usefixtures("libraries")
 def test_a_librarys_data_stays_out_where_accounts_are_hashed() -> None:
     """Frames that aiormq prints at ERROR may hold an account: with hashed accounts only the bare text remains."""
     stream = Stream()
     route_library_logs(log_to(stream, accounts="hashed"))
-    logging.getLogger("aiormq.connection").error("Got frame for closed channel %d: %r", 1, ACCOUNT)
+    logging.getLogger("aiormq.channel").error("Got frame for closed channel %d: %r", 1, ACCOUNT)
     logging.getLogger("asyncio").error(f"Task exception was never retrieved\nfuture: {ACCOUNT}")  # noqa: G004 - as asyncio does it
     first, second = (msgspec.json.decode(line) for line in stream.lines)
     assert first["message"] == "Got frame for closed channel %d: %r"

@@ -81,7 +81,8 @@ async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connectio
     target = URL(url)
     if "heartbeat" not in target.query:
         target = target.update_query(heartbeat=_HEARTBEAT)
-    where = f"{target.host}:{target.port or ''}{target.path}"
+    port = target.explicit_port or (5671 if target.scheme == "amqps" else 5672)
+    where = f"{target.host}:{port}{target.path.rstrip('/')}"
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             return await aio_pika.connect(

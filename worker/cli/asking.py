@@ -6,9 +6,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -79,10 +80,13 @@ def _read_beside(accounts: Iterable[str], ahead: int) -> _Accounts:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody waits for the rest
-            for account in accounts:
-                asyncio.run_coroutine_threadsafe(waiting.put(account), loop).result()
-            asyncio.run_coroutine_threadsafe(waiting.put(None), loop).result()
+        for account in chain(accounts, [None]):
+            handing_over = waiting.put(account)
+            try:
+                asyncio.run_coroutine_threadsafe(handing_over, loop).result()
+            except RuntimeError:  # the loop has ended: nobody waits for the rest
+                handing_over.close()
+                return
 
     # A daemon: that input never ends must not keep the command from ending.
     threading.Thread(target=read, daemon=True).start()

@@ -49,7 +49,11 @@ async def _check(settings: Settings) -> list[Finding]:
     try:
         findings = await inspect(settings.broker, worker=settings.worker.name)
     except BrokerAway as error:
-        findings = [Finding("away", "broker", f"{error}; see broker.url, and whether RabbitMQ runs")]
+        remedy = "" if "broker.url" in str(error) else "; see broker.url, and whether RabbitMQ runs"
+        findings = [
+            Finding("away", "broker", f"{error}{remedy}"),
+            Finding("away", "topology", "not checked, since the broker is away"),
+        ]
     return [*findings, await _check_lcm(settings)]
 
 

@@ -25,7 +25,9 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     route_library_logs(log)
     try:
         run_async(serve(settings, log))
-    except WorkerError:
+    except WorkerError as error:
+        # For whoever reads the log; the command line tells it once more, in a line of its own.
+        log.error("worker.failed", error=str(error))  # noqa: TRY400 - the text says all
         raise
     except Exception as error:
         # Not Python's own traceback, which would print secrets and break the log's form.

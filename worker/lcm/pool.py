@@ -74,13 +74,16 @@ class Pool:
         self._away = False
 
     def __repr__(self) -> str:
-        parts = (
-            f"{len(self._busy)} busy",
-            f"{len(self._idle)} idle",
-            f"{len(self._opening)} opening",
-            f"{self.waiting} waiting",
-        )
-        return f"<Pool {', '.join(parts)}>"
+        return f"<Pool {', '.join(f'{count} {state}' for state, count in self.counts().items())}>"
+
+    def counts(self) -> dict[str, int]:
+        """Return how many sessions are busy, idle and opening, and how many callers are waiting for one."""
+        return {
+            "busy": len(self._busy),
+            "idle": len(self._idle),
+            "opening": len(self._opening),
+            "waiting": self.waiting,
+        }
 
     @property
     def waiting(self) -> int:

@@ -288,9 +288,8 @@ class SessionOpener:
     def _not_opened(self, error: Exception) -> SessionNotOpened:
         where = urlsplit(self._settings.url)
         reason, refused = _why_not(error, self._settings.connect_timeout)
-        return SessionNotOpened(
-            f"no session with LCM at {where.hostname}:{where.port or ''}: {reason}", refused=refused
-        )
+        port = where.port or (443 if where.scheme == "wss" else 80)
+        return SessionNotOpened(f"no session with LCM at {where.hostname}:{port}: {reason}", refused=refused)
 
 
 def _forget(pending: asyncio.Future[list[protocol.Item]]) -> None:

@@ -55,7 +55,7 @@ SAMPLES = (
     _sample("refused", "9|9|9|0|0|44|9", "LCM rejects the account"),
     _sample("cut-off", "7|1|1|0|0|44|5", "LCM's replies are cut off, every time"),
     _Sample("malformed", "no account number", b'{"job_id": "malformed", "account": "18|1"}'),
-    _Sample("no-json", "not even JSON", b"18|1|2|0|0|44|274"),
+    _Sample("no-json", "not even JSON", b"account 18|1"),
 )
 
 
