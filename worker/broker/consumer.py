@@ -49,7 +49,10 @@ class Consumer:
         report: Callable[[Disposition], None],
         worker: str,
     ) -> None:
-        self.link = Link("consume", settings, self._prepare, log, worker=worker, confirms=False)
+        # What was paused or resumed while the link was being prepared is caught up with when it is up.
+        self.link = Link(
+            "consume", settings, self._prepare, log, worker=worker, confirms=False, on_up=self._adjust
+        )
         self._topology = topology
         self._active = settings.declare == "active"
         self._prefetch = settings.prefetch
@@ -207,7 +210,7 @@ class Consumer:
         return delivery_of(message, lambda: self.link.generation == generation)
 
     def _start(self, channel: AbstractChannel, delivery: Delivery) -> asyncio.Task[None]:
-        job = asyncio.get_running_loop().create_task(self._work(channel, delivery))
+        job = asyncio.get_running_loop().create_task(self._work(channel, delivery, self._handle))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
         return job
@@ -232,22 +235,19 @@ class Consumer:
         (channel, delivery), *others = self._suspects
         self._suspects.clear()
         for other_channel, other in others:
-            await self._put_off(other_channel, other)
+            await self._work(other_channel, other, self._put_off)
         await asyncio.wait({self._start(channel, delivery)})
         until = time.monotonic() + self._topology.retry_steps[0].delay + _SUSPECTS_RETURN
         while others and time.monotonic() < until and not self._leaving:
             if not await self.take_one():
                 await asyncio.sleep(_LOOK_AGAIN)
 
-    async def _put_off(self, channel: AbstractChannel, delivery: Delivery) -> None:
-        reason = PutOff("another job that came back too often runs alone")
-        disposition = await self._defer(delivery, reason)
-        await self._settle(channel, delivery, disposition.settle)
-        self._report(disposition)
+    async def _put_off(self, delivery: Delivery) -> Disposition:
+        return await self._defer(delivery, PutOff("another job that came back too often runs alone"))
 
-    async def _work(self, channel: AbstractChannel, delivery: Delivery) -> None:
+    async def _work(self, channel: AbstractChannel, delivery: Delivery, handle: Handle) -> None:
         try:
-            disposition = await self._handle(delivery)
+            disposition = await handle(delivery)
         except Exception:  # noqa: BLE001 - whatever it is, the delivery must not vanish
             self._log.exception("job.crashed", message_id=delivery.properties.message_id)
             disposition = Disposition(Settle.DEAD_LETTER, "job.crashed")

@@ -38,8 +38,12 @@ _LONGEST_PAUSE = 30.0
 _BLOCKED_CHECK = 0.5
 
 
+def _ignore() -> None:
+    """Nobody has asked to be told."""
+
+
 class Link:
-    """A supervised connection with one channel.
+    """A supervised connection with one channel. `on_up` is called at the beginning of each life.
 
     `run` never returns; it ends by cancellation, or with TopologyError where `prepare` raised it in the first
     life. Later, a topology that went wrong is an outage like any other: it is said and tried again.
@@ -54,6 +58,7 @@ class Link:
         *,
         worker: str,
         confirms: bool,
+        on_up: Callable[[], object] = _ignore,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -67,6 +72,7 @@ class Link:
         self._log = log
         self._worker = worker
         self._confirms = confirms
+        self._on_up = on_up
         self._sleep = sleep
         self._jitter = jitter
         self._channel: AbstractChannel | None = None
@@ -154,6 +160,7 @@ class Link:
         self._connection, self._channel = connection, channel
         self._ever_up = True
         self._up.set()
+        self._on_up()
         self._log.info("broker.connected", role=self.role, generation=self.generation, broker=str(connection))
         try:
             reason = await self._until_lost(connection, channel, self._dropped)

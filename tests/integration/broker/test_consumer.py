@@ -366,3 +366,40 @@ async def test_a_lost_broker_takes_no_job_with_it(broker: Node, vhost: str) -> N
         await rig.consumer.drain(30)
     async with open_channel(vhost) as channel:
         assert await take_all(channel, JOBS) == []
+
+
+async def test_what_is_resumed_before_the_link_is_up_consumes(vhost: str) -> None:
+    """A pause that ends while the link is being prepared, too late for it to notice, is caught up with."""
+    handler = Handler()
+    rig = Rig(vhost, handler)
+    rig.consumer.pause("outage")
+    prepare = rig.consumer.link._prepare
+
+    async def prepare_and_resume(channel: AbstractChannel, generation: int) -> None:
+        await prepare(channel, generation)
+        rig.consumer.resume("outage")
+
+    rig.consumer.link._prepare = prepare_and_resume
+    async with open_channel(vhost) as channel, running(rig.consumer.link.run()):
+        await until(lambda: rig.consumer.consuming)
+        await submit(channel, "m-1")
+        await until(lambda: handler.seen)
+
+
+async def test_what_is_paused_before_the_link_is_up_does_not_consume(vhost: str) -> None:
+    """A pause that begins while the consumer is being made stops it again."""
+    handler = Handler()
+    rig = Rig(vhost, handler)
+    prepare = rig.consumer.link._prepare
+
+    async def prepare_and_pause(channel: AbstractChannel, generation: int) -> None:
+        await prepare(channel, generation)
+        rig.consumer.pause("outage")
+
+    rig.consumer.link._prepare = prepare_and_pause
+    async with open_channel(vhost) as channel, running(rig.consumer.link.run()):
+        await until(lambda: rig.consumer.link.is_up and not rig.consumer.consuming)
+        await submit(channel, "m-1")
+        await until(lambda: holds(channel, JOBS, 1))
+        assert await rig.consumer.take_one()
+        assert len(handler.seen) == 1

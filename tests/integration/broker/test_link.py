@@ -90,7 +90,6 @@ async def test_a_lost_connection_is_rebuilt(broker: Node, vhost: str, how: str) 
         async with running(link.run()):
             before = await link.channel()
             getattr(proxy, how)()
-            await close_connections(broker, vhost)
             await reborn(link, log)
             assert await link.channel() is not before
     assert lives(log)[0] < lives(log)[1] == link.generation - 1
