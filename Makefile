@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test faults lint lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,11 @@ test: setup  ## lint, check types, run all tests; ARGS="-k name" picks some
 	@$(MAKE) --no-print-directory lint
 	@mkdir -p .sandbox
 	$(BIN)/pytest --basetemp=.sandbox/pytest $(ARGS)
+
+faults: setup  ## inject faults into real parts; writes faults.json; ARGS="--seed 7" repeats a run
+	@$(BIN)/python -m worker.sandbox.rabbitmq ensure --for-tests
+	@mkdir -p .sandbox
+	$(BIN)/pytest --basetemp=.sandbox/pytest-faults --faults-json=faults.json tests/faults $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check

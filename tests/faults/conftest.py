@@ -1,0 +1,57 @@
+"""What the tests under faults share: how far to go, the seed, the figures, and a cluster."""
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.rig.cluster import Cluster
+from tests.faults.rig.report import Report
+from worker.sandbox.rabbitmq import ServerMissing
+
+_SEEDS = 2**32
+_SEED = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = config.getoption("seed", None)
+    config.stash[_SEED] = random.randrange(_SEEDS) if given is None else given  # noqa: S311 - no secret
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"faults: reproduce with --seed {config.stash[_SEED]}")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Tell whether the full form of each fault is asked for."""
+    return bool(request.config.getoption("faults_full", False))
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> int:
+    """Give the seed of this run."""
+    return request.config.stash[_SEED]
+
+
+@pytest.fixture(scope="session")
+def faults(request: pytest.FixtureRequest, seed: int) -> Report:
+    """Give the report that each row goes into, by `with faults.row("7", "test_name") as row:`."""
+    named = request.config.getoption("faults_json", None) or os.environ.get("FAULTS_JSON")
+    return Report(Path(named) if named else None, seed)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Give the three nodes that all tests of the run share: leave them all running."""
+    nodes = Cluster()
+    try:
+        asyncio.run(nodes.start())
+        yield nodes
+    except ServerMissing as missing:
+        pytest.exit(str(missing), returncode=1)
+    finally:
+        asyncio.run(nodes.stop())
