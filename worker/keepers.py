@@ -8,11 +8,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from worker.backoff import Jitter
 from worker.disposition import Disposition
 from worker.errors import LookupFailed, SessionNotOpened
 from worker.guard import Guard
 from worker.lcm.breaker import Breaker, Outage
-from worker.lcm.pacing import Jitter
 from worker.telemetry import Log
 
 Sleep = Callable[[float], Awaitable[object]]

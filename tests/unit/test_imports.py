@@ -13,6 +13,7 @@ import worker
 
 ROOT = Path(worker.__file__).parent
 PURE = {
+    "worker.backoff",
     "worker.broker.topology",
     "worker.copies",
     "worker.disposition",

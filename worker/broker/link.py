@@ -13,11 +13,10 @@ from collections.abc import Awaitable, Callable
 
 from aiormq.abc import AbstractChannel
 
+from worker.backoff import Jitter, backoff
 from worker.broker.connection import (
-    LOST,
     Connection,
     close,
-    connect,
     connect_any,
     is_blocked,
     means_loss,
@@ -26,8 +25,6 @@ from worker.broker.connection import (
 from worker.errors import BrokerAway, TopologyError
 from worker.settings import BrokerSettings
 from worker.telemetry import Log
-
-__all__ = ["LOST", "Link", "connect"]
 
 Prepare = Callable[[AbstractChannel, int], Awaitable[None]]
 """Makes a new channel fit for its purpose; given the channel and the generation."""
@@ -60,7 +57,7 @@ class Link:
         confirms: bool,
         on_up: Callable[[], object] = _ignore,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        jitter: Callable[[float, float], float] = random.uniform,
+        jitter: Jitter = random.uniform,
     ) -> None:
         self.role = role
         self.generation = 0
@@ -133,8 +130,7 @@ class Link:
             await asyncio.gather(*self._retired, return_exceptions=True)
 
     def _pause(self, failures: int) -> float:
-        ceiling = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 16))
-        return self._jitter(ceiling / 2, ceiling)
+        return backoff(_FIRST_PAUSE, _LONGEST_PAUSE, failures, self._jitter)
 
     async def _open(self, connection: Connection) -> AbstractChannel:
         # From here on, since what is prepared can be lost again at once.

@@ -13,6 +13,7 @@ from aiormq import spec
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import DeliveryError, PublishError
 
+from worker.backoff import Jitter, backoff
 from worker.broker.connection import means_loss, text_of
 from worker.broker.declare import declare, verify
 from worker.broker.fields import WritableProperties
@@ -44,7 +45,7 @@ class Publisher:
         worker: str,
         hold: float = math.inf,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        jitter: Callable[[float, float], float] = random.uniform,
+        jitter: Jitter = random.uniform,
     ) -> None:
         self.link = Link("publish", settings, self._prepare, log, worker=worker, confirms=True)
         self._topology = topology
@@ -150,8 +151,7 @@ class Publisher:
         )
 
     def _pause(self, failures: int) -> float:
-        ceiling = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 16))
-        return self._jitter(ceiling / 2, ceiling)
+        return backoff(_FIRST_PAUSE, _LONGEST_PAUSE, failures, self._jitter)
 
 
 class _Patience:

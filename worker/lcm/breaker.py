@@ -7,9 +7,10 @@ opposite of what started it: a session that opens, or a probing exchange that LC
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
-from worker.lcm.pacing import Jitter
+from worker.backoff import Jitter, backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,8 @@ class Breaker:
         outage = self.outage
         if outage is None:
             return 0.0
-        doublings = 63 if outage.refused else min(outage.probes, 63)
-        ceiling = min(self._longest, self._first * 2.0**doublings)
-        return jitter(ceiling / 2, ceiling)
+        doublings = math.inf if outage.refused else outage.probes
+        return backoff(self._first, self._longest, doublings, jitter)
 
     def _start(self, outage: Outage) -> Outage:
         self._failed.clear()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
-Jitter = Callable[[float, float], float]
-"""Draws a number between its two arguments, as random.uniform does."""
+from worker.backoff import Jitter, backoff
 
 
 class ReconnectPace:
@@ -35,9 +34,8 @@ class ReconnectPace:
         if not self._failures:
             return 0.0
         # A peer that says 401 or shows a wrong certificate locks out those who insist.
-        exponent = 63 if self._refused else min(self._failures - 1, 63)
-        ceiling = min(self._longest, self._first * 2.0**exponent)
-        return jitter(ceiling / 2, ceiling)
+        doublings = math.inf if self._refused else self._failures - 1
+        return backoff(self._first, self._longest, doublings, jitter)
 
     def failed(self, attempt: int, *, refused: bool = False) -> None:
         if attempt == self._failures:

@@ -12,8 +12,9 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from worker.backoff import Jitter
 from worker.errors import PutOff, SessionNotOpened
-from worker.lcm.pacing import Jitter, ReconnectPace
+from worker.lcm.pacing import ReconnectPace
 from worker.lcm.session import Ended, Session
 from worker.settings import LcmSettings, OutageSettings
 from worker.telemetry import Log

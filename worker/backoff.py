@@ -1,0 +1,16 @@
+"""How long to wait before trying again, wherever this worker does. Pure: the random number comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Jitter = Callable[[float, float], float]
+"""Draws a number between its two arguments, as random.uniform does."""
+
+_MOST_DOUBLINGS = 63
+
+
+def backoff(first: float, longest: float, doublings: float, jitter: Jitter) -> float:
+    """Return the seconds to wait: between half and all of `first`, doubled so often, but at most `longest`."""
+    ceiling = min(longest, first * 2.0 ** min(doublings, _MOST_DOUBLINGS))
+    return jitter(ceiling / 2, ceiling)
