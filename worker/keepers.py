@@ -104,7 +104,9 @@ class OutageKeeper:
         )
         self._intake.pause("outage")
         self._sessions.turn_away(self.out)
-        self._probing = asyncio.get_running_loop().create_task(self._probe(), name="lcm-probe")
+        # The probe of an outage that has just ended may still be under way: it goes on with this one.
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.get_running_loop().create_task(self._probe(), name="lcm-probe")
 
     def _after(self, outage: Outage | None) -> None:
         if outage is None:
@@ -129,6 +131,8 @@ class OutageKeeper:
             return
         if not self._sessions.paced:
             await self._sleep(self._breaker.probe_delay(self._jitter))
+            if (now := self._breaker.outage) is None or now.since != outage.since:
+                return  # That outage is over, and the next one waits for its first probe from its own start.
         self._may_probe = True
         if not await self._intake.take_one():
             await self._sleep(self._breaker.probe_delay(self._jitter))

@@ -7,6 +7,7 @@ together in `build_lookup` and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,11 @@ from tenacity import (
     RetryCallState,
     retry_if_exception,
     stop_after_attempt,
-    wait_random_exponential,
+    wait_exponential,
 )
 from tenacity.stop import stop_base
 
+from worker.backoff import Jitter
 from worker.errors import ConnectionLost, LookupFailed, PutOff
 from worker.inquiry import Answer, Inquiry
 from worker.lcm.pacing import ExchangeRate
@@ -35,11 +37,12 @@ Lookup = Callable[[Inquiry], Awaitable[Answer]]
 
 @dataclass(slots=True, frozen=True)
 class Clock:
-    """Where time comes from and how it is waited for; tests bring their own."""
+    """Where time comes from, how it is waited for, and how pauses are drawn; tests bring their own."""
 
     now: Callable[[], datetime] = field(default=partial(datetime.now, UTC))
     monotonic: Callable[[], float] = time.monotonic
     sleep: Sleep = asyncio.sleep
+    jitter: Jitter = random.uniform
 
 
 SYSTEM_CLOCK = Clock()
@@ -152,7 +155,7 @@ class Break:
         try:
             answer = await self._exchange(inquiry)
         except LookupFailed as error:
-            self._tell(inquiry.account, error)
+            self._tell(inquiry.account, error, probing=probing)
             if not self._keeper.out:
                 raise
             if probing:
@@ -162,12 +165,13 @@ class Break:
         self._keeper.answered()
         return answer
 
-    def _tell(self, account: str, error: LookupFailed) -> None:
+    def _tell(self, account: str, error: LookupFailed, *, probing: bool) -> None:
         # An error about the account, or a reply that is too large, is an answer.
-        if error.transient:
-            self._keeper.not_answered(account, error)
-        else:
+        if not error.transient:
             self._keeper.answered()
+        # What was under way when the outage began is no probe: the first of those comes soon all the same.
+        elif probing or not self._keeper.out:
+            self._keeper.not_answered(account, error)
 
 
 class Retry:
@@ -202,7 +206,7 @@ class Retry:
             # Listed, since tenacity would else repeat a cancelled task.
             retry=retry_if_exception(_is_transient),
             stop=stop_after_attempt(settings.attempts) | _BudgetSpent(inquiry, settings.budget),
-            wait=wait_random_exponential(multiplier=settings.first_delay, max=settings.max_delay),
+            wait=_FullJitter(settings, self._clock.jitter),
             sleep=partial(self._pause, inquiry),
             reraise=True,
         )
@@ -220,6 +224,17 @@ class Retry:
         inquiry.check(datetime.fromtimestamp(later, UTC))
         inquiry.spent += seconds
         await self._clock.sleep(seconds)
+
+
+class _FullJitter(wait_exponential):
+    """Waits between nothing and all of a doubling, as wait_random_exponential does, which draws by itself."""
+
+    def __init__(self, settings: RetrySettings, jitter: Jitter) -> None:
+        super().__init__(multiplier=settings.first_delay, max=settings.max_delay)
+        self._jitter = jitter
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        return self._jitter(0.0, super().__call__(retry_state))
 
 
 class _BudgetSpent(stop_base):

@@ -47,7 +47,8 @@ from worker.tls import client_context
 _CLOSE_TIMEOUT = 2.0
 _CANCELLED = "cancelled in mid-exchange"
 _CLOSED_BY_US = "closed by us"
-_BY_US = frozenset({_CANCELLED, _CLOSED_BY_US})
+_NO_REPLY = "no reply in time"
+_BY_US = frozenset({_CANCELLED, _CLOSED_BY_US, _NO_REPLY})
 _REFUSED = frozenset({401, 403})
 
 Ended = Callable[["Session", str], None]
@@ -95,7 +96,10 @@ class Session:
 
     @property
     def ended_by_us(self) -> bool:
-        """Whether it ended because nobody wanted it any more, which says nothing about LCM."""
+        """Whether LCM had kept it open until we ended it, so that another can be opened without a pause.
+
+        Silence for one account says nothing about the next one, and what silence for many says is the breaker's.
+        """
         return self._ended in _BY_US
 
     def __repr__(self) -> str:
@@ -161,7 +165,7 @@ class Session:
             self._behind_fence = False
 
     def _expire(self, timeout: float) -> None:
-        self._end("no reply in time", ReplyTimeout(f"LCM did not reply in {timeout:g} s"))
+        self._end(_NO_REPLY, ReplyTimeout(f"LCM did not reply in {timeout:g} s"))
 
     async def _read(self) -> None:
         try:

@@ -163,6 +163,20 @@ async def test_one_silent_account_fails_alone() -> None:
             assert (pool.away, [e.account for e in lcm.record].count("18|0")) == (False, 3)
 
 
+async def test_silence_for_one_account_slows_nobody_down() -> None:
+    """Pitfall `LCM answers one account with silence`: its sessions, fresh or used, don't pace the next opening."""
+    behaviour = Behaviour(rules=(Rule("18|0", "silence"),))
+    async with Simulator(behaviour) as lcm:
+        outage = {"probe_delay": 30, "probe_max_delay": 60}
+        settings: dict[str, Any] = {"sessions": 1, "reply_timeout": 0.05, "retry": {"attempts": 3}}
+        async with looking_up(lcm.url, outage=outage, **settings) as (pool, look_up):
+            [silent] = inquire(look_up, "18|0")
+            with pytest.raises(ReplyTimeout):
+                await silent
+            assert not pool.paced
+            assert all(await asyncio.gather(*inquire(look_up, "18|1")))
+
+
 async def test_a_waiter_that_is_cancelled() -> None:
     """Who gives up waiting for a session takes none along: the next one is served."""
     async with Simulator(Behaviour(delay=0.01)) as lcm, pooled(lcm.url, sessions=1) as pool:

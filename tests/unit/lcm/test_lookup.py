@@ -339,6 +339,21 @@ async def test_the_failure_that_starts_an_outage_defers_its_job() -> None:
     assert inquiry.exchanges == 1
 
 
+async def test_what_was_under_way_when_the_outage_began_is_no_probe() -> None:
+    """It is put off like the others, and the breaker is not told: each such failure would double the wait for LCM."""
+    keeper = Keeper()
+
+    async def ask(inquiry: Inquiry) -> Answer:
+        inquiry.exchanges += 1
+        keeper.out = "LCM is out"
+        raise ReplyTimeout("slow")
+
+    inquiry = Inquiry("a")
+    with pytest.raises(PutOff):
+        await Break(ask, keeper)(inquiry)
+    assert (inquiry.exchanges, keeper.told) == (1, [])
+
+
 async def test_a_rejection_is_an_answer() -> None:
     """An error about the account shows that LCM is there: it ends an outage, and fails the job as ever."""
     keeper = Keeper("LCM is out", probes=1)
