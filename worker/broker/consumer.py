@@ -63,6 +63,7 @@ class Consumer:
         self._worker = worker
         self._jobs: set[asyncio.Task[None]] = set()
         self._tag = ""
+        self._orphaned: set[int] = set()
         self._paused: set[str] = set()
         self._adjusting = asyncio.Lock()
         self._adjustments: set[asyncio.Task[None]] = set()
@@ -82,6 +83,11 @@ class Consumer:
     def consuming(self) -> bool:
         """Whether the broker has confirmed that jobs are delivered to this worker."""
         return self.link.is_up and bool(self._tag)
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The reasons for which no deliveries are taken."""
+        return frozenset(self._paused)
 
     def pause(self, reason: str) -> None:
         """Take no more deliveries until every reason has been resumed."""
@@ -192,6 +198,7 @@ class Consumer:
 
     def _cancelled(self, generation: int, _frame: object) -> None:
         """The broker cancelled the consumer: the queue was deleted, or its leader is gone."""
+        self._orphaned.add(generation)
         self.link.drop("the broker cancelled the consumer", generation)
 
     async def _take(self, channel: AbstractChannel, generation: int, message: DeliveredMessage) -> None:
@@ -207,7 +214,11 @@ class Consumer:
             self._attending = asyncio.get_running_loop().create_task(self._attend_suspects())
 
     def _delivery(self, message: DeliveredMessage, generation: int) -> Delivery:
-        return delivery_of(message, lambda: self.link.generation == generation)
+        def is_current() -> bool:
+            # With its queue deleted nobody delivers it again, so what is in hand is finished all the same.
+            return self.link.generation == generation or generation in self._orphaned
+
+        return delivery_of(message, is_current)
 
     def _start(self, channel: AbstractChannel, delivery: Delivery) -> asyncio.Task[None]:
         job = asyncio.get_running_loop().create_task(self._work(channel, delivery, self._handle))

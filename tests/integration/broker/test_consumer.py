@@ -317,6 +317,21 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(vhost: str) -> Non
     assert rig.log.of("broker.lost")[0]["reason"] == "the broker cancelled the consumer"
 
 
+async def test_what_is_in_hand_when_the_queue_is_deleted_is_finished(vhost: str) -> None:
+    """Nobody would deliver it again: it stays wanted when its consumer is cancelled, and is handled to its end."""
+    handler = Handler(open_gate=False)
+    async with open_channel(vhost) as channel, consuming(vhost, handler) as rig:
+        await submit(channel, "m-1", "m-2")
+        await until(lambda: len(handler.seen) == 2)
+        await channel.queue_delete(JOBS)
+        await until(lambda: rig.log.events.count("broker.connected") == 2)
+        assert [delivery.is_current() for delivery in handler.seen] == [True, True]
+        handler.gate.set()
+        await until(lambda: len(rig.reported) == 2)
+        await submit(channel, "m-3")
+        await until(lambda: len(rig.reported) == 3)
+
+
 async def test_up_means_that_the_broker_has_the_consumer(broker: Node, vhost: str) -> None:
     """Whenever the link says that it is up, in its first life or a later one, the broker lists the consumer."""
     async with open_channel(vhost) as channel, consuming(vhost, Handler()) as rig:
