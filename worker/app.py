@@ -6,25 +6,30 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from worker import __version__
 from worker.broker.consumer import Consumer
 from worker.broker.publisher import Publisher
+from worker.broker.replies import Replies
 from worker.broker.topology import DEAD_KEY, topology_of
 from worker.disposition import Disposition
 from worker.guard import Guard
+from worker.health import HealthServer
 from worker.keepers import GuardKeeper, OutageKeeper
 from worker.lcm.breaker import Breaker
 from worker.lcm.lookup import build_lookup
 from worker.lcm.pool import Pool
 from worker.lcm.session import SessionOpener
+from worker.metrics import CountedKeeper, Metrics
 from worker.pipeline import Pipeline, Routes
 from worker.report import Report
 from worker.settings import Settings
+from worker.status import Status, pages_of
 from worker.telemetry import Log
 
-_NO_HEALTH = "this version serves no health endpoint yet; watch worker.ready and worker.stats in the log"
+_LAST_REPLIES = 2.0  # seconds that replies to callers, which are best effort, may keep a worker from its end
 
 
 class App:
@@ -49,15 +54,26 @@ class App:
             on_away=self.outages.session_not_opened,
             on_opened=self.outages.session_opened,
         )
-        self.publisher = Publisher(settings.broker, topology, log, worker=name, hold=outage.hold)
+        self.metrics = Metrics(version=__version__)
+        self.publisher = Publisher(
+            settings.broker,
+            topology,
+            log,
+            worker=name,
+            hold=outage.hold,
+            count=self.metrics.published,
+        )
+        self.replies = Replies(self.publisher.link, settings.broker, log)
         self.report = Report(log)
-        look_up = build_lookup(self.pool, settings.lcm, settings.retry, keeper=self.outages)
+        keeper = CountedKeeper(self.outages, self.metrics.exchanged)
+        look_up = build_lookup(self.pool, settings.lcm, settings.retry, keeper=keeper)
         pipeline = Pipeline(
             look_up,
             self.publisher.publish,
             routes,
             worker=name,
             delivery_limit=settings.broker.delivery_limit,
+            reply=self.replies,
         )
         self.consumer = Consumer(
             settings.broker,
@@ -70,6 +86,7 @@ class App:
         )
         self.outages.attach(self.pool, self.consumer)
         self.guard.attach(self.consumer)
+        self.status = Status(self.consumer, self.publisher.link, self.pool, self.outages)
         self._stopping = asyncio.Event()
         self._giving_up = asyncio.Event()
 
@@ -84,21 +101,31 @@ class App:
 
         Raises:
             TopologyError: the broker's entities are not as the settings ask.
+            SettingsError: the address of `health.listen` can't be had.
         """
-        if self._settings.health.listen:
-            self._log.warning("health.not_served", listen=self._settings.health.listen, reason=_NO_HEALTH)
+        async with AsyncExitStack() as serving:
+            if address := self._settings.health.address:
+                pages = pages_of(self.status, self.metrics)
+                await serving.enter_async_context(HealthServer(address, pages, self._log))
+            await self._work()
+
+    async def _work(self) -> None:
         self._log.info("worker.started", version=__version__, pid=os.getpid(), **self._whereabouts())
         publish_link = _task(self.publisher.link.run(), "publish-link")
         consume_link = _task(self.consumer.link.run(), "consume-link")
         others = [
             _task(self._get_ready(), "get-ready"),
             _task(self._log_stats(), "stats"),
+            _task(self.replies.run(), "replies"),
         ]
+        self.status.supervisors = (publish_link, consume_link)
         stopping = _task(self._stopping.wait(), "stopping")
         try:
             await asyncio.wait({stopping, publish_link, consume_link}, return_when=asyncio.FIRST_COMPLETED)
             if self._stopping.is_set():
+                self.status.draining = True
                 await self._drain()
+                await self.replies.flush(_LAST_REPLIES)
             for link in (consume_link, publish_link):
                 if link.done():
                     link.result()
@@ -127,6 +154,7 @@ class App:
     def _ended(self, disposition: Disposition) -> None:
         self.report(disposition)
         self.guard(disposition)
+        self.metrics.ended(disposition)
 
     async def _get_ready(self) -> None:
         """Open a first session before a job needs it, so that what is wrong with LCM shows at once."""
@@ -134,6 +162,7 @@ class App:
         while not opened:
             # Whoever waits for one is turned away when an outage starts; then it is waited out.
             opened = await self.pool.try_one()
+        self.status.reached_lcm = True
         await self.publisher.link.channel()
         await self.consumer.link.channel()
         self._log.info("worker.ready", prefetch=self._settings.broker.prefetch)

@@ -1,9 +1,10 @@
-"""The properties of a job's copies: for a retry queue, put off unchanged, or for the dead-letter queue.
+"""The properties of a job's copies: for a retry queue, put off unchanged, for the dead-letter queue, or back from it.
 
 A copy has the job's body, byte for byte, and its properties, but for what would change the copy's way:
 
 - headers beginning with `x-`, in any letter case: with `x-death` the broker takes the copy for a cycle;
 - `CC` and `BCC`, with which it would be routed twice;
+- a `reply_to` of direct reply-to that names no caller, for which the broker would close our channel;
 - `expiration` and `user_id`, which `Properties` doesn't even have.
 
 This worker's own headers are written anew, each copy having just those that are true of it. The job id is
@@ -13,9 +14,12 @@ up), and that must not become its job id.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid5
+
+import msgspec
 
 from worker.job import (
     ATTEMPTS_HEADER,
@@ -28,6 +32,7 @@ from worker.job import (
     RETURNS_HEADER,
     Job,
 )
+from worker.reply import DIRECT
 from worker.result import MAX_ERROR_MESSAGE
 from worker.text import cut, rfc3339, well_formed
 
@@ -39,6 +44,12 @@ if TYPE_CHECKING:
 
 FAILED_AT_HEADER = "outcome-failed-at"
 WORKER_HEADER = "outcome-worker"
+HISTORY_HEADER = "outcome-history"
+"""The deaths before the last replay, the oldest first. Not among `_OURS`: every copy carries it on as it is."""
+
+MAX_HISTORY = 10
+MAX_PAST_REASON = 256  # bytes of UTF-8
+_MAX_PAST_TEXT = 128
 
 _LAST_ERROR = (ERROR_CODE_HEADER, ERROR_REASON_HEADER)
 _OURS = {
@@ -95,13 +106,58 @@ def dead_copy(
     return _copy(properties, job, headers)
 
 
+def replay_copy(
+    properties: Properties,
+    job: Job,
+    *,
+    code: str,
+    reason: str,
+    failed_at: datetime | None = None,
+    worker: str | None = None,
+) -> Properties:
+    """Return the properties of a dead letter's copy for the jobs queue, with its attempts, retries and returns at 0.
+
+    Its replay count is one more, which gives its next result another message id; the death that is undone
+    joins the history, of which the newest `MAX_HISTORY` are kept.
+    """
+    death = {
+        "code": code,
+        "reason": reason,
+        "failed-at": rfc3339(failed_at) if failed_at else None,
+        "worker": worker,
+        "attempts": job.attempts,
+    }
+    earlier = properties.headers.get(HISTORY_HEADER)
+    past = [entry for entry in earlier if isinstance(entry, Mapping)] if isinstance(earlier, list) else []
+    history = [_bounded(entry) for entry in [*past, death][-MAX_HISTORY:]]
+    again = msgspec.structs.replace(job, replays=job.replays + 1)
+    return _copy(properties, again, {HISTORY_HEADER: history})
+
+
+def _bounded(death: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a history keeps of one death, whoever wrote it: a header must not outgrow a frame."""
+    limits = {
+        "code": _MAX_PAST_TEXT,
+        "reason": MAX_PAST_REASON,
+        "failed-at": _MAX_PAST_TEXT,
+        "worker": _MAX_PAST_TEXT,
+    }
+    kept: dict[str, Any] = {
+        name: cut(value, limit) for name, limit in limits.items() if isinstance(value := death.get(name), str)
+    }
+    if type(attempts := death.get("attempts")) is int:
+        kept["attempts"] = attempts
+    return kept
+
+
 def _copy(properties: Properties, job: Job, ours: dict[str, Any]) -> Properties:
     headers = {name: value for name, value in properties.headers.items() if _is_kept(name)}
     headers |= {JOB_ID_HEADER: job.job_id, **ours}
     if job.replays:
         headers[REPLAYS_HEADER] = job.replays
     message_id = properties.message_id or str(uuid5(NAMESPACE, f"copy:{job.job_id}"))
-    return replace(properties, headers=headers, message_id=message_id)
+    reply_to = None if properties.reply_to == DIRECT else properties.reply_to
+    return replace(properties, headers=headers, message_id=message_id, reply_to=reply_to)
 
 
 def _is_kept(name: str) -> bool:

@@ -22,7 +22,7 @@ class Disposition:
     """The end of one delivery.
 
     `event` is the name of its log line. Times are in milliseconds; `attempts` counts over all deliveries of the
-    job, `outcomes` is the length of the list, `-1` where there is none.
+    job, `exchanges` for this delivery alone; `outcomes` is the length of the list, `-1` where there is none.
     """
 
     settle: Settle
@@ -30,6 +30,7 @@ class Disposition:
     job_id: str = ""
     account: str = ""
     attempts: int = 0
+    exchanges: int = 0
     outcomes: int = -1
     answer: Answer | None = None
     error: JobError | None = None

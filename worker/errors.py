@@ -31,6 +31,7 @@ Errors of libraries are translated into these once, at the edge, `from` the orig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -185,6 +186,24 @@ class ReplyTooLarge(LookupFailed):
     """LCM's reply is larger than `lcm.max_reply`; the session is closed."""
 
     code = "reply_too_large"
+
+
+ERRORS: Mapping[str, type[JobError]] = {
+    error.code: error
+    for error in (
+        InvalidJob,
+        Expired,
+        Poison,
+        InternalError,
+        LcmRejected,
+        LcmError,
+        ReplyTimeout,
+        ConnectionLost,
+        MalformedReply,
+        ReplyTooLarge,
+    )
+}
+"""Every `error.code` that a failed result can have, with what raises it."""
 
 
 class Remedy(Enum):

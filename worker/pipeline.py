@@ -48,6 +48,12 @@ class Publish(Protocol):
     ) -> Awaitable[None]: ...
 
 
+class Reply(Protocol):
+    """Takes a result for the caller whom its job named; does not wait, and never raises."""
+
+    def __call__(self, result: Message, reply_to: str, job_id: str, /) -> None: ...
+
+
 class RetryStep(Protocol):
     """One delay: its seconds, and the routing key of its queue."""
 
@@ -66,6 +72,10 @@ class Routes:
     dead: str
     dead_key: str
     retry_steps: Sequence[RetryStep]
+
+
+def _no_reply(*_: object) -> None:
+    """Results go to the results exchange alone."""
 
 
 def _utc_now() -> datetime:
@@ -100,6 +110,7 @@ class Pipeline:
         *,
         worker: str,
         delivery_limit: int,
+        reply: Reply = _no_reply,
         now: Callable[[], datetime] = _utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -108,6 +119,7 @@ class Pipeline:
         self._routes = routes
         self._worker = worker
         self._delivery_limit = delivery_limit
+        self._reply = reply
         self._now = now
         self._monotonic = monotonic
 
@@ -169,6 +181,7 @@ class Pipeline:
             worker=self._worker,
         )
         await self._confirmed(course, message)
+        self._reply_with(message, course)
         return self._end(course, Settle.ACK, "job.succeeded", outcomes=len(normalized.outcomes))
 
     async def _remedy(self, course: _Course, error: JobError) -> Disposition:
@@ -229,11 +242,17 @@ class Pipeline:
             duration_ms=self._since(course.started),
             worker=self._worker,
         )
+        unroutable = False
         try:
             await self._confirmed(course, message, hold=False)
         except Unroutable:
-            return self._end(course, Settle.ACK, "job.failed", error=error, unroutable=True)
-        return self._end(course, Settle.ACK, "job.failed", error=error)
+            unroutable = True
+        self._reply_with(message, course)
+        return self._end(course, Settle.ACK, "job.failed", error=error, unroutable=unroutable)
+
+    def _reply_with(self, result: Message, course: _Course) -> None:
+        if reply_to := course.delivery.properties.reply_to:
+            self._reply(result, reply_to, course.job.job_id)
 
     async def _copy(self, course: _Course, exchange: str, key: str, properties: Properties) -> None:
         await self._confirmed(course, Message(exchange, key, course.delivery.body, properties))
@@ -263,6 +282,7 @@ class Pipeline:
             job_id=course.job.job_id,
             account=course.job.account_number,
             attempts=course.attempts,
+            exchanges=course.inquiry.exchanges,
             outcomes=outcomes,
             answer=course.answer,
             error=error,

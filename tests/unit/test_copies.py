@@ -163,3 +163,10 @@ def test_counters_of_a_wrong_kind_are_written_right() -> None:
     wrong = {"outcome-attempts": "many", "outcome-retries": -1, "outcome-replays": b"x", "outcome-job-id": 5}
     copied = deferred(Properties(message_id="m", headers=wrong))
     assert copied.headers == {"outcome-job-id": "m", "outcome-attempts": 0, "outcome-retries": 0}
+
+
+@EVERY_COPY
+def test_a_copy_names_no_caller_that_the_broker_would_refuse(copy: Any) -> None:
+    """Pitfall: direct reply-to without a caller's name closes the channel of whoever publishes it."""
+    assert copy(Properties(reply_to="amq.rabbitmq.reply-to", message_id="m-1")).reply_to is None
+    assert copy(Properties(reply_to="amq.rabbitmq.reply-to.g1h2", message_id="m-1")).reply_to

@@ -104,6 +104,12 @@ def test_a_worker_has_time_to_drain(services: dict[str, Any]) -> None:
     assert parse_duration(services["worker"]["stop_grace_period"]) > grace
 
 
+def test_a_container_knows_how_its_worker_is(services: dict[str, Any]) -> None:
+    """The worker is asked for its health on the address that its own settings name."""
+    assert services["worker"]["healthcheck"]["test"] == ["CMD", "lcm-worker", "health"]
+    assert services["worker"]["environment"][f"{PREFIX}HEALTH__LISTEN"].endswith(":8080")
+
+
 def test_workers_can_be_scaled(services: dict[str, Any]) -> None:
     """Nothing of a worker can exist only once: no container name, no port of the host."""
     assert not {"container_name", "ports", "hostname"} & set(services["worker"])

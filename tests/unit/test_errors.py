@@ -115,3 +115,9 @@ def test_every_error_says_what_it_means() -> None:
     for kind in subclasses(WorkerError):
         assert kind.__doc__
         assert inspect.getdoc(kind) not in {inspect.getdoc(base) for base in kind.__bases__}
+
+
+def test_the_list_of_codes_is_complete() -> None:
+    """ERRORS holds every kind of job error, each by its own code."""
+    assert set(errors.ERRORS.values()) == set(job_errors())
+    assert all(kind.code == code for code, kind in errors.ERRORS.items())

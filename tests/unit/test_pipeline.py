@@ -52,6 +52,11 @@ class World:
     held: list[bool] = field(default_factory=list)
     publish: Callable[[Message], None] = lambda _: None
     now: datetime = NOW
+    replied: list[tuple[Message, str, str]] = field(default_factory=list)
+
+    def reply(self, result: Message, reply_to: str, job_id: str) -> None:
+        assert result in self.published or result.exchange in self.unroutable
+        self.replied.append((result, reply_to, job_id))
 
     async def look_up(self, inquiry: Inquiry) -> Answer:
         return self.outcome(inquiry)
@@ -72,6 +77,7 @@ class World:
             ROUTES,
             worker="w-1",
             delivery_limit=20,
+            reply=self.reply,
             now=lambda: self.now,
             monotonic=lambda: 1.0,
         )
@@ -350,3 +356,33 @@ async def test_the_age_on_arrival_is_never_below_zero() -> None:
         job = delivery()
         job.properties = Properties(timestamp=None if ago is None else NOW - ago)
         assert (await World(answering()).handle(job)).queue_ms == expected
+
+
+def called(account: str = "18|1") -> Delivery:
+    body = json.dumps({"account_number": account, "job_id": "job-1"}).encode()
+    return Delivery(body, Properties(message_id="m-1", reply_to="dialer.1"))
+
+
+@pytest.mark.parametrize("outcome", [answering(), failing(LcmRejected("no"))])
+async def test_a_caller_gets_the_result_after_its_confirm(outcome: Callable[[Inquiry], Answer]) -> None:
+    """Success or failure, the very message of the results exchange is handed over once it is confirmed."""
+    world = World(outcome)
+    await world.handle(called())
+    assert world.replied == [(world.published[-1], "dialer.1", "job-1")]
+
+
+async def test_a_caller_gets_a_failure_that_nobody_else_listens_to() -> None:
+    """A failed result that no queue takes still goes to the caller who waits for it."""
+    world = World(failing(LcmRejected("no")), unroutable={"x.results"})
+    end = await world.handle(called())
+    assert end.unroutable
+    assert [(reply.routing_key, to) for reply, to, _ in world.replied] == [("result.failed", "dialer.1")]
+
+
+async def test_a_job_that_is_not_finished_yet_has_no_reply() -> None:
+    """Neither a retry nor a job without reply_to hands anything over."""
+    retried = World(failing(ReplyTimeout("late")))
+    assert (await retried.handle(called())).event == "job.retry_later"
+    plain = World(answering())
+    assert (await plain.handle(delivery())).event == "job.succeeded"
+    assert retried.replied == plain.replied == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any
+from typing import Any, cast
 
 import aio_pika
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
@@ -57,6 +57,15 @@ class _Transport(TransportFactory):
         if self._writer is not None:
             self._writer.transport.abort()
 
+    def read(self, *, on: bool) -> None:
+        if self._writer is None or self._writer.is_closing():
+            return
+        transport = cast("asyncio.Transport", self._writer.transport)
+        if on:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
 
 class Connection(aio_pika.Connection):
     """A connection that can be ended without the peer's help: see `close`."""
@@ -68,6 +77,10 @@ class Connection(aio_pika.Connection):
     def abort(self) -> None:
         """Drop the socket with whatever was not sent yet."""
         self._socket.abort()
+
+    def read(self, *, on: bool) -> None:
+        """Stop reading from the socket, or go on: a brake on what the broker pushes, which the library lacks."""
+        self._socket.read(on=on)
 
 
 async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connection:

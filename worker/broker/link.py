@@ -96,6 +96,16 @@ class Link:
             await self._up.wait()
         return self._channel
 
+    async def side_channel(self) -> AbstractChannel:
+        """Open another channel, with confirms, on the present connection: its loss leaves the link alone.
+
+        Raises what the library raises where the connection goes meanwhile; see `means_loss`.
+        """
+        while self._connection is None:
+            await self._up.wait()
+        opened = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+        return await opened.get_underlay_channel()
+
     def drop(self, reason: str, generation: int) -> None:
         """Throw the life of this generation away, because it is in doubt; a later one is none the worse for it."""
         if generation == self.generation and self._dropped is not None and not self._dropped.done():

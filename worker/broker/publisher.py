@@ -29,8 +29,12 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
 
 
+def _ignore(_: str) -> None:
+    """Nobody counts."""
+
+
 class Publisher:
-    """The publishing side of the broker, on a link of its own.
+    """The publishing side of the broker, on a link of its own. `count` is told how each publish ended.
 
     A connection of its own, because a broker in a memory or disk alarm stops reading from connections that
     publish: acks must not be stuck behind that.
@@ -46,6 +50,7 @@ class Publisher:
         hold: float = math.inf,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Jitter = random.uniform,
+        count: Callable[[str], object] = _ignore,
     ) -> None:
         self.link = Link("publish", settings, self._prepare, log, worker=worker, confirms=True)
         self._topology = topology
@@ -56,6 +61,7 @@ class Publisher:
         self._hold = hold
         self._sleep = sleep
         self._jitter = jitter
+        self._count = count
         self._in_flight: dict[str, asyncio.Event] = {}
         self._held: set[tuple[str, str]] = set()
 
@@ -80,10 +86,12 @@ class Publisher:
                 try:
                     await self._publish_once(channel, message)
                 except PublishLost as error:
+                    self._count("lost")
                     self._log.warning("publish.lost", reason=str(error), routing_key=message.routing_key)
                     # The channel closes a moment before the link notices.
                     await self._sleep(0.01)
                 except (Unroutable, PublishRefused) as error:
+                    self._count("returned" if isinstance(error, Unroutable) else "refused")
                     if isinstance(error, Unroutable) and not hold:
                         raise
                     self._say_held(message, error)
@@ -93,6 +101,7 @@ class Publisher:
                     failures += 1
                     await self._sleep(self._pause(failures))
                 else:
+                    self._count("confirmed")
                     self._held.discard((message.exchange, message.routing_key))
                     return
 
@@ -119,7 +128,7 @@ class Publisher:
                 message.body,
                 exchange=message.exchange,
                 routing_key=message.routing_key,
-                properties=_amqp_properties(message),
+                properties=amqp_properties(message),
                 mandatory=True,
             )
         except PublishError as error:
@@ -181,13 +190,13 @@ class _Patience:
             self._link.drop(reason, self._generation)
 
 
-def _amqp_properties(message: Message) -> WritableProperties:
+def amqp_properties(message: Message, *, delivery_mode: int = _PERSISTENT) -> WritableProperties:
     properties = message.properties
     return WritableProperties(
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
         headers=dict(properties.headers),
-        delivery_mode=_PERSISTENT,
+        delivery_mode=delivery_mode,
         priority=properties.priority,
         correlation_id=properties.correlation_id,
         reply_to=properties.reply_to,

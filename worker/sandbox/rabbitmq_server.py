@@ -20,6 +20,8 @@ _ELSEWHERE = (
     "/opt/homebrew/opt/rabbitmq/sbin",
 )
 _ERLANG = ("/usr/lib/erlang/bin", "/usr/lib64/erlang/bin", "/usr/local/bin", "/opt/homebrew/bin")
+# A client that shares nothing with this worker's, and what reads its metrics.
+_TEST_TOOLS = {"amqp-publish": "amqp-tools", "promtool": "prometheus"}
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -59,16 +61,17 @@ def ensure_server(install: bool, say: Callable[[str], None]) -> Path:
     return server
 
 
-def ensure_foreign_client(install: bool, say: Callable[[str], None]) -> None:
-    """See to it that Debian's amqp-tools are there, with which tests publish as other people's programs do.
+def ensure_test_tools(install: bool, say: Callable[[str], None]) -> None:
+    """See to it that the programs of other people are there by which the tests judge this worker.
 
     Raises ServerMissing, in one line that says what to do.
     """
-    if shutil.which("amqp-publish") is None and install and os.geteuid() == 0 and shutil.which("apt-get"):
-        say("installing Debian's amqp-tools, which the tests need ...")
-        _apt_install("amqp-tools")
-    if shutil.which("amqp-publish") is None:
-        raise ServerMissing("amqp-publish is missing: run `sudo apt-get install amqp-tools`, then try again")
+    for program, package in _TEST_TOOLS.items():
+        if shutil.which(program) is None and install and os.geteuid() == 0 and shutil.which("apt-get"):
+            say(f"installing Debian's {package}, which the tests need ...")
+            _apt_install(package)
+        if shutil.which(program) is None:
+            raise ServerMissing(f"{program} is missing: run `sudo apt-get install {package}`, then try again")
 
 
 def main(arguments: list[str]) -> int:
@@ -79,7 +82,7 @@ def main(arguments: list[str]) -> int:
     try:
         ensure_server(install=True, say=_say)
         if "--for-tests" in arguments:
-            ensure_foreign_client(install=True, say=_say)
+            ensure_test_tools(install=True, say=_say)
     except ServerMissing as missing:
         _say(str(missing))
         return 1

@@ -1,0 +1,214 @@
+"""`lcm-worker dead list` and `dead show` as processes, on a real broker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiormq import spec
+from aiormq.abc import AbstractChannel
+
+from tests.commands import command, on_terminal
+from tests.dead_support import DEAD, JOBS, Dead, bury, ids, lines, taken
+from tests.support import broker_settings, depth, open_channel, until
+from worker.broker.dead_letters import looking
+
+MIXED = [
+    Dead("a-1", "lcm_rejected", "LCM rejected the account: WS_Error | Invalid Call ID:18|a-1 | 'x'"),
+    Dead("a-2", "lcm_rejected", "LCM rejected the account: WS_Error | Invalid Call ID:18|a-2 | 'yy'"),
+    Dead("b-1", failed_at="2026-02-01T08:00:00.000Z"),
+    Dead("b-2", reason="LCM did not reply in 0.5 s"),
+    Dead("b-3"),
+]
+
+
+async def test_letters_are_grouped_by_code_and_shape(vhost: str) -> None:
+    """In a pipe every group is a line: like reasons fall together, with their number and the first and last time."""
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, MIXED)
+        ended = await command("dead", "list", broker__url=vhost)
+    assert (ended.status, ended.err) == (0, "")
+    assert lines(ended.out) == [
+        {
+            "code": "timeout", "reason": "LCM did not reply in # s", "count": 3,
+            "oldest": "2026-01-31T12:00:00.000Z", "newest": "2026-02-01T08:00:00.000Z",
+        },
+        {
+            "code": "lcm_rejected", "count": 2,
+            "reason": "LCM rejected the account: WS_Error | Invalid Call ID:# | '#'",
+            "oldest": "2026-01-31T12:00:00.000Z", "newest": "2026-01-31T12:00:00.000Z",
+        },
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+async def test_on_a_terminal_the_groups_are_a_table(vhost: str, columns: int) -> None:
+    """On a terminal the groups are a table that no line leaves, with codes unbroken; `--json` gives lines there too."""
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, MIXED)
+    shown = await on_terminal("dead", "list", columns=columns, broker__url=vhost)
+    assert shown.status == 0
+    assert "lcm.outcome.dead: 5 letters" in shown.out
+    assert "lcm_rejected" in shown.out
+    assert "…" not in shown.out
+    as_lines = await on_terminal("dead", "list", "--json", columns=columns, broker__url=vhost)
+    assert '{"code":"timeout"' in as_lines.out
+
+
+async def test_what_the_broker_moved_by_itself_has_groups_of_its_own(vhost: str) -> None:
+    """Letters over the delivery limit, expired in the queue, or put there by others are told apart by their codes."""
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, [])
+        retried: dict[str, Any] = {"outcome-error-code": "timeout", "outcome-error-reason": "no reply in 9 s"}
+        await channel.basic_publish(
+            b"{}", routing_key=JOBS, properties=spec.Basic.Properties(delivery_mode=2, headers=retried)
+        )
+        for _ in range(21):
+            got = await channel.basic_get(JOBS)
+            assert isinstance(got.delivery, spec.Basic.GetOk)
+            assert got.delivery.delivery_tag is not None
+            await channel.basic_nack(got.delivery.delivery_tag, requeue=True)
+        await until(lambda: _holds(channel, 1))
+        await channel.basic_publish(b"{", routing_key=JOBS, properties=spec.Basic.Properties(expiration="1"))
+        await until(lambda: _holds(channel, 2))
+        await channel.basic_publish(b"\xff", routing_key=DEAD)
+        ended = await command("dead", "list", broker__url=vhost)
+    found = {group["code"]: group for group in lines(ended.out)}
+    assert found.keys() == {"delivery_limit", "expired", "foreign"}
+    limited = found["delivery_limit"]
+    assert limited["reason"] == (
+        "moved by the broker from queue lcm.outcome.jobs; its last error was timeout: no reply in # s"
+    )
+    assert limited["oldest"] is not None
+
+
+async def _holds(channel: AbstractChannel, count: int) -> bool:
+    return await depth(channel, DEAD) == count
+
+
+@pytest.mark.timeout_s(300)
+async def test_a_hundred_looks_lose_nothing_and_keep_the_order(vhost: str) -> None:
+    """Pitfall "reading the dead queue": after 100 looks all is there, in its order, and each saw all."""
+    settings = broker_settings(vhost)
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, [Dead(f"{number}") for number in range(300)])
+        for _ in range(100):
+            async with looking(settings, name="t") as look:
+                assert [delivery.tag async for delivery in look.letters()] == list(range(1, 301))
+            await until(lambda: _holds(channel, 300))
+        ended = await command("dead", "list", broker__url=vhost)
+        assert lines(ended.out)[0]["count"] == 300
+        assert ids(await taken(channel, DEAD, 300)) == [f"{number}" for number in range(300)]
+
+
+async def test_a_look_by_several_consumers_keeps_the_order(vhost: str) -> None:
+    """Where one consumer can't hold the whole queue, several do: left in the midst, the order is as it was."""
+    settings = broker_settings(vhost)
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, [Dead(f"{number}") for number in range(3000)])
+        seen = 0
+        async with looking(settings, name="t", prefetch=100) as look:
+            async for _ in look.letters():
+                seen += 1
+                if seen == 1234:
+                    break
+        await until(lambda: _holds(channel, 3000))
+        assert ids(await taken(channel, DEAD, 3000)) == [f"{number}" for number in range(3000)]
+
+
+@pytest.mark.timeout_s(180)
+async def test_a_look_holds_few_bodies(vhost: str) -> None:
+    """However long the queue and slow whoever looks, few bodies are in memory: reading from the broker pauses."""
+    settings = broker_settings(vhost)
+    async with open_channel(vhost) as channel:
+        await bury(
+            channel, vhost, [Dead(f"{number}", body=b'"%s"' % (b"x" * 20_000)) for number in range(3000)]
+        )
+        most = 0
+        async with looking(settings, name="t") as look:
+            arrived = 0
+            async for _ in look.letters():
+                arrived += 1
+                if arrived == 1:
+                    await until(lambda: look._paused)
+                most = max(most, len(look._waiting))
+            assert (arrived, look.seen) == (3000, 3000)
+        assert most < 300
+        await until(lambda: _holds(channel, 3000))
+
+
+async def test_what_comes_during_a_look_is_not_looked_at(vhost: str) -> None:
+    """A look sees the letters that were there when it began, also where it takes some and others come: it ends."""
+    settings = broker_settings(vhost)
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, [Dead("1"), Dead("2"), Dead("3")])
+        async with looking(settings, name="t") as look:
+            seen = 0
+            async for delivery in look.letters():
+                seen += 1
+                await look.acknowledge(delivery.tag)
+                await bury(channel, vhost, [Dead(f"new-{seen}")])
+            await look.settled()
+        await until(lambda: _holds(channel, 3))
+        assert seen == 3
+        assert ids(await taken(channel, DEAD, 3)) == ["new-1", "new-2", "new-3"]
+
+
+async def test_show_gives_one_letter_in_full(vhost: str) -> None:
+    """`show` in a pipe gives body, headers and properties of the first that matches; `--index` another one."""
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, [*MIXED, Dead("raw", "invalid_job", "?", body=b"\xff\x00")])
+    (first,) = lines((await command("dead", "show", broker__url=vhost)).out)
+    assert (first["job_id"], first["body"]) == ("a-1", '{"account_number":"18|a-1","job_id":"a-1"}')
+    assert first["headers"]["outcome-attempts"] == 15
+    assert first["properties"]["message_id"] == "m-a-1"
+    (second,) = lines(
+        (await command("dead", "show", "--code", "timeout", "--index", "2", broker__url=vhost)).out
+    )
+    assert second["job_id"] == "b-2"
+    (raw,) = lines((await command("dead", "show", "raw", broker__url=vhost)).out)
+    assert raw["body_base64"] == "/wA="
+    both = lines((await command("dead", "show", "--limit", "2", broker__url=vhost)).out)
+    assert [record["job_id"] for record in both] == ["a-1", "a-2"]
+
+
+async def test_show_on_a_terminal_obeys_nothing(vhost: str) -> None:
+    """On a terminal a letter is a page with its body indented, on which escape sequences are shown, not obeyed."""
+    letter = Dead("e", reason="\x1b[2Jgone", body=b'{"account_number":"1","deep":{"n":1.0,"n":2}}')
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, [letter, Dead("bytes", body=b"\xff\x00")])
+    shown = await on_terminal("dead", "show", "--limit", "2", columns=80, broker__url=vhost)
+    assert shown.status == 0
+    assert "\x1b[2J" not in shown.out
+    assert r"\x1b[2Jgone" in shown.out
+    assert '"n": 1.0,' in shown.out
+    assert "ff00" in shown.out
+
+
+@pytest.mark.parametrize("wanted", [["list"], ["show", "x"], ["replay", "--all"], ["drop", "--all", "--yes"]])
+async def test_nothing_that_matches_is_no_failure(vhost: str, wanted: list[str]) -> None:
+    """Where nothing matches it says so, and the status is 0."""
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, [])
+    ended = await command("dead", *wanted, broker__url=vhost)
+    assert (ended.status, ended.out) == (0, "")
+    assert "nothing matches in lcm.outcome.dead" in ended.err
+
+
+@pytest.mark.parametrize("wanted", [["list"], ["show"], ["replay", "--all"], ["drop", "--all", "--yes"]])
+async def test_a_queue_that_is_missing_is_named(vhost: str, wanted: list[str]) -> None:
+    """Where there is no such queue, one line names it and what to look at; nothing is declared; the status is 2."""
+    ended = await command("dead", *wanted, broker__url=vhost, broker__prefix="typo")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith("lcm-worker: queue 'typo.dead' can't be looked at")
+    assert "broker.prefix" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+async def test_a_broker_that_is_away_is_told_with_the_remedy() -> None:
+    """Without a broker one line says so and what to look at, and the status is 1."""
+    ended = await command("dead", "list", broker__url="amqp://me:s3cret@127.0.0.1:1/")
+    assert (ended.status, ended.out) == (1, "")
+    assert "see broker.url" in ended.err
+    assert "s3cret" not in ended.err
+    assert ended.err.count("\n") == 1

@@ -1,0 +1,96 @@
+"""Sends results to the callers that wait for them by `reply_to`: best effort, and never in a job's way.
+
+A caller may be gone, its queue full or forbidden. So replies leave by a channel of their own, whose loss costs nothing
+else, and whoever hands one over does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import PublishError
+
+from worker.broker.connection import means_loss, text_of
+from worker.broker.link import Link
+from worker.broker.publisher import amqp_properties
+from worker.message import Message
+from worker.reply import DIRECT, refusal_of
+from worker.settings import BrokerSettings
+from worker.telemetry import Log
+
+_TRANSIENT = 1
+_AT_A_TIME = 16
+_MOST_WAITING = 1000
+
+
+class Replies:
+    """Called with each result whose job named a `reply_to`; `run` sends those that may go there."""
+
+    def __init__(self, link: Link, settings: BrokerSettings, log: Log) -> None:
+        self._link = link
+        self._allowed = settings.reply_to_prefixes
+        self._own_prefix = settings.prefix
+        self._timeout = settings.publish_timeout
+        self._log = log
+        self._waiting: asyncio.Queue[tuple[Message, str]] = asyncio.Queue(_MOST_WAITING)
+        self._channel: AbstractChannel | None = None
+        self._opening = asyncio.Lock()
+
+    def __call__(self, result: Message, reply_to: str, job_id: str) -> None:
+        """Hand over a result for a caller; what can't be sent is logged and forgotten."""
+        if reason := refusal_of(reply_to, self._allowed, self._own_prefix):
+            self._log.info("reply.refused", job_id=job_id, reply_to=reply_to, reason=reason)
+            return
+        try:
+            self._waiting.put_nowait((replace(result, exchange="", routing_key=reply_to), job_id))
+        except asyncio.QueueFull:
+            self._say_lost(job_id, reply_to, f"{_MOST_WAITING} replies wait already")
+
+    async def run(self) -> None:
+        """Send what is handed over, until cancelled."""
+        async with asyncio.TaskGroup() as senders:
+            for _ in range(_AT_A_TIME):
+                senders.create_task(self._send_each())
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until all is sent, for so long at most."""
+        waiting = asyncio.ensure_future(self._waiting.join())
+        await asyncio.wait({waiting}, timeout=seconds)
+        waiting.cancel()
+
+    async def _send_each(self) -> None:
+        while True:
+            message, job_id = await self._waiting.get()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._send(message)
+            except PublishError:
+                self._say_lost(job_id, message.routing_key, "there is no such queue")
+            except BaseException as error:
+                if not (isinstance(error, TimeoutError) or means_loss(error)):
+                    raise
+                self._say_lost(job_id, message.routing_key, text_of(error))
+            finally:
+                self._waiting.task_done()
+
+    async def _send(self, message: Message) -> None:
+        channel = await self._open_channel()
+        await channel.basic_publish(
+            message.body,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            properties=amqp_properties(message, delivery_mode=_TRANSIENT),
+            # To a caller's direct reply-to, which is no queue, the broker returns even what it has delivered.
+            mandatory=not message.routing_key.startswith(f"{DIRECT}."),
+        )
+
+    async def _open_channel(self) -> AbstractChannel:
+        async with self._opening:
+            if self._channel is None or self._channel.is_closed:
+                self._channel = await self._link.side_channel()
+            return self._channel
+
+    def _say_lost(self, job_id: str, reply_to: str, reason: str) -> None:
+        self._log.warning("reply.lost", job_id=job_id, reply_to=reply_to, reason=reason)

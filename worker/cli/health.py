@@ -1,0 +1,58 @@
+"""`lcm-worker health`: asks the running worker of this host or container how it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.common import ConfigOption, settings_of
+from worker.errors import SettingsError
+
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+
+
+def health(
+    context: typer.Context,
+    config: ConfigOption = None,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Ask whether it is ready, too: consuming, with LCM in reach.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="How long to wait for its answer, in seconds.")
+    ] = 5.0,
+) -> None:
+    """Ask the worker that runs here how it is.
+
+    Exit status 0 when it is live, or with --ready also ready; 1 when it isn't. It asks the address of
+    health.listen in the same settings as the worker's, and prints the answer.
+
+    Example: lcm-worker health --ready
+    """
+    settings = settings_of(context, config).health
+    if settings.address is None:
+        raise SettingsError('health.listen is empty: set it, for the worker too, such as to "127.0.0.1:8080"')
+    host, port = settings.address
+    path = "/readyz" if ready else "/livez"
+    status, body = _ask(_EVERYWHERE.get(host, host), port, path, timeout)
+    typer.echo(body.rstrip("\n"))
+    if status != 200:  # noqa: PLR2004 - HTTP's own number; http is imported late
+        raise typer.Exit(1)
+
+
+def _ask(host: str, port: int, path: str, timeout: float) -> tuple[int, str]:
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        typer.echo(
+            f"lcm-worker: no answer from {host}:{port}{path}: {error}; does the worker run, with this health.listen?",
+            err=True,
+        )
+        raise typer.Exit(1) from error
+    finally:
+        connection.close()

@@ -1,0 +1,183 @@
+"""All that a worker counts and measures for Prometheus: one closed list, kept here alone.
+
+Names and units follow Prometheus's conventions: seconds, `_total` for what only grows. Labels are few, and their
+values come from closed sets; nothing that belongs to one job, such as its account, is ever one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from worker.disposition import Disposition
+from worker.errors import ERRORS, LookupFailed
+from worker.lcm.lookup import Keeper
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+PREFIX = "lcm_worker"
+
+_DELIVERIES = ("succeeded", "failed", "retry_later", "deferred", "stale")
+_PUBLISHES = ("confirmed", "returned", "refused", "lost")
+_NOT_ANSWERED = tuple(
+    code for code, error in ERRORS.items() if issubclass(error, LookupFailed) and error.transient
+)
+_MILLISECOND = 0.001
+_EXCHANGE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_JOB = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_AGE = (0.1, 1, 5, 30, 60, 300, 900, 3600, 21600, 86400)
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What is read at the moment of a scrape. `paused` holds the reasons, `links` whether each is up, by role."""
+
+    ready: bool = False
+    out: bool = False
+    in_flight: int = 0
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    links: Mapping[str, bool] = field(default_factory=dict)
+    blocked: bool = False
+
+
+class Metrics:
+    """Is told of the end of each delivery, exchange and publish."""
+
+    def __init__(self, *, version: str) -> None:
+        self._registry = CollectorRegistry()
+        self._gauges = _Gauges(version)
+        self._registry.register(self._gauges)
+        self._deliveries = self._counter(
+            "deliveries", "Deliveries by what became of them.", "result", _DELIVERIES
+        )
+        self._failed = self._counter(
+            "failed_jobs", "Jobs that failed for good, by error code.", "error", ERRORS
+        )
+        self._exchanges = self._counter(
+            "exchanges",
+            "Exchanges with LCM: answered (also by an error about the account), or the error code.",
+            "result",
+            ("answered", *_NOT_ANSWERED),
+        )
+        self._retries = Counter(
+            f"{PREFIX}_retries_total",
+            "Exchanges that were made again at once, after a transient error.",
+            registry=self._registry,
+        )
+        self._publishes = self._counter(
+            "publishes",
+            "Messages published, by how that ended: confirmed; returned, as no queue is bound; refused by the "
+            "broker; lost, with the connection, and published again.",
+            "result",
+            _PUBLISHES,
+        )
+        self._lcm = self._histogram("lcm_seconds", "Time of the answered exchange of a job.", _EXCHANGE)
+        self._job = self._histogram("job_seconds", "Time from a delivery's arrival to its end.", _JOB)
+        self._publish = self._histogram(
+            "publish_seconds", "Time until everything that a delivery led to was confirmed.", _EXCHANGE
+        )
+        self._age = self._histogram(
+            "queue_age_seconds", "Age of jobs on arrival, where they carry a timestamp.", _AGE
+        )
+
+    def ended(self, disposition: Disposition) -> None:
+        """Take note of the end of a delivery."""
+        self._deliveries.labels(disposition.event.removeprefix("job.")).inc()
+        if disposition.event == "job.failed" and disposition.error is not None:
+            self._failed.labels(disposition.error.code).inc()
+        if disposition.exchanges > 1:
+            self._retries.inc(disposition.exchanges - 1)
+        if disposition.answer is not None and not disposition.answer.shared:
+            self._lcm.observe(disposition.answer.seconds)
+        self._job.observe(disposition.duration_ms * _MILLISECOND)
+        if disposition.publish_ms:
+            self._publish.observe(disposition.publish_ms * _MILLISECOND)
+        if disposition.queue_ms is not None:
+            self._age.observe(disposition.queue_ms * _MILLISECOND)
+
+    def exchanged(self, result: str) -> None:
+        """Take note of an exchange: `answered`, or an error's code."""
+        self._exchanges.labels(result).inc()
+
+    def published(self, result: str) -> None:
+        """Take note of a publish, as its counter's text lists them."""
+        self._publishes.labels(result).inc()
+
+    def page(self, now: Now) -> bytes:
+        """Return everything in Prometheus's text format, as CONTENT_TYPE says."""
+        self._gauges.now = now
+        return generate_latest(self._registry)
+
+    def families(self) -> Iterable[Metric]:
+        """Yield each metric, for whoever lists them."""
+        return self._registry.collect()
+
+    def _counter(self, name: str, says: str, label: str, values: Iterable[str]) -> Counter:
+        counter = Counter(f"{PREFIX}_{name}_total", says, [label], registry=self._registry)
+        for value in values:
+            # So that a rate is known from the first event on: a series that appears with it has no rate.
+            counter.labels(value)
+        return counter
+
+    def _histogram(self, name: str, says: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", says, buckets=bounds, registry=self._registry)
+
+
+class CountedKeeper:
+    """Passes on to the keeper of outages what it is told of exchanges, and counts them."""
+
+    def __init__(self, keeper: Keeper, count: Callable[[str], object]) -> None:
+        self._keeper = keeper
+        self._count = count
+
+    @property
+    def out(self) -> str:
+        return self._keeper.out
+
+    def admit_probe(self) -> bool:
+        return self._keeper.admit_probe()
+
+    def answered(self) -> None:
+        self._count("answered")
+        self._keeper.answered()
+
+    def not_answered(self, account: str, error: LookupFailed) -> None:
+        self._count(error.code)
+        self._keeper.not_answered(account, error)
+
+
+class _Gauges(Collector):
+    """What is true at the moment of a scrape."""
+
+    def __init__(self, version: str) -> None:
+        self.now = Now()
+        self._version = version
+
+    def collect(self) -> Iterable[Metric]:
+        now = self.now
+        yield InfoMetricFamily(PREFIX, "The worker's version.", {"version": self._version})
+        yield _gauge("ready", "Whether the worker is ready: 1, or 0.", int(now.ready))
+        yield _gauge("lcm_outage", "Whether LCM counts as out: 1, or 0.", int(now.out))
+        yield _gauge("broker_blocked", "Whether the broker takes no messages: 1, or 0.", int(now.blocked))
+        yield _gauge("in_flight_deliveries", "Deliveries in work.", now.in_flight)
+        yield _gauge("session_waiters", "Exchanges that wait for a session.", now.waiting)
+        yield _gauges("sessions", "Sessions with LCM by state.", "state", now.sessions)
+        yield _gauges(
+            "broker_link_up", "Whether each connection to the broker is up: 1, or 0.", "role", now.links
+        )
+
+
+def _gauge(name: str, says: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", says, value)
+
+
+def _gauges(name: str, says: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", says, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
