@@ -1,0 +1,175 @@
+"""`lcm-worker submit` when it is interrupted, when its connection is cut, and when the broker takes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.commands import COMMAND, command, environment, worker
+from tests.faults.rig.amqp_frames import AmqpConversation, is_confirm, is_delivery
+from tests.faults.rig.proxy import Proxy
+from tests.faults.rig.record import TO_WORKER
+from tests.support import broker_settings, depth, open_channel, take_all, until
+from worker.broker.declare import declare
+from worker.broker.topology import topology_of
+from worker.sandbox.lcm import Simulator
+from worker.sandbox.rabbitmq import Node
+
+JOBS = "lcm.outcome.jobs"
+
+
+@asynccontextmanager
+async def submitting(*arguments: str | Path, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Give a `submit` that runs, and end it with the test."""
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "submit", *arguments,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment({"broker.url": url}),
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def accounts(folder: Path, count: int) -> Path:
+    """Write so many jobs, `j1` in line 1 and so on."""
+    file = folder / "jobs.jsonl"
+    file.write_text("".join(f'{{"account_number":"{n}|1","job_id":"j{n}"}}\n' for n in range(1, count + 1)))
+    return file
+
+
+async def published(url: str) -> set[str]:
+    """Take all jobs off their queue and return their ids."""
+    async with open_channel(url) as channel:
+        return {msgspec.json.decode(message.body)["job_id"] for message in await take_all(channel, JOBS)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.timeout_s(180)
+async def test_interrupted_it_says_where_to_go_on(vhost: str, tmp_path: Path, number: signal.Signals) -> None:
+    """Interrupted while a confirm is missing, it tells the lines confirmed; going on from there loses no job."""
+    file = accounts(tmp_path, 20)
+    async with open_channel(vhost) as channel, Proxy(AmqpConversation, vhost) as proxy:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        hold = proxy.hold_at(is_confirm(exchange_suffix=".jobs", job_id="j5"), TO_WORKER)
+        async with submitting(file, "--rate", "20", url=proxy.url) as process:
+            await hold
+            process.send_signal(number)
+            _, err = await process.communicate()
+    assert process.returncode == 130
+    said = err.decode()
+    counted = re.search(r"interrupted: (\d+) of 20 jobs are published, (\d+) more may be", said)
+    assert counted, said
+    assert int(counted[1]) < 5
+    onward = re.search(r"continue with --from-line (\d+) (\S+)", said)
+    assert onward, said
+    assert (int(onward[1]), onward[2]) == (int(counted[1]) + 1, str(file))
+    again = await command("submit", file, "--from-line", onward[1], broker__url=vhost)
+    assert again.status == 0
+    assert await published(vhost) == {f"j{n}" for n in range(1, 21)}
+
+
+@pytest.mark.timeout_s(180)
+async def test_a_connection_cut_in_the_middle_loses_no_job(vhost: str, tmp_path: Path) -> None:
+    """With its connection reset before a confirm, it connects again and publishes what wasn't confirmed."""
+    file = accounts(tmp_path, 600)
+    async with open_channel(vhost) as channel, Proxy(AmqpConversation, vhost) as proxy:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        hold = proxy.hold_at(is_confirm(exchange_suffix=".jobs"), TO_WORKER, nth=3)
+        async with submitting(file, url=proxy.url) as process:
+            await hold
+            hold.reset()
+            _, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert b"publishing: the connection is lost" in err
+    assert b"publishing: connected again" in err
+    assert b"published 600 jobs" in err
+    assert await published(vhost) == {f"j{n}" for n in range(1, 601)}
+
+
+@pytest.mark.timeout_s(180)
+async def test_a_broker_that_stays_away_ends_it(vhost: str, tmp_path: Path) -> None:
+    """A broker away for longer than `--patience` ends it with status 1 and with the line to go on from."""
+    file = accounts(tmp_path, 600)
+    async with open_channel(vhost) as channel, Proxy(AmqpConversation, vhost) as proxy:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        hold = proxy.hold_at(is_confirm(exchange_suffix=".jobs"), TO_WORKER)
+        async with submitting(file, "--patience", "1s", url=proxy.url) as process:
+            await hold
+            proxy.refuse()
+            hold.reset()
+            _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"the broker has been away for " in err
+    assert b"0 of 600 jobs are published, 256 more may be (not confirmed)" in err
+    assert f"continue with --from-line 1 {file}".encode() in err
+
+
+@pytest.mark.timeout_s(180)
+async def test_results_survive_a_connection_cut_while_they_come(vhost: str, tmp_path: Path) -> None:
+    """With the collecting connection reset in mid-delivery, each result is written once and none is missing."""
+    file, output = accounts(tmp_path, 50), tmp_path / "r.jsonl"
+    async with Simulator() as lcm, worker(vhost, lcm.url), Proxy(AmqpConversation, vhost) as proxy:
+        hold = proxy.hold_at(is_delivery(), TO_WORKER, nth=5)
+        async with submitting(file, "--wait", "--output", output, url=proxy.url) as process:
+            await hold
+            hold.reset()
+            _, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert b"collecting: the connection is lost" in err
+    ids = [msgspec.json.decode(line)["job_id"] for line in output.read_bytes().splitlines()]
+    assert sorted(ids) == sorted(f"j{n}" for n in range(1, 51))
+
+
+@pytest.mark.timeout_s(180)
+async def test_interrupted_while_it_collects_keeps_what_came(
+    vhost: str, tmp_path: Path, broker: Node
+) -> None:
+    """Interrupted while results are missing, those that came are on disk and the queue for the others stays."""
+    file, output = accounts(tmp_path, 3), tmp_path / "r.csv"
+    async with Simulator() as lcm, worker(vhost, lcm.url), Proxy(AmqpConversation, vhost) as proxy:
+        hold = proxy.hold_at(is_delivery(job_id="j3"), TO_WORKER)
+        async with submitting(file, "--wait", "--output", output, "--rate", "5", url=proxy.url) as process:
+            await hold
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+        queues = await broker.queues(vhost.rpartition("/")[2])
+    assert process.returncode == 130
+    assert b"interrupted: 3 of 3 jobs are published\n" in err
+    missing = re.search(rb"(\d) results? missing: what comes later stays in the queue (\S+)", err)
+    assert missing, err
+    assert missing[2].decode() in queues
+    found = {line.split(",")[0] for line in output.read_text().splitlines()[1:]}
+    assert len(found) == 3 - int(missing[1])
+
+
+@pytest.mark.timeout_s(180)
+async def test_a_blocked_broker_is_waited_for(vhost: str, tmp_path: Path, broker: Node) -> None:
+    """While the broker has an alarm it waits and says so, and each job is published once when that is over."""
+    file = accounts(tmp_path, 20)
+    async with open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        await broker.alarm(True)
+        try:
+            async with submitting(file, url=vhost) as process:
+                assert process.stderr is not None
+                first = await process.stderr.readline()
+                await broker.alarm(False)
+                rest = await process.stderr.read()
+                assert await process.wait() == 0
+        finally:
+            await broker.alarm(False)
+        await until(lambda: depth(channel, JOBS))
+        assert await depth(channel, JOBS) == 20
+    assert b"has a memory or disk alarm and takes no messages; waiting" in first
+    assert b"published 20 jobs" in rest

@@ -1,0 +1,154 @@
+"""Results written as JSON lines and CSV, and the numbers of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.submitting.jobs import Asked
+from worker.submitting.reading import Format
+from worker.submitting.results import (
+    COLUMNS,
+    OutputFormat,
+    Result,
+    ResultWriter,
+    format_of,
+    open_output,
+    read_result,
+)
+from worker.submitting.sources import Source
+from worker.submitting.tally import Collected, Published
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+OUTCOME = st.fixed_dictionaries({"id": TEXT, "code": TEXT, "description": TEXT})
+
+
+def result(job_id: str = "j", *, error: str = "", **fields: Any) -> Result:
+    body: dict[str, Any] = {
+        "job_id": job_id, "account_number": "1|1", "status": "succeeded", "outcomes": [], "attempts": 1,
+        "completed_at": "2026-01-31T12:00:00.000Z", "duration_ms": 8.2,
+    }  # fmt: skip
+    if error:
+        body |= {
+            "status": "failed",
+            "error": {"code": error, "message": f"it is {error}", "transient": False},
+        }
+    read = read_result(msgspec.json.encode(body | fields))
+    assert read is not None
+    return read
+
+
+def written(kind: OutputFormat, *results: Result) -> bytes:
+    file = io.BytesIO()
+    writer = ResultWriter(file, kind, header=True)
+    writer.begin()
+    writer.write(results)
+    return file.getvalue()
+
+
+@given(st.lists(st.tuples(TEXT, st.lists(OUTCOME, min_size=1, max_size=3)), max_size=3))
+def test_csv_has_a_row_for_each_outcome(given_results: list[tuple[str, list[dict[str, str]]]]) -> None:
+    """Whatever texts a result holds, a CSV reader gets them back: one row for each account and outcome."""
+    results = [result("j", account_number=account, outcomes=found) for account, found in given_results]
+    text = written(OutputFormat.CSV, *results).decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [(row["account_number"], row["outcome_id"], row["outcome_description"]) for row in rows] == [
+        (account, one["id"], one["description"]) for account, found in given_results for one in found
+    ]
+
+
+def test_csv_has_a_row_for_what_has_no_outcome() -> None:
+    """A failed job and an empty list are one row each, with empty outcome columns; the header names all columns."""
+    lines = written(OutputFormat.CSV, result("a"), result("b", error="timeout", account_number=None))
+    rows = list(csv.reader(io.StringIO(lines.decode())))
+    assert tuple(rows[0]) == COLUMNS
+    end = ["1", "8.2", "2026-01-31T12:00:00.000Z"]
+    assert rows[1] == ["a", "1|1", "succeeded", "", "", "", "", "", *end]
+    assert rows[2] == ["b", "", "failed", "", "", "", "timeout", "it is timeout", *end]
+
+
+def test_json_lines_are_the_bodies() -> None:
+    """As JSON lines, each result is its body, on one line even where the metadata has several."""
+    body = msgspec.json.encode(
+        {"job_id": "j", "account_number": "1", "status": "succeeded", "attempts": 1, "completed_at": "",
+         "duration_ms": 1.0, "metadata": msgspec.Raw(b'{\r\n"a": "b"}')}
+    )  # fmt: skip
+    read = read_result(body)
+    assert read is not None
+    line = written(OutputFormat.JSONL, read)
+    assert line.count(b"\n") == 1
+    assert msgspec.json.decode(line) == msgspec.json.decode(body)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * 100_000, b'{"job_id":1}'])
+def test_what_is_no_result_is_none(body: bytes) -> None:
+    """Whatever somebody else publishes to the exchange is no result, and no error either."""
+    assert read_result(body) is None
+
+
+def test_the_suffix_tells_the_format() -> None:
+    """A chosen format wins over the suffix, and a suffix that tells none is refused."""
+    assert format_of("a.CSV", None) is OutputFormat.CSV
+    assert format_of("a.ndjson", None) is OutputFormat.JSONL
+    assert format_of("a.csv", OutputFormat.JSONL) is OutputFormat.JSONL
+    with pytest.raises(ValueError, match="ends in none of"):
+        format_of("a.json", None)
+
+
+def test_a_file_with_results_is_not_overwritten(tmp_path: Path) -> None:
+    """A file that holds something is refused, unless it is to be added to; then nothing of it is lost."""
+    file = tmp_path / "r.csv"
+    file.write_text("kept\n")
+    with pytest.raises(FileExistsError, match="--append"):
+        open_output(file, append=False)
+    with open_output(file, append=True) as output:
+        ResultWriter(output, OutputFormat.CSV, header=not output.tell()).begin()
+    assert file.read_text() == "kept\n"
+
+
+def test_a_repeat_and_a_strangers_result_are_not_counted() -> None:
+    """The first result of an awaited job counts; its repeat and other jobs' results do not."""
+    collected = Collected()
+    collected.awaits("a")
+    collected.awaits("b")
+    took = [
+        collected.takes(one) for one in (result("a"), result("a"), result("x"), result("b", error="timeout"))
+    ]
+    assert took == [True, False, False, True]
+    assert (collected.succeeded, collected.failed, collected.missing, collected.count) == (
+        1,
+        {"timeout": 1},
+        0,
+        2,
+    )
+
+
+def test_lines_published_for_sure_end_before_the_first_in_doubt() -> None:
+    """What is told to go on from is the first line that was not confirmed, however many behind it were."""
+    sources = [Source(name, name, Format.PLAIN, io.BytesIO) for name in ("a b.csv", "c.csv")]
+    jobs = [Asked(0, line, f"j{line}", b"", None) for line in range(2, 8)]
+    published = Published()
+    assert published.where(sources) == "nothing was published"
+    for job in jobs:
+        published.handed_out(job)
+    for job in [*jobs[:3], jobs[5]]:
+        published.arrived(job)
+    assert (published.confirmed, published.in_doubt) == (4, 2)
+    assert published.where(sources) == (
+        "published lines 2-4 of a b.csv; continue with --from-line 5 'a b.csv' c.csv"
+    )
+    for job in jobs[3:5]:
+        published.arrived(job)
+    last = Asked(1, 2, "k", b"", None)
+    published.handed_out(last)
+    published.arrived(last)
+    assert published.where(sources) == (
+        "published all of a b.csv, lines 1-2 of c.csv; continue with --from-line 3 c.csv"
+    )

@@ -1,0 +1,238 @@
+"""`lcm-worker submit`: publishes jobs from files, and collects their results."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import uuid4
+
+import typer
+
+from worker.cli.common import ConfigOption, on_terminal, run_async, settings_of
+from worker.durations import parse_duration
+from worker.errors import BrokerAway, WorkerError
+from worker.text import rfc3339
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+    from worker.submitting.results import ResultWriter
+    from worker.submitting.screen import Screen
+    from worker.submitting.submit import Plan, Submitter
+
+_COLLECTING = ("--output", "--output-format", "--append", "--timeout")
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def submit(
+    context: typer.Context,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Where jobs stand; - is standard input, which is the default in a pipe.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    kind: Annotated[
+        Literal["auto", "jsonl", "csv", "plain"],
+        typer.Option("--format", help="How jobs are written; auto looks at the first line."),
+    ] = "auto",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Publish the others where lines are bad.")
+    ] = False,
+    from_line: Annotated[
+        int, typer.Option(min=1, metavar="LINE", help="Leave out the lines of the first FILE before this.")
+    ] = 1,
+    route: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The route of jobs that name none. Default: none.")
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DURATION", parser=_duration, help="From now, for jobs that have none. Default: none."
+        ),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(min=0, metavar="N", help="Publish at most so many jobs per second; 0 = no limit.")
+    ] = 0,
+    patience: Annotated[
+        float,
+        typer.Option(
+            metavar="DURATION",
+            parser=_duration,
+            show_default="2m",
+            help="Give up where the broker is away for longer.",
+        ),
+    ] = 120.0,
+    wait: Annotated[bool, typer.Option("--wait", help="Collect the results of these jobs.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --wait: write results to FILE, as its suffix says. Default: standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    output_format: Annotated[
+        Literal["jsonl", "csv"] | None,
+        typer.Option(
+            help="With --wait: write results so. Default: as FILE's suffix says, else jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="With --output: add to a FILE that holds something.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DURATION",
+            parser=_duration,
+            help="With --wait: end once none has come for so long. Default: never.",
+        ),
+    ] = None,
+) -> None:
+    """Publish jobs, and collect their results.
+
+    From JSON lines, CSV with a header (its column account_number; job_id, route and deadline where there are
+    any; all others become metadata), or plain account numbers. Everything is checked before anything is published.
+
+    With --wait the results go to a queue of this run's own, and from there to --output: JSON lines or CSV, one row
+    for each outcome. The common results queue gets them as well, where there is one. In a pipe they go to standard
+    output.
+
+    Exit status 0 when all went well, 1 when a job failed, was skipped or has no result, 2 when a line is bad,
+    130 when interrupted: it then says with what --from-line to go on.
+
+    Example: lcm-worker submit accounts.csv --wait --output results.csv
+
+    Example: grep '^18|' accounts.txt | lcm-worker submit --wait > results.jsonl
+    """
+    from worker.submitting.ending import tell_mistakes
+    from worker.submitting.jobs import Defaults, survey
+    from worker.submitting.reading import BadInput, Format
+    from worker.submitting.screen import Screen
+    from worker.submitting.sources import opened
+    from worker.submitting.submit import Plan
+
+    if not wait and (output or output_format or append or timeout is not None):
+        raise typer.BadParameter(f"{', '.join(_COLLECTING)} go with --wait")
+    if not files and sys.stdin.isatty():
+        raise typer.BadParameter("name a FILE; standard input, which is read without one, is this terminal")
+    if append and output is None:
+        raise typer.BadParameter("--append goes with --output")
+    settings = settings_of(context, config)
+    screen = Screen()
+    tag = uuid4().hex
+    defaults = Defaults(
+        run=f"submit-{tag}",
+        route=route or (f"submit-{tag[:12]}" if wait else None),
+        deadline=rfc3339(datetime.now(UTC) + timedelta(seconds=deadline)) if deadline is not None else None,
+    )
+    try:
+        with opened(files or ["-"], Format(kind), screen.say) as sources:
+            found = survey(sources, defaults, from_line)
+            tell_mistakes(found, screen)
+            if found.bad and not skip_bad:
+                screen.say("nothing was published; mend these lines, or leave them out with --skip-bad")
+                raise typer.Exit(2)
+            with _writer(output, output_format, append=append, wait=wait) as writer:
+                plan = Plan(
+                    tag=tag[:12],
+                    sources=sources,
+                    defaults=defaults,
+                    survey=found,
+                    from_line=from_line,
+                    patience=patience,
+                    rate=rate,
+                    timeout=timeout,
+                    writer=writer,
+                )
+                status = _carry_out(plan, settings, screen, tables=wait and output is None and on_terminal())
+    except BadInput as error:
+        screen.say(str(error))
+        raise typer.Exit(2) from error
+    raise typer.Exit(status)
+
+
+@contextmanager
+def _writer(
+    output: Path | None, output_format: str | None, *, append: bool, wait: bool
+) -> Iterator[ResultWriter | None]:
+    """Give what results are written to, None where none are collected."""
+    from worker.submitting.results import OutputFormat, ResultWriter, format_of, open_output
+
+    if not wait:
+        yield None
+        return
+    chosen = OutputFormat(output_format) if output_format else None
+    if output is None:
+        shown = on_terminal() and chosen is None
+        with open(os.devnull if shown else sys.stdout.fileno(), "wb", closefd=shown) as file:
+            yield ResultWriter(file, chosen or OutputFormat.JSONL, header=True)
+        return
+    try:
+        opened = open_output(output, append=append)
+        kind = format_of(output.name, chosen)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--output: {error}") from error
+    with opened:
+        yield ResultWriter(opened, kind, header=not opened.tell())
+
+
+def _carry_out(plan: Plan, settings: Settings, screen: Screen, *, tables: bool) -> int:
+    """Submit, tell how it ended, and return the exit status."""
+    from worker.submitting.ending import tell_end
+    from worker.submitting.screen import show_results
+    from worker.submitting.submit import Submitter
+
+    submitter = Submitter(plan, settings, screen)
+    started = time.monotonic()
+    status, why = 0, ""
+    try:
+        if not run_async(_until_stopped(submitter)):
+            status, why = 130, "interrupted"
+    except WorkerError as error:
+        status, why = 1 if isinstance(error, BrokerAway) else 2, str(error)
+    except BrokenPipeError:
+        status, why = 1, "nobody reads the results any more"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        status, why = 1, f"the results can't be written: {error.strerror or error}"
+    tell_end(plan, submitter, screen, time.monotonic() - started, why)
+    if tables:
+        show_results(submitter.collected)
+    return status or int(bool(plan.survey.bad or submitter.collected.failed or submitter.collected.missing))
+
+
+async def _until_stopped(submitter: Submitter) -> bool:
+    """Submit; the first signal ends it in good order, a second one at once. Returns whether it came to its end."""
+    loop = asyncio.get_running_loop()
+    working = asyncio.ensure_future(submitter.run())
+
+    def stop() -> None:
+        if submitter.stop.is_set():
+            working.cancel()
+        submitter.stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    await asyncio.wait({working})
+    if not working.cancelled():
+        working.result()
+    return not submitter.stop.is_set()

@@ -1,0 +1,1 @@
+"""Publishing jobs from files and collecting their results: what `lcm-worker submit` does."""

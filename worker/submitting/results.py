@@ -1,0 +1,145 @@
+"""Results on their way to a file: read from the broker's messages, written as JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+COLUMNS = (
+    "job_id",
+    "account_number",
+    "status",
+    "outcome_id",
+    "outcome_code",
+    "outcome_description",
+    "error_code",
+    "error_message",
+    "attempts",
+    "duration_ms",
+    "completed_at",
+)
+
+
+class OutputFormat(Enum):
+    """How results are written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+class _Outcome(msgspec.Struct):
+    id: str
+    code: str
+    description: str
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class Result(msgspec.Struct):
+    """What is read of a result's body; `body` is the whole of it."""
+
+    job_id: str
+    account_number: str | None
+    status: str
+    attempts: int
+    completed_at: str
+    duration_ms: float
+    outcomes: tuple[_Outcome, ...] = ()
+    error: _Error | None = None
+    body: msgspec.Raw = msgspec.Raw()
+
+
+_DECODER = msgspec.json.Decoder(Result)
+
+
+def read_result(body: bytes) -> Result | None:
+    """Read a result; None where it is none, as anybody may publish anything."""
+    try:
+        result = _DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    result.body = msgspec.Raw(body)
+    return result
+
+
+def format_of(path: str, chosen: OutputFormat | None) -> OutputFormat:
+    """Return the format to write a file in: the one that was chosen, else that of its suffix.
+
+    Raises:
+        ValueError: its suffix tells none.
+    """
+    if chosen is not None:
+        return chosen
+    suffixes = {".csv": OutputFormat.CSV, ".jsonl": OutputFormat.JSONL, ".ndjson": OutputFormat.JSONL}
+    if (suffix := Path(path).suffix.lower()) in suffixes:
+        return suffixes[suffix]
+    raise ValueError(f"{path} ends in none of {', '.join(suffixes)}; choose an --output-format")
+
+
+class ResultWriter:
+    """Writes results to a binary file, each batch whole and at once."""
+
+    def __init__(self, file: BinaryIO, kind: OutputFormat, *, header: bool) -> None:
+        self._file = file
+        self._kind = kind
+        self._header = header
+
+    def begin(self) -> None:
+        """Write what stands before the first result."""
+        if self._header and self._kind is OutputFormat.CSV:
+            self._send(_csv([COLUMNS]))
+
+    def write(self, results: Sequence[Result]) -> None:
+        """Write results; what is returned from has left this process. Raises OSError."""
+        if self._kind is OutputFormat.CSV:
+            self._send(_csv(row for result in results for row in rows_of(result)))
+        else:
+            self._send(b"".join(_one_line(bytes(result.body)) for result in results))
+
+    def _send(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+
+
+def open_output(path: Path, *, append: bool) -> BinaryIO:
+    """Open a file for results, at its end.
+
+    Raises OSError; FileExistsError where it holds something and is not to be added to.
+    """
+    if path.is_file() and path.stat().st_size and not append:
+        raise FileExistsError(
+            f"{path} holds something already: name another file, or add to it with --append"
+        )
+    return path.open("ab")
+
+
+def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of a result in CSV: one for each outcome; one without where it has none."""
+    error = (result.error.code, result.error.message) if result.error is not None else ("", "")
+    end = (*error, result.attempts, result.duration_ms, result.completed_at)
+    start = (result.job_id, result.account_number or "", result.status)
+    if not result.outcomes:
+        yield (*start, "", "", "", *end)
+    for outcome in result.outcomes:
+        yield (*start, outcome.id, outcome.code, outcome.description, *end)
+
+
+def _csv(rows: Iterator[tuple[object, ...]] | Sequence[tuple[object, ...]]) -> bytes:
+    text = io.StringIO(newline="")
+    # With the line ends of RFC 4180, which makes the library put a lone carriage return in quotes, too.
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _one_line(body: bytes) -> bytes:
+    # Echoed metadata may span lines; in JSON a bare line end can only stand between values.
+    return body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
