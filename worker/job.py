@@ -53,8 +53,8 @@ NAMESPACE = UUID("6b0f6c5e-0f52-4d0c-9a3f-6c1d3d1f7e2b")
 
 _MAX_COUNT = 2**31 - 1  # an AMQP integer ends at 2**63 - 1, and a copy counts on from what a producer sent
 _NO_METADATA = Raw(b"{}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # exactly the category Cc
-_ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # exactly the category Cc
+ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOTHING = (b"", b"null")
 
 
@@ -80,7 +80,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     trace: Mapping[str, str] = {}
 
 
-class _Fields(msgspec.Struct):
+class Fields(msgspec.Struct):
     """A body's fields as raw JSON; b"" is absent."""
 
     account_number: Raw = Raw()
@@ -90,7 +90,7 @@ class _Fields(msgspec.Struct):
     metadata: Raw = Raw()
 
 
-_FIELDS = msgspec.json.Decoder(_Fields)
+_FIELDS = msgspec.json.Decoder(Fields)
 _STRING = msgspec.json.Decoder(str)
 
 
@@ -107,7 +107,7 @@ def decode(body: bytes, properties: Properties) -> Job:
     try:
         fields = _scan(body)
     except ValueError as mistake:
-        raise InvalidJob(str(mistake), job=_job(body, properties, _Fields(), [])) from mistake
+        raise InvalidJob(str(mistake), job=_job(body, properties, Fields(), [])) from mistake
     mistakes: list[str] = []
     job = _job(body, properties, fields, mistakes)
     if mistakes:
@@ -115,7 +115,7 @@ def decode(body: bytes, properties: Properties) -> Job:
     return job
 
 
-def _scan(body: bytes) -> _Fields:
+def _scan(body: bytes) -> Fields:
     if len(body) > MAX_BODY:
         raise ValueError(f"the body must have at most {MAX_BODY} bytes, found {len(body)}")
     try:
@@ -132,7 +132,7 @@ def _scan(body: bytes) -> _Fields:
         raise ValueError("the body must be a JSON object, found one that is nested too deeply") from error
 
 
-def _job(body: bytes, properties: Properties, fields: _Fields, mistakes: list[str]) -> Job:
+def _job(body: bytes, properties: Properties, fields: Fields, mistakes: list[str]) -> Job:
     headers = properties.headers
     asked_as = _job_id(bytes(fields.job_id), mistakes)
     job_id = well_formed(_carried_id(headers) or asked_as or properties.message_id or _derived_id(body))
@@ -162,7 +162,7 @@ def _account_number(raw: bytes, mistakes: list[str]) -> str:
     if not 1 <= len(text) <= MAX_ACCOUNT_NUMBER:
         mistakes.append(f"{rule}, found {len(text)}")
         return ""
-    if control := _CONTROL.search(text):
+    if control := CONTROL.search(text):
         found = f"U+{ord(control[0]):04X} as character {control.start() + 1} of {len(text)}"
         mistakes.append(f"account_number must have no control characters, found {found}")
         return ""
@@ -184,7 +184,7 @@ def _route(raw: bytes, mistakes: list[str]) -> str | None:
     if raw in _NOTHING:
         return None
     text = _STRING.decode(raw) if raw.startswith(b'"') else ""
-    if _ROUTE.fullmatch(text):
+    if ROUTE.fullmatch(text):
         return text
     mistakes.append(f"route must be a string of 1 to 64 of A-Z a-z 0-9 _ -, found {_found(raw)}")
     return None

@@ -58,13 +58,13 @@ class Normalized(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-class _Error(msgspec.Struct):
+class Error(msgspec.Struct):
     code: str
     message: str
     transient: bool
 
 
-class _Succeeded(msgspec.Struct):
+class Succeeded(msgspec.Struct):
     """The body of a succeeded result; the order of its fields is the contract's."""
 
     job_id: str
@@ -82,13 +82,13 @@ class _Succeeded(msgspec.Struct):
     metadata: Raw
 
 
-class _Failed(msgspec.Struct):
+class Failed(msgspec.Struct):
     """The body of a failed result."""
 
     job_id: str
     account_number: str | None
     status: str
-    error: _Error
+    error: Error
     warnings: tuple[str, ...]
     attempts: int
     completed_at: str
@@ -135,7 +135,7 @@ def succeeded(
 ) -> Message:
     """Build a job's `succeeded` result. Times are aware; `attempts` are all the exchanges made for it."""
     outcomes = _ENCODER.encode(normalized.outcomes)
-    body = _Succeeded(
+    body = Succeeded(
         job_id=job.job_id,
         account_number=job.account_number,
         status="succeeded",
@@ -164,11 +164,11 @@ def failed(
     worker: str,
 ) -> Message:
     """Build a job's `failed` result; for an `InvalidJob`, `job` is the error's own."""
-    body = _Failed(
+    body = Failed(
         job_id=job.job_id,
         account_number=job.account_number or None,
         status="failed",
-        error=_Error(error.code, cut(error.message, MAX_ERROR_MESSAGE), error.transient),
+        error=Error(error.code, cut(error.message, MAX_ERROR_MESSAGE), error.transient),
         warnings=(),
         attempts=attempts,
         completed_at=rfc3339(completed_at),
@@ -211,7 +211,7 @@ def _fingerprint_of(encoded: bytes) -> str:
     return f"sha256:{sha256(encoded).hexdigest()}"
 
 
-def _message(job: Job, body: _Succeeded | _Failed, exchange: str, completed_at: datetime) -> Message:
+def _message(job: Job, body: Succeeded | Failed, exchange: str, completed_at: datetime) -> Message:
     identity = [body.job_id, body.account_number, body.status, job.replays]
     properties = Properties(
         content_type=CONTENT_TYPE,
