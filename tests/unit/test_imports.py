@@ -13,9 +13,15 @@ import worker
 
 ROOT = Path(worker.__file__).parent
 PURE = {
+    "worker.asyncapi",
+    "worker.asyncapi.document",
+    "worker.asyncapi.examples",
+    "worker.asyncapi.schemas",
     "worker.backoff",
+    "worker.broker.definitions",
     "worker.broker.topology",
     "worker.copies",
+    "worker.dead_letter",
     "worker.disposition",
     "worker.durations",
     "worker.errors",
@@ -26,8 +32,17 @@ PURE = {
     "worker.lcm.pacing",
     "worker.lcm.protocol",
     "worker.message",
+    "worker.readiness",
+    "worker.reply",
     "worker.result",
     "worker.text",
+    "worker.top.histogram",
+    "worker.top.layout",
+    "worker.top.reading",
+    "worker.top.summary",
+    "worker.top.tally",
+    "worker.top.timeline",
+    "worker.top.worker_tally",
 }
 IMPURE = {
     "asyncio",
@@ -42,7 +57,7 @@ IMPURE = {
     "time",
 }
 # The retry queues and their arguments follow from a dozen settings: it is given its section, as every component.
-TAKES_SETTINGS = {"worker.broker.topology"}
+TAKES_SETTINGS = {"worker.asyncapi.document", "worker.broker.topology"}
 COMMANDS_AND_DEMO = ("worker.cli", "worker.sandbox.demo")
 # These start processes of their own, which need a PATH: nothing of this worker's configuration.
 STARTS_PROCESSES = ("worker.sandbox.rabbitmq_folder", "worker.sandbox.rabbitmq_server")
@@ -97,6 +112,7 @@ def libraries_have_one_home(module: str, tree: ast.Module) -> Iterator[str]:
         "aio_pika": within(module, "worker.broker"),
         "aiormq": within(module, "worker.broker"),
         "tenacity": module == "worker.lcm.lookup",
+        "prometheus_client": module == "worker.metrics",
     }
     for name in imports(tree):
         if not homes.get(name.partition(".")[0], True):
@@ -171,6 +187,7 @@ RULES: dict[Rule, list[tuple[str, str]]] = {
         ("worker.pipeline", "from aio_pika.abc import AbstractMessage"),
         ("worker.cli.check", "import aiormq"),
         ("worker.pipeline", "from tenacity import retry"),
+        ("worker.status", "from prometheus_client import Counter"),
     ],
     the_pipeline_imports_pure_modules: [
         ("worker.pipeline", "import asyncio"),

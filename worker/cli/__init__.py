@@ -11,27 +11,31 @@ import sys
 
 import typer
 
-from worker.cli import config
+from worker.cli import config, dead, topology
+from worker.cli.asyncapi import asyncapi
 from worker.cli.check import check
 from worker.cli.common import root
 from worker.cli.demo import demo
+from worker.cli.health import health
 from worker.cli.lookup import lookup
 from worker.cli.run import run
 from worker.cli.simulate import simulate
+from worker.cli.submit import submit
+from worker.cli.top import top
 from worker.errors import SettingsError, TopologyError, WorkerError
 
 app = typer.Typer(
     name="lcm-worker",
     help="Turns outcome-lookup jobs from RabbitMQ into normalized outcome lists, asked of LCM over a websocket.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.callback()(root)
-for command in (run, check, lookup, simulate, demo):
+for command in (run, check, lookup, submit, top, health, asyncapi, simulate, demo):
     app.command()(command)
-app.add_typer(config.app, name="config")
+for name, group in {"dead": dead.app, "topology": topology.app, "config": config.app}.items():
+    app.add_typer(group, name=name)
 
 
 def main() -> None:

@@ -14,46 +14,56 @@ def simulate(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes a free one.")] = 8765,
     scenario: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Start from this scenario; see --list.")
+        str | None, typer.Option(metavar="NAME", help="Start from this scenario; see --list. Default: none.")
     ] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[=PROBABILITY]", help="A fault and how often it comes; repeatable."),
+        typer.Option(
+            metavar="NAME[=PROBABILITY]",
+            help="A fault and how often it comes, 0 to 1; repeatable. Default: none.",
+        ),
     ] = None,
     account: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN=FAULT[:K]",
-            help="The fault of the accounts that match, K times each; repeatable, the first match counts.",
+            help="The fault of the accounts that match, K times each; repeatable, the first match counts. "
+            "Default: none.",
         ),
     ] = None,
     variant: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Spell replies this way; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Spell replies this way; repeatable. Default: as documented."),
     ] = None,
     unasked: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Send these messages before each reply; repeatable; `all`."),
+        typer.Option(
+            metavar="NAME", help="Send these messages before each reply; repeatable; `all`. Default: none."
+        ),
     ] = None,
     known: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="Pattern of the accounts that exist. Default: all.")
     ] = None,
     unknown: Annotated[
-        str | None, typer.Option(metavar="FAULT", help="The fault that all other accounts get.")
+        str | None,
+        typer.Option(metavar="FAULT", help="The fault that all other accounts get. Default: refuse."),
     ] = None,
     delay: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Seconds that every reply takes.")
+        float | None, typer.Option(metavar="SECONDS", help="Seconds that every reply takes. Default: 0.")
     ] = None,
     jitter: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Seconds at most that a reply takes beyond that.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Seconds at most that a reply takes beyond that. Default: 0."),
     ] = None,
     late_by: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Seconds that a `late` reply takes.")
+        float | None, typer.Option(metavar="SECONDS", help="Seconds that a `late` reply takes. Default: 15.")
     ] = None,
     slow_by: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Seconds that a `slow` reply takes.")
+        float | None, typer.Option(metavar="SECONDS", help="Seconds that a `slow` reply takes. Default: 2.")
     ] = None,
     heartbeat: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Seconds between heartbeats; 0 = none.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Seconds between heartbeats; 0 = none. Default: 0."),
     ] = None,
     open_id: Annotated[
         bool | None, typer.Option("--open-id/--no-open-id", help="Send an OpenID frame first.")
@@ -63,16 +73,23 @@ def simulate(
     ] = None,
     credentials: Annotated[
         str | None,
-        typer.Option(metavar="USER:PASSWORD", help="Basic credentials to ask for; user * is anyone."),
+        typer.Option(
+            metavar="USER:PASSWORD", help="Basic credentials to ask for; user * is anyone. Default: none."
+        ),
     ] = None,
     login: Annotated[
-        str | None, typer.Option(metavar="SUBTOPIC", help="A message that each session has to send first.")
+        str | None,
+        typer.Option(
+            metavar="SUBTOPIC", help="A message that each session has to send first. Default: none."
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="Seed of all that is drawn, to have it again.")
+        int | None,
+        typer.Option(metavar="NUMBER", help="Seed of all that is drawn, to have it again. Default: drawn."),
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append each exchange to FILE as a JSON line.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Append each exchange to FILE as a JSON line. Default: none."),
     ] = None,
     list_names: Annotated[
         bool, typer.Option("--list", help="List scenarios, faults, variants and messages, and exit.")
@@ -80,7 +97,8 @@ def simulate(
 ) -> None:
     """Run a simulated LCM to try things against.
 
-    It answers as documented, or as badly as the switches ask, until SIGTERM or SIGINT.
+    It answers as documented, or as badly as the switches ask, until SIGTERM or SIGINT. A scenario has defaults of its
+    own for what it is about.
 
     Example: lcm-worker simulate --scenario late-replies
 

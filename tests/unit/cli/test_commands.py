@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from worker import __version__
@@ -14,7 +17,9 @@ from worker.sandbox.lcm_behaviour import CONNECTION_FAULTS, FAULTS
 from worker.sandbox.lcm_documents import UNASKED, VARIANTS
 from worker.sandbox.scenarios import SCENARIOS
 
-COMMANDS = ["run", "check", "lookup", "simulate", "demo", "config"]
+COMMANDS = [
+    "run", "check", "lookup", "submit", "top", "health", "asyncapi", "simulate", "demo", "dead", "topology", "config"
+]  # fmt: skip
 CONFIG = Path(__file__).parents[3] / "config" / "worker.toml"
 
 
@@ -39,14 +44,42 @@ def test_help_lists_the_commands_in_full() -> None:
     assert not any("..." in line for line in listed)
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "check", "lookup", "simulate", "demo", "config show", "config template"]
-)
+def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command that does something, by its full name: `dead list`."""
+    for word, sub in getattr(command, "commands", {}).items():
+        yield from leaves(sub, f"{name} {word}".strip())
+    if not hasattr(command, "commands"):
+        yield name, command
+
+
+LEAVES = dict(leaves(get_command(app)))
+
+
+@pytest.mark.parametrize("command", LEAVES)
 def test_every_command_shows_an_example(command: str) -> None:
     """The help of a command has an example that starts a line of its own, and fits 80 columns."""
     lines = said(*command.split(), "--help").splitlines()
-    assert any(line.startswith(f"  Example: lcm-worker {command}") for line in lines)
+    # An example may begin with what is piped into the command.
+    assert any(line.startswith("  Example: ") and f"lcm-worker {command}" in line for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_every_option_says_its_default(command: str) -> None:
+    """Whatever takes a value says in its help what is in force without it; a switch is off then."""
+    silent = [
+        option.opts[0]
+        for option in LEAVES[command].params
+        if option.param_type_name == "option" and not option.is_flag
+        if "efault" not in (option.help or "") and not (option.show_default and option.default is not None)
+    ]
+    assert silent == []
+
+
+def test_shells_complete_commands() -> None:
+    """A shell that asks for the commands that begin with "de" is told of them."""
+    asked = {"_LCM_WORKER_COMPLETE": "complete_bash", "COMP_WORDS": "lcm-worker de", "COMP_CWORD": "1"}
+    assert said(environment=asked).split() == ["demo", "dead"]
 
 
 def test_no_command_is_wrong_usage() -> None:

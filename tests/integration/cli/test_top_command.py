@@ -1,0 +1,250 @@
+"""`top` as a process: of a real worker's log, and live on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import math
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.commands import COMMAND, command, environment, worker
+from tests.support import open_channel, until
+from worker.sandbox.lcm import Behaviour, Simulator
+from worker.sandbox.lcm_behaviour import Rule
+
+DEADLINE = 60.0
+LEAVE_ALTERNATE_SCREEN = "\x1b[?1049l"
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+SETTINGS = {"retry__attempts": 1, "broker__retry_delays": "10m", "log__stats_interval": "100ms"}
+
+
+def line(number: int, event: str = "job.succeeded", **fields: Any) -> str:
+    about = {"timestamp": f"2026-01-31T12:00:{number:02}Z", "level": "info", "event": event, "worker": "w-1"}
+    return msgspec.json.encode(about | fields).decode() + "\n"
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[max(1, math.ceil(share * len(values))) - 1]
+
+
+async def test_the_summary_of_a_real_log(vhost: str) -> None:
+    """Piped in, a worker's log has the numbers that its lines have when they are counted one by one."""
+    rules = (Rule("refuse|*", "refuse"), Rule("close|*", "close"))
+    accounts = [f"{('good', 'good', 'refuse', 'close')[n % 4]}|{n}" for n in range(60)]
+    async with Simulator(Behaviour(rules=rules)) as lcm, worker(vhost, lcm.url, **SETTINGS) as started:
+        async with open_channel(vhost) as channel:
+            for account in accounts:
+                body = msgspec.json.encode({"account_number": account})
+                await channel.basic_publish(body, routing_key="lcm.outcome.jobs")
+        await started.logged("job.", len(accounts))
+        await started.logged("worker.stats")
+        started.signal()
+        assert await started.ended() == 0
+    ended = await command("top", "--once", "--json", told=b"Starting ...\n" + started.err)
+    assert (ended.status, ended.err) == (0, "")
+    found = msgspec.json.decode(ended.out)
+
+    jobs = started.of("job.")
+    assert (found["lines"], found["skipped_lines"]) == (len(started.log) + 1, 1)
+    assert found["jobs"] == {
+        result: len(started.of(f"job.{result}"))
+        for result in ("succeeded", "retry_later", "deferred", "failed", "stale")
+    }
+    assert found["jobs"]["succeeded"] >= 30
+    assert found["jobs"]["failed"] >= 15
+    assert sum(found["timeline"]["ended"]) == len(jobs) == sum(found["workers"][0]["jobs"].values())
+    assert {
+        code: failure["failed"] for code, failure in found["failures"].items() if failure["failed"]
+    } == Counter(job["error"] for job in started.of("job.failed"))
+    assert found["events"] == Counter(entry["event"] for entry in started.log if entry not in jobs)
+    closings = Counter(entry["reason"] for entry in started.of("lcm.session_closed"))
+    assert found["sessions"]["closed_by"] == closings
+    for name, latency in found["latency"].items():
+        values = [job[name] for job in jobs if job[name] is not None]
+        assert (latency["count"], latency["max"]) == (len(values), max(values, default=0))
+        for share in (0.5, 0.9, 0.99) if values else ():
+            true = percentile(values, share)
+            assert latency[f"p{share * 100:.0f}"] == pytest.approx(true, rel=0.05, abs=0.01)
+    assert [(entry["name"], entry["state"]) for entry in found["workers"]] == [("w-1", "stopped")]
+    assert found["notices"] or not [
+        entry for entry in started.log if entry["level"] != "info" and entry not in jobs
+    ]
+
+
+async def test_several_files_are_several_workers(tmp_path: Path) -> None:
+    """Files are summed up together, whatever prefix their lines have, as text where no JSON is asked for."""
+    one, two = tmp_path / "1.log", tmp_path / "2.log"
+    one.write_text(line(1) + line(2))
+    two.write_text("".join(f"worker-2  | {line(n, worker='w-2')}" for n in range(3)))
+    ended = await command("top", one, two)
+    assert ended.status == 0
+    assert "top: 5 lines until 2026-01-31 12:00:02 UTC" in ended.out
+    assert "succeeded 5" in ended.out
+    assert "w-1" in ended.out
+    assert "w-2" in ended.out
+    assert "\x1b" not in ended.out
+
+
+async def test_what_is_no_log_is_said(tmp_path: Path) -> None:
+    """Without a line of a worker's in it the status is 1; a file that isn't there is named; nothing at all is fine."""
+    ended = await command("top", told="one\ntwo\n")
+    assert ended.status == 1
+    assert "2 lines, 2 skipped" in ended.out
+    assert "log.format" in ended.err
+    missing = await command("top", tmp_path / "missing.log")
+    assert (missing.status, missing.out) == (1, "")
+    assert (
+        missing.err == f"lcm-worker: can't read the log: {tmp_path}/missing.log: No such file or directory\n"
+    )
+    assert (await command("top")).status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(("--follow", "--once", "x"), "--once"), (("--follow",), "--follow needs files")]
+)
+async def test_options_that_contradict_each_other(arguments: tuple[str, ...], said: str) -> None:
+    """What can't be done is wrong usage, and says why."""
+    ended = await command("top", *arguments)
+    assert ended.status == 2
+    assert said in ended.err
+
+
+class Terminal:
+    """A `top` that a person looks at: what it has shown so far, and keys."""
+
+    def __init__(self, leader: int, process: subprocess.Popen[bytes]) -> None:
+        self._leader = leader
+        self.process = process
+        self.text = ""
+        os.set_blocking(leader, False)
+
+    def has(self, text: str) -> bool:
+        """Whether the terminal has been sent this by now."""
+        try:
+            while data := os.read(self._leader, 65536):
+                self.text += data.decode(errors="replace")
+        except OSError:  # nothing there now, or the other side has gone
+            pass
+        return text in self.text
+
+    async def shows(self, text: str) -> None:
+        await until(lambda: self.has(text), deadline=DEADLINE)
+
+    def press(self, key: bytes) -> None:
+        os.write(self._leader, key)
+
+    async def ended(self) -> str:
+        """Wait for the end; return what is on the normal screen then."""
+        await until(lambda: self.has("") and self.process.poll() is not None, deadline=DEADLINE)
+        self.has("")
+        assert self.process.returncode == 0
+        return STYLE.sub("", self.text.rpartition(LEAVE_ALTERNATE_SCREEN)[2])
+
+
+@contextmanager
+def terminal(*arguments: str | Path, piped: int | None = None) -> Iterator[Terminal]:
+    """Run `top` in a session of its own on a terminal of 80 by 24, of which another descriptor may be its input."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    script = 'exec "$@"' if piped is None else f'exec "$@" </dev/fd/{piped}'
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        ["/bin/sh", "-c", script, "sh", COMMAND, "top", *arguments],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,  # noqa: PLW1509 - no threads here
+        pass_fds=[] if piped is None else [piped],
+        env=environment({}),
+    )
+    os.close(follower)
+    try:
+        yield Terminal(leader, process)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+
+
+async def test_the_live_view_follows_a_rotated_file(tmp_path: Path) -> None:
+    """Live, a file is followed through a rotation; Ctrl-C leaves the summary of all of it on the normal screen."""
+    log = tmp_path / "worker.log"
+    with terminal("--follow", log) as shown:
+        await shown.shows("top: 0 lines")
+        log.write_text(line(1) + line(2))
+        await shown.shows("top: 2 lines")
+        log.rename(tmp_path / "worker.log.1")
+        log.write_text(
+            line(3) + line(4, "job.failed", level="warning", error="timeout", reason="\x1b[31mtoo late")
+        )
+        await shown.shows("top: 4 lines")
+        shown.press(b"\x03")
+        left = await shown.ended()
+    assert "succeeded 3  retry_later 0  deferred 0  failed 1" in left
+    assert "\\x1b[31mtoo late" in left
+
+
+@pytest.mark.parametrize("by", ["end", "key"])
+async def test_the_live_view_of_a_pipe_ends(by: str) -> None:
+    """A pipe's view ends with its writer, or by q, pressed on the terminal; either leaves the summary."""
+    reading, writing = os.pipe()
+    with terminal(piped=reading) as shown:
+        os.close(reading)
+        os.write(writing, (line(1) + line(2)).encode())
+        await shown.shows("top: 2 lines")
+        assert shown.has("q quit")
+        if by == "key":
+            shown.press(b"w")
+            await shown.shows("w newest")
+            shown.press(b"q")
+        else:
+            os.write(writing, line(3).encode())
+            os.close(writing)
+        left = await shown.ended()
+    assert f"succeeded {2 if by == 'key' else 3}" in left
+    if by == "key":
+        os.close(writing)
+
+
+async def test_a_signal_ends_the_following_without_a_terminal(tmp_path: Path) -> None:
+    """In a pipe, SIGTERM ends `--follow` with the document of all that was written by then."""
+    log = tmp_path / "worker.log"
+    log.write_text(line(1))
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "top", "--follow", "--json", log, stdout=asyncio.subprocess.PIPE, env=environment({})
+    )
+    try:
+        opened = Path(f"/proc/{process.pid}/fd")
+        await until(lambda: any(_target(fd) == str(log) for fd in opened.iterdir()), deadline=DEADLINE)
+        with log.open("a") as file:
+            file.write(line(2) + line(3).rstrip())
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0
+    assert msgspec.json.decode(out)["jobs"]["succeeded"] == 3
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""

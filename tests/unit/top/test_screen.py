@@ -1,0 +1,147 @@
+"""What the screen shows at several widths and heights."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from worker.top.reading import Event
+from worker.top.screen import Screen
+from worker.top.tally import Tally
+
+SAID = "bad\x1b[2Jwörds 電話" * 20
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def event(
+    name: str, at: float = 0.0, *, worker: str = "host-1-4711", level: str = "info", **fields: Any
+) -> Event:
+    return Event(timestamp=NOON + timedelta(seconds=at), level=level, event=name, worker=worker, **fields)
+
+
+def busy_tally(workers: int = 3) -> Tally:
+    """A log of outages, failures and several workers."""
+    tally = Tally()
+    for number in range(workers):
+        tally.feed(
+            [
+                event("worker.started", worker=f"host-{number}-4711"),
+                event("worker.ready", worker=f"host-{number}-4711"),
+            ]
+        )
+    for number in range(300):
+        about: dict[str, Any] = {"worker": f"host-{number % workers}-4711", "at": number / 10}
+        times: dict[str, Any] = {"duration_ms": 8.2, "lcm_ms": 6.4, "queue_ms": 2.1, "publish_ms": 1.3}
+        tally.feed([event("job.succeeded", **about, **times)])
+    tally.feed(
+        [
+            event("worker.stats", 30, worker="host-0-4711", in_flight=17, busy=4, idle=1, opening=0, waiting=2),
+            event("job.failed", 31, level="warning", error="lcm_rejected", reason="no", said=SAID),
+            event("lcm.session_closed", 31, reason="no reply in time"),
+            event("lcm.outage_started", 32, worker="host-0-4711", level="warning", reason="can't be\r\nreached"),
+            event("worker.paused", 32, worker="host-0-4711", level="warning", reason="outage"),
+            event("worker.stats", 35, worker="host-0-4711", in_flight=17, busy=4, idle=1, opening=0, waiting=2),
+            event("broker.lost", 36, worker="host-1-4711", level="warning", role="publish", reason="reset " * 90),
+            event("worker.stopped", 37, worker="host-2-4711"),
+        ]
+    )  # fmt: skip
+    return tally
+
+
+def shown(tally: Tally, width: int = 80, height: int | None = None, **options: Any) -> list[str]:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, height=height or 25, color_system=None, force_terminal=True)
+    console.print(Screen(tally, 1234, 5, height=height, **options), end="")
+    return stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 160])
+@pytest.mark.parametrize("height", [1, 5, 10, 24, 50, None])
+@pytest.mark.parametrize("workers", [3, 40])
+def test_every_size_fits(width: int, height: int | None, workers: int) -> None:
+    """No line is longer than the width, there are no more lines than the height, and no control characters."""
+    lines = shown(busy_tally(workers), width, height, live=True, hint="q quit")
+    assert max(map(cell_len, lines)) <= width
+    assert len(lines) <= (height or 1000)
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_all_that_matters_is_shown(width: int) -> None:
+    """Without a limit of height every panel is there, with its numbers, at either width."""
+    text = "\n".join(shown(busy_tally(), width))
+    for part in (
+        "top: 1,234 lines until 2026-01-31 12:00:37 UTC, 5 skipped",
+        "succeeded 300  retry_later 0  deferred 0  failed 1  stale 0",
+        "in flight 17  busy 4  idle 1  opening 0  waiting 2",
+        "outages 1",
+        "broker lost 1",
+        "O LCM outage  B broker lost or blocked",
+        "to 12:00:38 UTC",
+        "duration_ms",
+        "8.2",
+        "lcm_rejected",
+        "bad\\x1b[2Jwörds",
+        "can't be\\r\\nreached",
+        "no reply in time",
+        "stopped",
+        "paused (outage",
+        "…",
+    ):
+        assert part in text
+
+
+def test_the_bar_stands_below_the_jobs_of_the_same_time() -> None:
+    """Spark line and bar have a column for each second: jobs until the 31st, troubles from the 32nd on."""
+    lines = shown(busy_tally())
+    sparks = next(line for line in lines if line.startswith("jobs/s"))[10:]
+    bar = next(line for line in lines if line.startswith("troubles"))[10:].rstrip()
+    assert set(sparks[:30]) == {"█"}
+    assert sparks[32:].strip() == ""
+    assert bar == "·" * 32 + "OOOO" + "B" + "·"
+
+
+def test_a_terminal_of_24_lines_has_the_most_important() -> None:
+    """At 80 by 24 no blank line is wasted, and counts, latency, workers, failures and warnings are all there."""
+    lines = shown(busy_tally(40), 80, 24, live=True)
+    assert len(lines) == 24
+    assert all(lines)
+    for title in ("jobs", "sessions", "latency", "worker 3/40", "error", "warning or error"):
+        assert any(line.startswith(title) for line in lines)
+    assert lines[lines.index(next(line for line in lines if line.startswith("worker 3/40"))) + 1].startswith(
+        "host-0-4711"
+    )
+
+
+def test_very_few_lines_keep_the_counts() -> None:
+    """On eight lines there are the time line and the counts."""
+    lines = shown(busy_tally(), 80, 8)
+    assert any(line.startswith("jobs/s") for line in lines)
+    assert any("succeeded 300" in line for line in lines)
+
+
+def test_the_newest_seconds_fill_the_width() -> None:
+    """Live, of a long log the newest seconds are shown, a column each; asked for the whole, its first too."""
+    tally = Tally()
+    tally.feed(event("job.succeeded", second) for second in range(1000))
+    newest, whole = shown(tally, whole=False), shown(tally, whole=True)
+    assert "1 s each, 12:15:30 to 12:16:40 UTC" in "".join(newest)
+    assert "15 s each, 12:00:00 to 12:16:45 UTC" in "".join(whole)
+
+
+def test_an_encoding_without_blocks_has_other_steps() -> None:
+    """Where the terminal can only show ASCII, the spark line is made of that."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    Console(file=stream, width=80).print(Screen(busy_tally(), 1, 0))
+    stream.seek(0)
+    assert "#####" in stream.read()
+
+
+def test_an_empty_log_has_its_line() -> None:
+    """Before the first line, the screen says that there was none."""
+    assert shown(Tally())[0].startswith("top: 1,234 lines, 5 skipped")

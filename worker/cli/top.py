@@ -1,0 +1,102 @@
+"""`lcm-worker top`: what the log of one worker or of many comes to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.common import on_terminal
+
+if TYPE_CHECKING:
+    from worker.top.sources import Feed
+
+
+def top(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Log files, of one worker or several. Default: standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on reading files that grow or are rotated, until stopped."),
+    ] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print a summary at the end of the log, without a live view.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as a JSON document; implies --once.")
+    ] = False,
+) -> None:
+    """Show what a worker's JSON log comes to, live.
+
+    The view ends with its input, by q, or by Ctrl-C, and leaves a summary; w switches its time line between the
+    newest seconds and the whole log. Without a terminal, or of files that are not followed, there is the summary
+    alone. Times are UTC, latencies in milliseconds and within 5 %. Other lines are skipped and counted.
+
+    Example: lcm-worker run 2>&1 | lcm-worker top
+
+    Example: lcm-worker top --once --json worker-1.log worker-2.log
+    """
+    if follow and once:
+        raise typer.BadParameter("--once ends with the log, --follow never does: give one of them")
+    if follow and not files:
+        raise typer.BadParameter("--follow needs files; standard input is followed as it is")
+    if not files and sys.stdin.isatty():
+        raise typer.BadParameter("name log files, or pipe a log in: lcm-worker run 2>&1 | lcm-worker top")
+    feed = _read(files or [], follow=follow, live=on_terminal() and not (once or as_json))
+    _print_json(feed) if as_json else _print_text(feed)
+    if feed.lines and feed.lines == feed.skipped:
+        typer.echo("lcm-worker: no line is of a worker's JSON log; see log.format there", err=True)
+        raise typer.Exit(1)
+
+
+def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
+    """Read it all, with a live view where more may come."""
+    from rich.console import Console
+
+    from worker.top.live import read_all, watch
+    from worker.top.sources import Feed, File, Source, Stream
+    from worker.top.tally import Tally
+
+    grows = follow if files else not stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+    try:
+        sources: list[Source] = [*(File(path, follow=follow) for path in files)] or [
+            Stream(sys.stdin.fileno())
+        ]
+        feed = Feed(sources, Tally())
+        if live and grows:
+            watch(feed, Console(highlight=False))
+        else:
+            read_all(feed)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"lcm-worker: can't read the log: {where}{error.strerror or error}", err=True)
+        raise typer.Exit(1) from error
+    return feed
+
+
+def _print_text(feed: Feed) -> None:
+    from rich.console import Console
+
+    from worker.top.screen import Screen
+
+    Console(highlight=False).print(Screen(feed.tally, feed.lines, feed.skipped))
+
+
+def _print_json(feed: Feed) -> None:
+    import msgspec
+
+    from worker.top.summary import document
+
+    found = document(feed.tally, lines=feed.lines, skipped=feed.skipped)
+    sys.stdout.buffer.write(msgspec.json.encode(found) + b"\n")
+    sys.stdout.buffer.flush()

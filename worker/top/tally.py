@@ -1,0 +1,177 @@
+"""Counts what a log tells, per worker and in sum, in memory that doesn't grow with the log. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC
+
+from worker.top.histogram import Histogram
+from worker.top.reading import Event
+from worker.top.timeline import Timeline
+from worker.top.worker_tally import Rate, WorkerTally
+
+RESULTS = ("succeeded", "retry_later", "deferred", "failed", "stale")
+LATENCIES = ("duration", "lcm", "queue", "publish")
+OTHERS = "(others)"
+"""Counts together what came after there were too many names to count one by one."""
+
+_ENDS = {f"job.{result}": result for result in RESULTS}
+_FAILINGS = {"failed", "retry_later"}
+_NOTED = {"warning", "error", "critical"}
+_MOST_WORKERS = 1000
+_MOST_NAMES = 32
+_MOST_EVENTS = 200
+_MOST_NOTICES = 50
+_LONGEST_NAME = 200
+_LONGEST_TEXT = 500
+_WHOLE_SLOTS = 1024
+_RECENT_SLOTS = 600
+
+
+@dataclass(slots=True)
+class Failure:
+    """The jobs that one error code failed, or had tried again later; and the last of them."""
+
+    failed: int = 0
+    retried: int = 0
+    last: float = 0.0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Notice:
+    """A warning or an error, how often it came in the same words, and when last."""
+
+    level: str
+    worker: str
+    event: str
+    text: str
+    count: int = 0
+    last: float = 0.0
+
+
+class Tally:
+    """What the events that it was fed come to. Times are seconds since 1970."""
+
+    def __init__(self) -> None:
+        self.first = self.last = 0.0
+        self.events: Counter[str] = Counter()
+        self.jobs: Counter[str] = Counter()
+        self.latency = {name: Histogram() for name in LATENCIES}
+        self._duration, self._lcm, self._queue, self._publish = self.latency.values()
+        self.rate = Rate()
+        self.failures: dict[str, Failure] = {}
+        self.closings: Counter[str] = Counter()
+        self.pauses: Counter[str] = Counter()
+        self.outage_seconds = 0.0
+        self.notices: dict[tuple[str, str, str], Notice] = {}
+        self.whole = Timeline(_WHOLE_SLOTS, whole=True)
+        self.recent = Timeline(_RECENT_SLOTS, whole=False)
+        self.workers: dict[str, WorkerTally] = {}
+        self.forgotten_workers = 0
+        self._latest: WorkerTally | None = None
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Count these events, too."""
+        for event in events:
+            self._count(event)
+
+    def _count(self, event: Event) -> None:
+        moment = event.timestamp
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        self.first = min(self.first, at) if self._latest else at
+        self.last = max(self.last, at) if self._latest else at
+        worker = self._worker_of(event.worker[:_LONGEST_NAME], at)
+        # From a crash to the next start of a name, nobody was held up by anything.
+        if worker.marks and event.event != "worker.started":
+            self._mark(worker.last, at, worker.marks)
+        worker.first, worker.last = min(worker.first, at), max(worker.last, at)
+        result = _ENDS.get(event.event)
+        if result is not None:
+            self._delivery_ended(event, result, worker, at)
+        else:
+            self._happened(event, worker, at)
+        if event.level in _NOTED and result != "failed":
+            self._note(event, at)
+
+    def _worker_of(self, name: str, at: float) -> WorkerTally:
+        if self._latest is not None and self._latest.name == name:
+            return self._latest
+        # The order is that of the last line, so that the first is who has been silent the longest.
+        self._latest = self.workers.pop(name, None) or WorkerTally(name, at)
+        self.workers[name] = self._latest
+        if len(self.workers) > _MOST_WORKERS:
+            del self.workers[next(iter(self.workers))]
+            self.forgotten_workers += 1
+        return self._latest
+
+    def _delivery_ended(self, event: Event, result: str, worker: WorkerTally, at: float) -> None:
+        self.jobs[result] += 1
+        worker.jobs[result] += 1
+        second = int(at // 1)
+        self.rate.add(second)
+        worker.rate.add(second)
+        failed = result == "failed"
+        for slot in (self.whole.at(second), self.recent.at(second)):
+            slot.ended += 1
+            slot.failed += failed
+        for histogram, value in (
+            (self._duration, event.duration_ms),
+            (worker.duration, event.duration_ms),
+            (self._lcm, event.lcm_ms),
+            (self._queue, event.queue_ms),
+            (self._publish, event.publish_ms),
+        ):
+            if value is not None:
+                histogram.add(value)
+        if event.error and result in _FAILINGS:
+            self._failed(event, event.error, at)
+
+    def _failed(self, event: Event, code: str, at: float) -> None:
+        failure = self.failures.setdefault(_name(self.failures, code), Failure())
+        failure.failed += event.event == "job.failed"
+        failure.retried += event.event == "job.retry_later"
+        failure.last = max(failure.last, at)
+        failure.message = ": ".join(filter(None, (event.reason, event.said)))[:_LONGEST_TEXT]
+
+    def _happened(self, event: Event, worker: WorkerTally, at: float) -> None:
+        self.events[_name(self.events, event.event, _MOST_EVENTS)] += 1
+        worker.happened(event)
+        if worker.marks:
+            self._mark(at, at, worker.marks)
+        for timeline in (self.whole, self.recent):
+            timeline.at(int(at // 1))
+        if event.event == "lcm.session_closed":
+            self.closings[_name(self.closings, event.reason or "")] += 1
+        elif event.event == "worker.paused":
+            self.pauses[_name(self.pauses, event.reason or "")] += 1
+        elif event.event == "lcm.outage_ended":
+            self.outage_seconds += event.seconds or 0.0
+
+    def _mark(self, since: float, until: float, marks: int) -> None:
+        if since <= until:
+            for timeline in (self.whole, self.recent):
+                timeline.mark(int(since // 1), int(until // 1), marks)
+
+    def _note(self, event: Event, at: float) -> None:
+        key = event.worker[:_LONGEST_NAME], event.event[:_LONGEST_NAME], _text_of(event)
+        notice = self.notices.pop(key, None) or Notice(event.level, *key)
+        notice.count += 1
+        notice.last = max(notice.last, at)
+        self.notices[key] = notice
+        if len(self.notices) > _MOST_NOTICES:
+            del self.notices[next(iter(self.notices))]
+
+
+def _name(counted: dict[str, int] | dict[str, Failure], name: str, most: int = _MOST_NAMES) -> str:
+    """Return the name to count something under: its own, while there is room for it."""
+    name = name[:_LONGEST_NAME]
+    return name if name in counted or len(counted) < most else OTHERS
+
+
+def _text_of(event: Event) -> str:
+    raised = event.exception.rstrip().rpartition("\n")[2] if event.exception else None
+    parts = (event.error, event.reason or event.message, event.remedy, raised)
+    return "; ".join(filter(None, parts))[:_LONGEST_TEXT]
