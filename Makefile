@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults lint lock clean
+.PHONY: help setup demo test faults soak lint lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,7 +33,12 @@ test: setup  ## lint, check types, run all tests; ARGS="-k name" picks some
 faults: setup  ## inject faults into real parts; writes faults.json; ARGS="--seed 7" repeats a run
 	@$(BIN)/python -m worker.sandbox.rabbitmq ensure --for-tests
 	@mkdir -p .sandbox
-	$(BIN)/pytest --basetemp=.sandbox/pytest-faults --faults-json=faults.json tests/faults $(ARGS)
+	$(BIN)/pytest --basetemp=.sandbox/pytest-faults --faults-full --faults-json=faults.json tests/faults $(ARGS)
+
+soak: setup  ## the exchange with LCM under 200,000 random schedules; ARGS="--simulation-seed 123" replays one
+	@mkdir -p .sandbox
+	$(BIN)/pytest --basetemp=.sandbox/pytest-soak --capture=no --schedules=200000 \
+	    tests/simulation/test_simulation.py -k keeps_the_promises $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check

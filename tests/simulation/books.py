@@ -1,0 +1,115 @@
+"""What each delivery's lookup did, step by step, and whether it was counted right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.simulation.plan import Job
+from worker.errors import LookupFailed, PutOff
+from worker.inquiry import Inquiry
+from worker.keepers import OutageKeeper
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One delivery of a job: what was asked for it, and when the keeper was told of the end of an exchange.
+
+    `steps` has the number of each request on its connection (1 is the first), and 0 for each end.
+    """
+
+    job: Job
+    inquiry: Inquiry
+    steps: list[int] = field(default_factory=list)
+    charged: int = 0
+    probing: bool = False
+    told: LookupFailed | None = None
+
+
+class Books:
+    """Stands before the real keeper, and notes what it is told, by the task that tells.
+
+    `on_probe` is called when an exchange is let through as a probe.
+    """
+
+    def __init__(
+        self, keeper: OutageKeeper, on_probe: Callable[[], None], violated: Callable[[str], None]
+    ) -> None:
+        self._keeper = keeper
+        self._on_probe = on_probe
+        self._violated = violated
+        self._deliveries: dict[asyncio.Task[object], Delivery] = {}
+
+    @property
+    def out(self) -> str:
+        return self._keeper.out
+
+    def admit_probe(self) -> bool:
+        admitted = self._keeper.admit_probe()
+        self._current.probing = admitted
+        if admitted:
+            self._on_probe()
+        return admitted
+
+    def answered(self) -> None:
+        self._keeper.answered()
+        if not any(self._current.steps[-1:]):
+            self._violated(f"job {self._current.job.number} was answered without having asked")
+        self._ended(charged=True)
+
+    def not_answered(self, account: str, error: LookupFailed) -> None:
+        self._keeper.not_answered(account, error)
+        delivery = self._current
+        delivery.told = error
+        # A probe that fails costs its job nothing.
+        self._ended(charged=not (delivery.probing and self._keeper.out))
+
+    def open(self, delivery: Delivery) -> None:
+        """Begin with a delivery whose lookup is made in this very task."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._deliveries[task] = delivery
+
+    def on_request(self, request: int, account: str) -> None:
+        """A request leaves for LCM, in the task of whom it is for."""
+        delivery = self._current
+        delivery.steps.append(request)
+        if delivery.inquiry.account != account:
+            self._violated(f"asked for {account} on behalf of {delivery.inquiry.account}")
+
+    def close(self, delivery: Delivery, error: BaseException | None) -> None:
+        """Compare what the delivery was charged with what took place; `error` is how it ended."""
+        untold = error.__cause__ if isinstance(error, PutOff) else None
+        if untold is not None and untold is not delivery.told:
+            # It failed during an outage that was not its to probe, which stays charged.
+            delivery.steps.append(0)
+            delivery.charged += 1
+        counted, expected = delivery.inquiry.exchanges, delivery.charged
+        # Who is cancelled in mid-exchange was charged for it.
+        allowed = {expected, expected + 1} if isinstance(error, asyncio.CancelledError) else {expected}
+        if counted not in allowed:
+            self._violated(
+                f"job {delivery.job.number} was charged {counted} exchanges, not {expected}: {delivery.steps}"
+            )
+        steps = delivery.steps
+        for index in range(len(steps) - 1):
+            earlier, later = steps[index : index + 2]
+            if earlier and later and not (earlier > 1 and later == 1):
+                self._violated(
+                    f"job {delivery.job.number}: repeated other than once, on a fresh session: {steps}"
+                )
+        if any(steps[index : index + 3].count(0) == 0 for index in range(len(steps) - 2)):
+            self._violated(f"job {delivery.job.number}: repeated more than once in one attempt: {steps}")
+
+    @property
+    def _current(self) -> Delivery:
+        task = asyncio.current_task()
+        assert task is not None
+        return self._deliveries[task]
+
+    def _ended(self, *, charged: bool) -> None:
+        delivery = self._current
+        delivery.steps.append(0)
+        delivery.charged += charged
+        delivery.probing = False

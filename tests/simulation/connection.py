@@ -1,0 +1,194 @@
+"""What stands where websockets' ClientConnection does: the same promises, no bytes, and virtual time.
+
+Both directions keep their order. What is due in the other direction at the same moment comes as one segment, as
+when a kernel hands over several frames at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import Enum
+
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, PayloadTooBig
+from websockets.frames import Close
+
+from tests.simulation.loop import VirtualLoop
+
+_CLOSE_TIMEOUT = 2.0
+
+
+class Sign(Enum):
+    """What a peer may send that is no message."""
+
+    PONG = "pong"
+    CLOSE = "close"
+    RESET = "reset"
+    TOO_LARGE = "a message larger than allowed"
+
+
+class Connection:
+    """One connection, the client's side of it.
+
+    `reads` is called with what comes in at the peer, of which None is a ping. `on_end` is called once, when the
+    client's socket is gone. `unanswered` while a request has had no answer, as far as the client can know;
+    `spoke_early` where anything came before the pong of a ping that went out ahead of a request. (Messages that
+    come unasked excuse the client as well: of one segment it can't tell what came before the pong and what after.)
+    """
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        number: int,
+        reads: Callable[[Connection, bytes | None], None],
+        asks: Callable[[Connection, bytes], None],
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        self.number = number
+        self.transport = self
+        self.open = True
+        self.unanswered = False
+        self.spoke_early = False
+        self._asking = False
+        self._loop = loop
+        self._reads = reads
+        self._asks = asks
+        self._on_end = on_end
+        self._inbox: deque[bytes] = deque()
+        self._getter: asyncio.Future[None] | None = None
+        self._pings: deque[asyncio.Future[float]] = deque()
+        self._lost: asyncio.Future[None] = loop.create_future()
+        self._gone: ConnectionClosed | None = None
+        self._to_client: deque[tuple[float, bytes | Sign, bool]] = deque()
+        self._to_peer: deque[tuple[float, bytes | None]] = deque()
+        self._last_to_client = self._last_to_peer = 0.0
+        self.latency = 0.0
+        self.goodbye_takes = 0.0
+        self.drain_takes = 0.0
+
+    # What a session calls.
+
+    async def recv(self, decode: bool | None = None) -> bytes:
+        assert decode is False
+        if not self._inbox:
+            if not self._lost.done():
+                self._getter = self._loop.create_future()
+                try:
+                    await self._getter
+                finally:
+                    self._getter = None
+            if not self._inbox:
+                raise self._closed()
+        return self._inbox.popleft()
+
+    async def send(self, message: bytes | str, *, text: bool | None = None) -> None:
+        raw = message.encode() if isinstance(message, str) else message
+        assert text or isinstance(message, str)
+        await self._until_writable()
+        self._asks(self, raw)
+        self._write(raw)
+        if self.drain_takes:
+            await asyncio.sleep(self.drain_takes)
+
+    async def ping(self) -> Awaitable[float]:
+        # What nobody has looked at yet came before the request as well.
+        self.spoke_early = self.spoke_early or bool(self._inbox)
+        self._asking = True
+        await self._until_writable()
+        self._asking = False
+        pong: asyncio.Future[float] = self._loop.create_future()
+        self._pings.append(pong)
+        self._write(None)
+        return pong
+
+    async def close(self) -> None:
+        if self.open:
+            self.open = False
+            self._loop.call_later(min(self.goodbye_takes, _CLOSE_TIMEOUT), self._lose, ConnectionClosedOK)
+        await asyncio.shield(self._lost)
+
+    def abort(self) -> None:
+        self.open = False
+        self._to_client.clear()
+        self._to_peer.clear()
+        self._loop.call_soon(self._lose, ConnectionClosedError)
+        self._end()
+
+    # What the peer calls.
+
+    def say(self, what: bytes | Sign, after: float = 0.0, *, answers: bool = False) -> None:
+        """Send something that arrives after so many seconds, and not before what was sent earlier.
+
+        `answers`: it is what the open request waits for.
+        """
+        if self._lost.done():
+            return
+        due = self._last_to_client = max(self._loop.time() + after, self._last_to_client)
+        self._to_client.append((due, what, answers))
+        self._loop.call_at(due, self._arrive)
+
+    def _arrive(self) -> None:
+        now, frames = self._loop.time(), self._to_client
+        while frames and frames[0][0] <= now and not self._lost.done():
+            self._take(*frames.popleft()[1:])
+
+    def _take(self, what: bytes | Sign, answers: bool) -> None:
+        match what:
+            case bytes():
+                self.unanswered = self.unanswered and not answers
+                self.spoke_early = self.spoke_early or self._asking or bool(self._pings)
+                self._inbox.append(what)
+                self._wake()
+            case Sign.PONG:
+                if self._pings and not (pong := self._pings.popleft()).done():
+                    pong.set_result(0.0)
+            case Sign.CLOSE:
+                # The peer closes the socket once it has our answer to its goodbye.
+                self.open = False
+                self._loop.call_later(self.latency, self._lose, ConnectionClosedOK)
+            case Sign.RESET:
+                self._lose(ConnectionClosedError)
+            case Sign.TOO_LARGE:
+                self._lose(ConnectionClosedError, PayloadTooBig(2**20 + 1, 2**20))
+
+    def _write(self, what: bytes | None) -> None:
+        due = self._last_to_peer = max(self._loop.time() + self.latency, self._last_to_peer)
+        self._to_peer.append((due, what))
+        self._loop.call_at(due, self._be_read)
+
+    def _be_read(self) -> None:
+        now, frames = self._loop.time(), self._to_peer
+        while frames and frames[0][0] <= now and not self._lost.done():
+            self._reads(self, frames.popleft()[1])
+
+    async def _until_writable(self) -> None:
+        if not self.open:
+            await asyncio.shield(self._lost)
+            raise self._closed()
+
+    def _lose(self, kind: type[ConnectionClosed], cause: Exception | None = None) -> None:
+        if self._lost.done():
+            return
+        self.open = False
+        close = None if kind is ConnectionClosedError else Close(1001, "")
+        self._gone = kind(close, close, None if close is None else True)
+        self._gone.__cause__ = cause
+        self._lost.set_result(None)
+        self._wake()
+        for ping in self._pings:
+            if not ping.done():
+                ping.set_exception(self._gone)
+                ping.exception()
+        self._end()
+
+    def _closed(self) -> ConnectionClosed:
+        assert self._gone is not None
+        return self._gone.with_traceback(None)
+
+    def _wake(self) -> None:
+        if self._getter is not None and not self._getter.done():
+            self._getter.set_result(None)
+
+    def _end(self) -> None:
+        self._on_end(self)

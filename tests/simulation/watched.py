@@ -1,0 +1,90 @@
+"""What the worker's own parts are watched through: the sessions it opens, whom it turns to in an outage, its log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from websockets.asyncio.client import ClientConnection
+
+from tests.simulation.connection import Connection
+from tests.simulation.intake import Intake
+from tests.simulation.lcm import Lcm
+from tests.simulation.plan import Plan
+from worker.lcm.pool import Pool
+from worker.lcm.session import SessionOpener
+
+_EARLY = "said something before it had read the request"
+
+
+class Opener(SessionOpener):
+    """The real opener, which knows greetings and errors, with the scripted LCM in the network's place."""
+
+    def __init__(self, plan: Plan, lcm: Lcm) -> None:
+        super().__init__(plan.lcm, "worker-1")
+        self.connections: dict[int, Connection] = {}
+        self._lcm = lcm
+
+    async def _connect(self, slot: int) -> ClientConnection:
+        connection = self.connections[slot] = await self._lcm.connect(slot)
+        return cast(ClientConnection, connection)
+
+
+class Sides:
+    """The pool and the intake as the keeper sees them; sees that one probe at a time is under way."""
+
+    def __init__(self, pool: Pool, intake: Intake, violated: Callable[[str], None]) -> None:
+        self._pool = pool
+        self._intake = intake
+        self._violated = violated
+        self._probes = 0
+
+    @property
+    def paced(self) -> bool:
+        return self._pool.paced
+
+    def turn_away(self, reason: str) -> None:
+        self._pool.turn_away(reason)
+
+    def pause(self, reason: str) -> None:
+        self._intake.pause(reason)
+
+    def resume(self, reason: str) -> None:
+        self._intake.resume(reason)
+
+    async def try_one(self) -> bool:
+        return await self._alone(self._pool.try_one)
+
+    async def take_one(self) -> bool:
+        return await self._alone(self._intake.take_one)
+
+    async def _alone(self, probe: Callable[[], Awaitable[bool]]) -> bool:
+        self._probes += 1
+        if self._probes > 1:
+            self._violated(f"{self._probes} probes are under way at the same time")
+        try:
+            return await probe()
+        finally:
+            self._probes -= 1
+
+
+class Log:
+    """The worker's log: into the trace, and looked at for what must not be in it."""
+
+    def __init__(self, note: Callable[..., None], violated: Callable[[str], None], opener: Opener) -> None:
+        self._note = note
+        self._violated = violated
+        self._opener = opener
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._note("log:", event, fields)
+        if event == "lcm.session_closed" and fields["reason"] == _EARLY:
+            connection = self._opener.connections[fields["session"]]
+            if not connection.spoke_early:
+                self._violated(f"connection {connection.number} was taken to have replied early")
+
+    debug = warning = error = info
+
+    def exception(self, event: str, **fields: Any) -> None:
+        self._violated(f"a defect of the worker's own: {event} {fields} {sys.exc_info()[1]!r}")

@@ -1,0 +1,83 @@
+"""Who probes, and when, while one outage follows another."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.lcm_support import settled
+from tests.support import RecordingLog
+from worker.errors import ReplyTimeout
+from worker.keepers import OutageKeeper
+from worker.lcm.breaker import Breaker
+
+
+class Sides:
+    """The pool and the intake, whose one job takes as long as the test says."""
+
+    def __init__(self, *, paced: bool) -> None:
+        self.paced = paced
+        self.taking = 0
+        self.most = 0
+        self.job_ends = asyncio.Event()
+
+    def pause(self, reason: str) -> None: ...
+    def resume(self, reason: str) -> None: ...
+    def turn_away(self, reason: str) -> None: ...
+
+    async def try_one(self) -> bool:
+        return False
+
+    async def take_one(self) -> bool:
+        self.taking += 1
+        self.most = max(self.most, self.taking)
+        await self.job_ends.wait()
+        self.job_ends.clear()
+        self.taking -= 1
+        return True
+
+
+async def test_one_probe_is_under_way_however_soon_an_outage_follows_another() -> None:
+    """A probe that outlasts its outage goes on with the next one, which gets no second prober beside it."""
+    keeper = OutageKeeper(Breaker(failures=1, probe_delay=1, probe_max_delay=1), RecordingLog())
+    sides = Sides(paced=True)
+    keeper.attach(sides, sides)
+    for _ in range(3):
+        keeper.not_answered("a", ReplyTimeout("silence"))
+        await settled()
+        keeper.answered()
+    keeper.not_answered("a", ReplyTimeout("silence"))
+    await settled()
+    assert (sides.taking, sides.most) == (1, 1)
+    sides.job_ends.set()
+    await settled()
+    assert (sides.taking, sides.most, bool(keeper.out)) == (1, 1, True)
+    await keeper.stop()
+
+
+async def test_a_pause_that_outlasts_its_outage_lets_nobody_through() -> None:
+    """A permission to probe is given for the outage it was waited for: neither in peace, nor early in the next one."""
+    wakes: list[asyncio.Future[None]] = []
+    now = 0.0
+
+    def sleep(_seconds: float) -> asyncio.Future[None]:
+        wakes.append(asyncio.get_running_loop().create_future())
+        return wakes[-1]
+
+    breaker = Breaker(failures=1, probe_delay=1, probe_max_delay=1)
+    keeper = OutageKeeper(breaker, RecordingLog(), monotonic=lambda: now, sleep=sleep)
+    sides = Sides(paced=False)
+    keeper.attach(sides, sides)
+    for _ in range(2):
+        keeper.not_answered("a", ReplyTimeout("silence"))
+        await settled()
+        keeper.answered()
+        now += 0.4
+    keeper.not_answered("a", ReplyTimeout("silence"))
+    wakes[0].set_result(None)
+    await settled()
+    assert (len(wakes), keeper.admit_probe(), sides.taking) == (2, False, 0)
+    wakes[1].set_result(None)
+    await settled()
+    assert (keeper.admit_probe(), sides.taking) == (True, 1)
+    keeper.answered()
+    await keeper.stop()
