@@ -43,7 +43,8 @@ class Ledger(Books):
     It declares the topology, so `settings` must be the worker's own broker section, with URLs that lead straight to
     the broker and not through a proxy; any connection that it loses it makes anew. `broker` is the Node or Cluster,
     `window` how many publishes wait for their confirm at a time. Results are taken from the start on, or, with
-    `collect` false, from `start_collecting` or `settled` on. `empty_is_right` where LCM may answer with no outcomes.
+    `collect` false, from `start_collecting` or `settled` on; `results` names the queue to take them from where that is
+    not the topology's own. `empty_is_right` where LCM may answer with no outcomes.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Ledger(Books):
         *,
         window: int = 200,
         collect: bool = True,
+        results: str = "",
         empty_is_right: bool = False,
     ) -> None:
         super().__init__(empty_is_right=empty_is_right)
         self._settings = settings
         self._topology = topology_of(settings)
+        self._results_queue = results or self._topology.results
         self._broker = broker
         self._window = window
         self._collect = collect
@@ -138,7 +141,7 @@ class Ledger(Books):
                     if empty and empty_before:
                         with suppress(*LOST):
                             await self.look_at_dead()
-                        if not self.lost and not (lengths or {}).get(self._topology.results):
+                        if not self.lost and not (lengths or {}).get(self._results_queue):
                             return
                     empty_before = empty
                     await asyncio.sleep(_POLL)
@@ -222,7 +225,7 @@ class Ledger(Books):
         cancelled = asyncio.Event()
         channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
         await channel.basic_qos(prefetch_count=self._window)
-        await channel.basic_consume(self._topology.results, take)
+        await channel.basic_consume(self._results_queue, take)
         ended = asyncio.get_running_loop().create_task(cancelled.wait())
         try:
             await asyncio.wait({ended, channel.closing}, return_when=asyncio.FIRST_COMPLETED)

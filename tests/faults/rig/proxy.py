@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,7 +31,8 @@ class Proxy:
 
     `recorder` holds every frame, in order; give the same one to several proxies to have one order over all.
     `injected` counts the faults by kind: each hold that was reached, each connection cut or reset, and each
-    call of `freeze`, `delay`, `slice` and `refuse`. A `direction` of None means both.
+    call of `freeze`, `delay`, `slice` and `refuse`. `accepted` counts connections, `accepted_at` holds the time of
+    each, as `time.monotonic` counts. A `direction` of None means both.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Proxy:
         self.recorder = recorder or Recorder()
         self.injected: Counter[str] = Counter()
         self.accepted = 0
+        self.accepted_at: list[float] = []
         self.port = 0
         self._conversation = conversation
         self._server: asyncio.Server | None = None
@@ -163,6 +166,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        self.accepted_at.append(time.monotonic())
         target = urlsplit(self.target)
         try:
             from_target, upstream = await asyncio.open_connection(target.hostname, target.port)
