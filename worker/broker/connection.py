@@ -121,7 +121,7 @@ async def connect_any(settings: BrokerSettings, *, name: str) -> Connection:
     """Connect to the first URL that answers.
 
     Raises:
-        BrokerAway: none does; the text says why for each.
+        BrokerAway: none does; the text says why for each, and the remedy.
     """
     failed = []
     for url in settings.urls:
@@ -129,7 +129,8 @@ async def connect_any(settings: BrokerSettings, *, name: str) -> Connection:
             return await connect(url, settings, name=name)
         except BrokerAway as error:
             failed.append(str(error))
-    raise BrokerAway("; ".join(failed))
+    why = "; ".join(failed)
+    raise BrokerAway(why if "broker.url" in why else f"{why}; see broker.url, and whether RabbitMQ runs")
 
 
 async def close(connection: Connection) -> None:

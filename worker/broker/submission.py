@@ -38,11 +38,7 @@ async def look_first(settings: BrokerSettings, topology: Topology, *, results: b
         BrokerAway: it does not answer.
         TopologyError: an exchange is missing; the text names it and the remedy.
     """
-    try:
-        connection = await connect_any(settings, name=name)
-    except BrokerAway as error:
-        remedy = "" if "broker.url" in str(error) else " (see broker.url, and whether RabbitMQ runs)"
-        raise BrokerAway(f"{error}{remedy}") from error
+    connection = await connect_any(settings, name=name)
     try:
         async with asyncio.timeout(_STEP_TIMEOUT):
             channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()

@@ -11,7 +11,6 @@ import typer
 
 from worker.cli.common import ConfigOption, on_terminal, run_until_signalled, settings_of
 from worker.durations import parse_duration
-from worker.errors import BrokerAway
 
 if TYPE_CHECKING:
     from worker.cli.dead_desk import Desk
@@ -275,10 +274,5 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         await work
         return True
 
-    try:
-        finished = run_until_signalled(whole())
-    except BrokerAway as error:
-        remedy = "" if "broker.url" in str(error) else "; see broker.url, and whether RabbitMQ runs"
-        raise BrokerAway(f"{error}{remedy}") from error
-    if not finished:
+    if not run_until_signalled(whole()):
         raise typer.Exit(130)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worker.cli.common import ConfigOption, on_terminal, run_async, settings_of
-from worker.errors import BrokerAway
 
 if TYPE_CHECKING:
     from worker.broker.topology import Topology
@@ -52,11 +51,7 @@ def apply(context: typer.Context, config: ConfigOption = None) -> None:
     from worker.broker.apply import apply as apply_topology
 
     settings = settings_of(context, config)
-    try:
-        run_async(apply_topology(settings.broker, _say, name=f"{settings.worker.name} topology"))
-    except BrokerAway as error:
-        remedy = "" if "broker.url" in str(error) else "; see broker.url, and whether RabbitMQ runs"
-        raise BrokerAway(f"{error}{remedy}") from error
+    run_async(apply_topology(settings.broker, _say, name=f"{settings.worker.name} topology"))
 
 
 @app.command()

@@ -72,7 +72,6 @@ class Pool:
         self._attempts: dict[int, int] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        self._away = False
 
     def __repr__(self) -> str:
         return f"<Pool {', '.join(f'{count} {state}' for state, count in self.counts().items())}>"
@@ -90,11 +89,6 @@ class Pool:
     def waiting(self) -> int:
         """How many callers wait for a session."""
         return sum(not waiter.session.done() for waiter in self._waiters)
-
-    @property
-    def away(self) -> bool:
-        """Whether LCM could not be reached when last tried."""
-        return self._away
 
     async def acquire(self, *, fresh: bool = False) -> Session:
         """Return a session for one exchange, waiting for it up to `outage.hold`.
@@ -127,8 +121,8 @@ class Pool:
         self._busy.discard(session)
         if session.alive:
             # Alive after an exchange means answered: everything else ends a session.
-            if session.exchanges:
-                self._good_exchange()
+            if session.exchanges and self._pace.failing:
+                self._pace.good_exchange()
             if self._max_exchanges and session.exchanges >= self._max_exchanges:
                 self._start_closing(session)
             else:
@@ -253,11 +247,4 @@ class Pool:
         level = self._log.error if error.refused else self._log.warning
         level("lcm.session_failed", error=str(error), waiting=self.waiting)
         if not self._busy and not self._idle:
-            self._away = True
             self._on_away(error)
-
-    def _good_exchange(self) -> None:
-        if self._pace.failing:
-            self._pace.good_exchange()
-        if self._away:
-            self._away = False

@@ -52,23 +52,23 @@ async def test_only_a_good_exchange_ends_the_pacing() -> None:
     assert bench.sleeps == [1, 2, 4]
 
 
-async def test_lcm_is_away_until_an_exchange_succeeds() -> None:
-    """LCM is away when no session can be opened and none is there, until an exchange succeeds."""
+async def test_lcm_is_away_when_no_session_is_left() -> None:
+    """A failed opening says that LCM is away only where no session is there; a good exchange ends the pacing."""
     bench = Bench(sessions=2)
     first = await bench.session()
     asked = bench.acquire()
     await bench.failed()
-    assert (bench.pool.away, bench.away) == (False, [])
+    assert bench.away == []
     first.abort("cut")
     bench.release(first)
     await bench.failed()
     await bench.failed()
-    assert (bench.pool.away, [str(error) for error in bench.away[-1:]]) == (True, ["not there"])
+    assert [str(error) for error in bench.away] == ["not there"] * 2
     session = await bench.opened()
     assert await asked is session
-    assert bench.pool.away
+    assert bench.pool.paced
     bench.used(session)
-    assert not bench.pool.away
+    assert not bench.pool.paced
 
 
 async def test_a_defect_in_opening_is_paced_like_a_failure() -> None:
