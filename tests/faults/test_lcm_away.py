@@ -56,7 +56,7 @@ async def test_lcm_comes_and_goes(broker: Node, vhost: str, faults: Report, *, f
             for number in range(10 if full else 4):
                 await submit_what_fills(ledger, number)
                 await until(partial(all_are_asking, simulator, len(simulator.record)), deadline=60)
-                lcm.refuse()
+                await lcm.refuse()
                 await simulator.stop()
                 row.inject("away")
                 await all_say("lcm.outage_started", number + 1, workers)

@@ -188,7 +188,7 @@ async def test_lcm_is_held_frozen_and_cut() -> None:
             await until(lambda: not simulator.live and not proxy.connections)
         assert [seen.frame.status for seen in proxy.recorder.of(is_kind("handshake"))] == [0, 101]
         assert all(not seen.frame.payload for seen in proxy.record)
-        proxy.refuse()
+        await proxy.refuse()
         with pytest.raises(OSError, match="Connect call failed"):
             await connect(proxy.url, proxy=None)
         assert proxy.injected == {"hold": 1, "freeze": 1, "delay": 1, "cut": 1, "refuse": 1}

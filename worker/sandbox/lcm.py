@@ -18,6 +18,7 @@ from worker.sandbox.lcm_behaviour import Behaviour, Chooser
 from worker.sandbox.lcm_faults import Session, Turn
 from worker.sandbox.lcm_record import Attempt, Exchange, json_lines, note
 from worker.sandbox.lcm_requests import account_of, is_authorized, is_login, name_in
+from worker.sandbox.listening import accept_no_more
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,6 +122,7 @@ class Simulator:
         server, self._server = self._server, None
         if server is None:
             return
+        await accept_no_more(server.sockets)
         server.close(close_connections=False)
         for session in self._live:
             session.websocket.transport.abort()

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from tests.faults.rig.lane import Conversation, Hold, Lane, Manner
 from tests.faults.rig.record import FROM_WORKER, TO_WORKER, Direction, Match, Recorder, Seen
+from worker.sandbox.listening import accept_no_more
 
 _RESET = struct.pack("ii", 1, 0)
 _BOTH = (FROM_WORKER, TO_WORKER)
@@ -56,7 +57,7 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stop_listening()
+        await self._stop_listening()
         for connection in list(self._open.values()):
             connection.reset()
         for task in self._tasks:
@@ -88,10 +89,10 @@ class Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Accept no connections until the next `listen`; those that are open stay."""
         self._count("refuse")
-        self._stop_listening()
+        await self._stop_listening()
 
     def hold_at(self, match: Match, direction: Direction, *, nth: int = 1) -> Hold:
         """Hold the lane on which the n-th frame from now on that matches comes, from that frame on.
@@ -154,10 +155,11 @@ class Proxy:
             return list(self._open.values())
         return [self._open[connection]] if connection in self._open else []
 
-    def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    async def _stop_listening(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await accept_no_more(server.sockets)
+            server.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

@@ -106,7 +106,7 @@ async def test_a_broker_that_stays_away_ends_it(vhost: str, tmp_path: Path) -> N
         hold = proxy.hold_at(is_confirm(exchange_suffix=".jobs"), TO_WORKER)
         async with submitting(file, "--patience", "1s", url=proxy.url) as process:
             await hold
-            proxy.refuse()
+            await proxy.refuse()
             hold.reset()
             _, err = await process.communicate()
     assert process.returncode == 1
