@@ -74,8 +74,8 @@ class OutageKeeper:
         admitted, self._may_probe = self._may_probe, False
         return admitted
 
-    def answered(self) -> None:
-        self._after(self._breaker.answered())
+    def answered(self, account: str) -> None:
+        self._after(self._breaker.answered(account))
 
     def not_answered(self, account: str, error: LookupFailed) -> None:
         reason = f"the exchanges of different accounts fail in a row, last by {error.code}"
@@ -131,11 +131,18 @@ class OutageKeeper:
             return
         if not self._sessions.paced:
             await self._sleep(self._breaker.probe_delay(self._jitter))
-            if (now := self._breaker.outage) is None or now.since != outage.since:
-                return  # That outage is over, and the next one waits for its first probe from its own start.
+            if self._is_over(outage):
+                return  # The next one waits for its first probe from its own start.
         self._may_probe = True
-        if not await self._intake.take_one():
-            await self._sleep(self._breaker.probe_delay(self._jitter))
+        while not await self._intake.take_one():
+            # No pause between probes: there was none, and the next job that comes is not to wait for it.
+            await self._sleep(self._breaker.look_delay(self._jitter))
+            if self._is_over(outage):
+                return
+
+    def _is_over(self, outage: Outage) -> bool:
+        now = self._breaker.outage
+        return now is None or now.since != outage.since
 
 
 class GuardKeeper:

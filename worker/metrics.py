@@ -142,9 +142,9 @@ class CountedKeeper:
     def admit_probe(self) -> bool:
         return self._keeper.admit_probe()
 
-    def answered(self) -> None:
+    def answered(self, account: str) -> None:
         self._count("answered")
-        self._keeper.answered()
+        self._keeper.answered(account)
 
     def not_answered(self, account: str, error: LookupFailed) -> None:
         self._count(error.code)

@@ -138,6 +138,25 @@ async def test_one_silent_account_fails_alone(vhost: str) -> None:
         assert "lcm.outage_started" not in log.events
 
 
+async def test_many_accounts_that_fail_by_themselves_are_no_outage_for_ever(vhost: str) -> None:
+    """Pitfall: accounts that LCM always answers with garbage, whose retries come in a bunch. Each fails, none waits."""
+    behaviour = Behaviour(rules=(Rule("bad-*", "not-json"),))
+    jobs = numbered(60)
+    bad = {job["job_id"]: job for job in jobs[:36:3]}
+    for job in bad.values():
+        job["account_number"] = f"bad-{job['account_number']}"
+    async with Simulator(behaviour) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url)) as log:
+            await publish(channel, *jobs)
+            found = await results(channel, 60)
+        failed = {
+            result["job_id"]: result["error"]["code"] for result in found if result["status"] == "failed"
+        }
+        assert failed == dict.fromkeys(bad, "malformed_reply")
+        assert await depth(channel, DEAD) == len(bad)
+        assert log.events.count("lcm.outage_started") == log.events.count("lcm.outage_ended")
+
+
 async def test_a_deadline_ends_even_a_deferred_job(vhost: str) -> None:
     """Its own deadline is the one thing that fails a job in an outage, and it is not dead-lettered for it."""
     lcm = Simulator()

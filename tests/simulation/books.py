@@ -52,8 +52,8 @@ class Books:
             self._on_probe()
         return admitted
 
-    def answered(self) -> None:
-        self._keeper.answered()
+    def answered(self, account: str) -> None:
+        self._keeper.answered(account)
         if not any(self._current.steps[-1:]):
             self._violated(f"job {self._current.job.number} was answered without having asked")
         self._ended(charged=True)

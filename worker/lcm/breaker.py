@@ -3,6 +3,9 @@
 An outage starts in one of two ways: no session can be opened, or the exchanges of `failures` different accounts
 fail in a row. Different ones, since an LCM that meets one account with silence for ever is not out. It ends by the
 opposite of what started it: a session that opens, or a probing exchange that LCM answers.
+
+There may be many such accounts, and their retries come in a bunch. So an account that has failed twice while LCM was
+there for others, without an answer of its own since, is no evidence any more: it fails by itself, and is charged.
 """
 
 from __future__ import annotations
@@ -11,6 +14,11 @@ import math
 from dataclasses import dataclass, replace
 
 from worker.backoff import Jitter, backoff
+
+_NO_EVIDENCE = 2
+"""So many rows of failures, each broken by another account's answer, and an account counts for nothing."""
+
+_REMEMBERED = 10_000  # accounts; the oldest are forgotten, and count again
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,7 @@ class Breaker:
         self._first = probe_delay
         self._longest = probe_max_delay
         self._failed: set[str] = set()
+        self._strikes: dict[str, int] = {}
 
     def __repr__(self) -> str:
         if self.outage is None:
@@ -54,17 +63,23 @@ class Breaker:
             return None
         return self._start(Outage(now, reason, by_exchanges=False, refused=refused))
 
-    def answered(self) -> Outage | None:
+    def answered(self, account: str) -> Outage | None:
         """LCM answered, be it with an error about the account; return the outage that this ends."""
+        self._strikes.pop(account, None)
+        self._failed.discard(account)
+        for failed in self._failed:
+            self._strike(failed)
         self._failed.clear()
         return self._end()
 
     def not_answered(self, account: str, reason: str, now: float) -> Outage | None:
         """Return the outage that this exchange's failure starts; during one, count it as a probe."""
+        if self._strikes.get(account, 0) >= _NO_EVIDENCE:
+            return None
+        self._failed.add(account)
         if self.outage is not None:
             self.outage = replace(self.outage, probes=self.outage.probes + 1)
             return None
-        self._failed.add(account)
         if len(self._failed) < self._limit:
             return None
         return self._start(Outage(now, reason, by_exchanges=True))
@@ -80,10 +95,21 @@ class Breaker:
         doublings = math.inf if outage.refused else outage.probes
         return backoff(self._first, self._longest, doublings, jitter)
 
+    def look_delay(self, jitter: Jitter) -> float:
+        """Return the seconds until the next look for something to probe with, which costs LCM nothing."""
+        return backoff(self._first, self._longest, 0, jitter)
+
     def _start(self, outage: Outage) -> Outage:
-        self._failed.clear()
+        if not outage.by_exchanges:
+            self._failed.clear()  # what failed while LCM went away has not failed by itself
         self.outage = outage
         return outage
+
+    def _strike(self, account: str) -> None:
+        strikes = self._strikes.pop(account, 0) + 1
+        self._strikes[account] = strikes  # the newest last
+        if len(self._strikes) > _REMEMBERED:
+            del self._strikes[next(iter(self._strikes))]
 
     def _end(self) -> Outage | None:
         ended, self.outage = self.outage, None

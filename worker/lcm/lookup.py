@@ -131,7 +131,7 @@ class Keeper(Protocol):
     def admit_probe(self) -> bool:
         """Whether this exchange may take place all the same, as the one that probes."""
 
-    def answered(self) -> None: ...
+    def answered(self, account: str) -> None: ...
     def not_answered(self, account: str, error: LookupFailed) -> None: ...
 
 
@@ -162,13 +162,13 @@ class Break:
                 inquiry.exchanges = made
             inquiry.last_error = f"{error.code}: {error.message}"
             raise PutOff(self._keeper.out) from error
-        self._keeper.answered()
+        self._keeper.answered(inquiry.account)
         return answer
 
     def _tell(self, account: str, error: LookupFailed, *, probing: bool) -> None:
         # An error about the account, or a reply that is too large, is an answer.
         if not error.transient:
-            self._keeper.answered()
+            self._keeper.answered(account)
         # What was under way when the outage began is no probe: the first of those comes soon all the same.
         elif probing or not self._keeper.out:
             self._keeper.not_answered(account, error)

@@ -292,7 +292,7 @@ class Keeper:
         self._probes -= 1
         return self._probes >= 0
 
-    def answered(self) -> None:
+    def answered(self, _account: str) -> None:
         self.told.append("answered")
         self.out = ""
 

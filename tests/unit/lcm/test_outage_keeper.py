@@ -41,10 +41,10 @@ async def test_one_probe_is_under_way_however_soon_an_outage_follows_another() -
     keeper = OutageKeeper(Breaker(failures=1, probe_delay=1, probe_max_delay=1), RecordingLog())
     sides = Sides(paced=True)
     keeper.attach(sides, sides)
-    for _ in range(3):
-        keeper.not_answered("a", ReplyTimeout("silence"))
+    for number in range(3):
+        keeper.not_answered(f"{number}", ReplyTimeout("silence"))
         await settled()
-        keeper.answered()
+        keeper.answered("b")
     keeper.not_answered("a", ReplyTimeout("silence"))
     await settled()
     assert (sides.taking, sides.most) == (1, 1)
@@ -67,10 +67,10 @@ async def test_a_pause_that_outlasts_its_outage_lets_nobody_through() -> None:
     keeper = OutageKeeper(breaker, RecordingLog(), monotonic=lambda: now, sleep=sleep)
     sides = Sides(paced=False)
     keeper.attach(sides, sides)
-    for _ in range(2):
-        keeper.not_answered("a", ReplyTimeout("silence"))
+    for number in range(2):
+        keeper.not_answered(f"{number}", ReplyTimeout("silence"))
         await settled()
-        keeper.answered()
+        keeper.answered("b")
         now += 0.4
     keeper.not_answered("a", ReplyTimeout("silence"))
     wakes[0].set_result(None)
@@ -79,5 +79,34 @@ async def test_a_pause_that_outlasts_its_outage_lets_nobody_through() -> None:
     wakes[1].set_result(None)
     await settled()
     assert (keeper.admit_probe(), sides.taking) == (True, 1)
-    keeper.answered()
+    keeper.answered("b")
+    await keeper.stop()
+
+
+async def test_a_job_that_comes_late_in_an_outage_does_not_wait_for_the_pause() -> None:
+    """With nothing to probe with, a look for a job comes every first delay, however long the outage has lasted."""
+    pauses: list[float] = []
+
+    class Empty(Sides):
+        async def take_one(self) -> bool:
+            self.taking += 1
+            return self.taking > 3
+
+    def sleep(seconds: float) -> asyncio.Future[None]:
+        pauses.append(seconds)
+        slept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if len(pauses) < 5:
+            slept.set_result(None)
+        return slept
+
+    breaker = Breaker(failures=1, probe_delay=1, probe_max_delay=30)
+    keeper = OutageKeeper(breaker, RecordingLog(), sleep=sleep, jitter=lambda _low, high: high)
+    sides = Empty(paced=False)
+    keeper.attach(sides, sides)
+    keeper.not_answered("a", ReplyTimeout("silence"))
+    for probe in range(3):
+        keeper.not_answered(f"{probe}", ReplyTimeout("silence"))
+    await settled()
+    await settled()
+    assert pauses == [8, 1, 1, 1, 8]
     await keeper.stop()
