@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: `250ms`, `10s`, `2m`. Pure."""
+"""Lengths of time as people write them: `250ms`, `10s`, `2m`, `6h`, `1d`. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import math
 import re
 from decimal import Decimal
 
-_WRITTEN = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+) *(ms|s|m)?")
-_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60)}
+_WRITTEN = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+) *(ms|s|m|h|d)?")
+_SECONDS = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
 _LONGEST_TEXT = 40
 
 
@@ -19,7 +25,7 @@ def parse_duration(value: object) -> float:
     """
     seconds = _seconds(value)
     if seconds is None:
-        raise ValueError('must be a duration such as "250ms", "10s" or "2m", or a number of seconds')
+        raise ValueError('must be a duration such as "250ms", "10s", "2m" or "6h", or a number of seconds')
     if not math.isfinite(seconds):
         raise ValueError("must be a finite number of seconds")
     if seconds < 0:
@@ -42,7 +48,9 @@ def _seconds(value: object) -> float | None:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a duration in its one canonical form: the largest unit that divides it evenly.
+    """Write a duration in its one canonical form: the largest unit up to minutes that divides it evenly.
+
+    Queues are named by it, so an hour is `60m` for ever.
 
     `parse_duration` reads it back. Two durations have the same form exactly when they are the same to the
     nanosecond.

@@ -11,6 +11,7 @@
     │   ├── PublishLost             the connection went before the confirm
     │   ├── Unroutable              the broker returned the message: no queue is bound
     │   └── PublishRefused          the broker said no (basic.nack)
+    │       └── PublishForbidden    this user may not publish there
     ├── StaleDelivery               the delivery's channel is gone; the broker hands it out again
     ├── PutOff                      the job can't be finished now, through no fault of its own: defer it
     └── JobError                    ends as the `error` of a failed result
@@ -81,6 +82,10 @@ class Unroutable(BrokerError):
 
 class PublishRefused(BrokerError):
     """The broker answered a publish with basic.nack, as a full queue with `reject-publish` does."""
+
+
+class PublishForbidden(PublishRefused):
+    """The user of `broker.url` lacks the right to publish to this exchange."""
 
 
 class StaleDelivery(WorkerError):

@@ -21,6 +21,7 @@ from typing import Any, cast
 from aiormq import spec
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.channel import Channel
+from aiormq.exceptions import ChannelAccessRefused
 
 from worker.broker.connection import Connection, close, connect_any, means_loss, text_of
 from worker.broker.consumer import delivery_of
@@ -190,6 +191,8 @@ async def _losses_told() -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise BrokerAway(f"the broker did not answer within {_STEP_TIMEOUT:g} s") from error
+    except ChannelAccessRefused as error:
+        raise TopologyError(f"this user may not read the dead-letter queue: {text_of(error)}") from error
     except BaseException as error:
         if means_loss(error):
             raise BrokerAway(f"the broker left: {text_of(error)}") from error

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from aiormq import spec
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import DeliveryError, PublishError
+from aiormq.exceptions import ChannelAccessRefused, DeliveryError, PublishError
 
 from worker.backoff import Jitter, backoff
 from worker.broker.connection import means_loss, text_of
@@ -19,7 +19,7 @@ from worker.broker.declare import declare, verify
 from worker.broker.fields import WritableProperties
 from worker.broker.link import Link
 from worker.broker.topology import Topology
-from worker.errors import PublishLost, PublishRefused, PutOff, StaleDelivery, Unroutable
+from worker.errors import PublishForbidden, PublishLost, PublishRefused, PutOff, StaleDelivery, Unroutable
 from worker.message import Message
 from worker.settings import BrokerSettings
 from worker.telemetry import Log
@@ -36,6 +36,8 @@ def _ignore(_: str) -> None:
 class Publisher:
     """The publishing side of the broker, on a link of its own. `count` is told how each publish ended.
 
+    A worker waits for its rights as for anything else; a command is better off to `fail_fast`.
+
     A connection of its own, because a broker in a memory or disk alarm stops reading from connections that
     publish: acks must not be stuck behind that.
     """
@@ -51,6 +53,7 @@ class Publisher:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Jitter = random.uniform,
         count: Callable[[str], object] = _ignore,
+        fail_fast: bool = False,
     ) -> None:
         self.link = Link("publish", settings, self._prepare, log, worker=worker, confirms=True)
         self._topology = topology
@@ -62,6 +65,7 @@ class Publisher:
         self._sleep = sleep
         self._jitter = jitter
         self._count = count
+        self._fail_fast = fail_fast
         self._in_flight: dict[str, asyncio.Event] = {}
         self._held: set[tuple[str, str]] = set()
 
@@ -74,6 +78,7 @@ class Publisher:
         Raises:
             StaleDelivery: `is_wanted` turned false before the message went out.
             Unroutable: no queue is bound; only without `hold`.
+            PublishForbidden: only without `hold`, where it is to fail fast.
             PutOff: a result was held for longer than the `hold` seconds of the constructor. Copies of jobs are
                 held without end, since nothing else can be done with them.
         """
@@ -92,7 +97,7 @@ class Publisher:
                     await self._sleep(0.01)
                 except (Unroutable, PublishRefused) as error:
                     self._count("returned" if isinstance(error, Unroutable) else "refused")
-                    if isinstance(error, Unroutable) and not hold:
+                    if not hold and self._is_final(error):
                         raise
                     self._say_held(message, error)
                     held_since = held_since or time.monotonic()
@@ -104,6 +109,9 @@ class Publisher:
                     self._count("confirmed")
                     self._held.discard((message.exchange, message.routing_key))
                     return
+
+    def _is_final(self, error: Unroutable | PublishRefused) -> bool:
+        return isinstance(error, Unroutable) or (self._fail_fast and isinstance(error, PublishForbidden))
 
     async def _prepare(self, channel: AbstractChannel, _generation: int) -> None:
         # A deleted exchange closes this channel; only declaring it again helps.
@@ -134,6 +142,11 @@ class Publisher:
         except PublishError as error:
             raise Unroutable(
                 f"no queue takes {message.routing_key!r} of exchange {message.exchange!r}"
+            ) from error
+        except ChannelAccessRefused as error:
+            raise PublishForbidden(
+                f"this user may not publish to exchange {message.exchange!r} ({text_of(error)}); "
+                "see its permissions, or broker.url"
             ) from error
         except DeliveryError as error:
             raise PublishRefused(f"the broker refused it: {error}") from error

@@ -31,7 +31,7 @@ class Replayer:
         self.done = 0
         self._look = look
         self._topology = topology_of(settings)
-        self._publisher = Publisher(settings, self._topology, log, worker=name)
+        self._publisher = Publisher(settings, self._topology, log, worker=name, fail_fast=True)
         self._lanes = asyncio.Semaphore(_LANES)
         self._in_hand: set[asyncio.Task[None]] = set()
         self._failed: BaseException | None = None

@@ -16,7 +16,7 @@ from worker.broker.declare import verify_entity
 from worker.broker.link import Link
 from worker.broker.publisher import Publisher
 from worker.broker.topology import JOB_KEY, Exchange, Topology
-from worker.errors import BrokerAway, TopologyError, Unroutable
+from worker.errors import BrokerAway, PublishForbidden, TopologyError, Unroutable
 from worker.message import Message
 from worker.settings import BrokerSettings
 from worker.telemetry import Log
@@ -80,7 +80,7 @@ class Submission:
     ) -> None:
         jobs_alone = replace(topology, exchanges=(Exchange(topology.jobs, "direct"),), queues=(), bindings=())
         passive = settings.model_copy(update={"declare": "passive"})
-        self._publisher = Publisher(passive, jobs_alone, log, worker=name)
+        self._publisher = Publisher(passive, jobs_alone, log, worker=name, fail_fast=True)
         self._patience = patience
         self._pause = 1 / rate if rate else 0.0
         self._next_turn = 0.0
@@ -99,7 +99,7 @@ class Submission:
 
         Raises:
             BrokerAway: the broker was away for longer than `patience` seconds.
-            TopologyError: no queue takes jobs.
+            TopologyError: no queue takes jobs, or this user may not publish them.
         """
         link = self._publisher.link
         running = asyncio.ensure_future(link.run())
@@ -136,6 +136,8 @@ class Submission:
                     f"no queue takes jobs: none is bound to the exchange {self._exchange} with the key {JOB_KEY!r};"
                     f" {_REMEDY.replace('it', 'that', 1)}"
                 ) from error
+            except PublishForbidden as error:
+                raise TopologyError(str(error)) from error
             confirmed(job)
 
     async def _may_go(self, stop: asyncio.Event) -> bool:

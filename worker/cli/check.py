@@ -23,7 +23,8 @@ def check(context: typer.Context, config: ConfigOption = None) -> None:
     """Check settings, broker, topology and LCM.
 
     One line for each, with the remedy; no job is consumed and nothing is changed.
-    Exit status 0 when `run` would work, 1 when broker or LCM is away, 2 when settings or topology are wrong.
+    Whether the broker's user may consume and publish is not tried, since that would take or leave a message.
+    Exit status 0 when all is as `run` needs it, 1 when broker or LCM is away, 2 when settings or topology are wrong.
 
     Example: lcm-worker check --config config/worker.toml
     """

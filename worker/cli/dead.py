@@ -54,7 +54,7 @@ OlderOption = Annotated[
         "--older-than",
         metavar="DURATION",
         parser=_duration,
-        help="Only what failed longer ago: 90s, 30m; a day is 1440m. Default: any age.",
+        help="Only what failed longer ago: 90s, 30m, 2h, 1d. Default: any age.",
         show_default=False,
     ),
 ]

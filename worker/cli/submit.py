@@ -64,7 +64,9 @@ def submit(
     deadline: Annotated[
         float | None,
         typer.Option(
-            metavar="DURATION", parser=_duration, help="From now, for jobs that have none. Default: none."
+            metavar="DURATION",
+            parser=_duration,
+            help="From now, such as 10m, for jobs that have none. Default: none.",
         ),
     ] = None,
     rate: Annotated[
@@ -75,8 +77,8 @@ def submit(
         typer.Option(
             metavar="DURATION",
             parser=_duration,
-            show_default="2m",
-            help="Give up where the broker is away for longer.",
+            show_default=False,
+            help="Give up where the broker, once reached, is away for longer: 30s, 5m. Default: 2m.",
         ),
     ] = 120.0,
     wait: Annotated[bool, typer.Option("--wait", help="Collect the results of these jobs.")] = False,
@@ -84,7 +86,7 @@ def submit(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="With --wait: write results to FILE, as its suffix says. Default: standard output.",
+            help="With --wait: write results to FILE, .csv or .jsonl. Default: standard output.",
             show_default=False,
         ),
     ] = None,
@@ -103,7 +105,7 @@ def submit(
         typer.Option(
             metavar="DURATION",
             parser=_duration,
-            help="With --wait: end once none has come for so long. Default: never.",
+            help="With --wait: end once none has come for so long, such as 5m. Default: never.",
         ),
     ] = None,
 ) -> None:
@@ -187,8 +189,8 @@ def _writer(
             yield ResultWriter(file, chosen or OutputFormat.JSONL, header=True)
         return
     try:
-        opened = open_output(output, append=append)
         kind = format_of(output.name, chosen)
+        opened = open_output(output, append=append)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"--output: {error}") from error
     with opened:

@@ -15,6 +15,8 @@ from worker.cli.common import on_terminal
 if TYPE_CHECKING:
     from worker.top.sources import Feed
 
+_PIPE_WIDTH = 240
+
 
 def top(
     files: Annotated[
@@ -89,7 +91,10 @@ def _print_text(feed: Feed) -> None:
 
     from worker.top.screen import Screen
 
-    Console(highlight=False).print(Screen(feed.tally, feed.lines, feed.skipped))
+    # A pipe has no width: reasons are to be read in full there.
+    Console(highlight=False, width=None if on_terminal() else _PIPE_WIDTH).print(
+        Screen(feed.tally, feed.lines, feed.skipped)
+    )
 
 
 def _print_json(feed: Feed) -> None:

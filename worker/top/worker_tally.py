@@ -12,7 +12,7 @@ from worker.top.timeline import BROKER, GUARD, OUTAGE
 SESSIONS = ("busy", "idle", "opening", "waiting")
 _MOST_REASONS = 8
 _LONGEST_REASON = 40
-_FADING = math.exp(-1 / 10)
+_FADING = math.exp(-1 / 3)  # `now` is the last few seconds
 
 
 class Rate:

@@ -173,3 +173,39 @@ async def test_a_blocked_broker_is_waited_for(vhost: str, tmp_path: Path, broker
         assert await depth(channel, JOBS) == 20
     assert b"has a memory or disk alarm and takes no messages; waiting" in first
     assert b"published 20 jobs" in rest
+
+
+async def as_narrow_user(broker: Node, url: str, *, write: str) -> str:
+    """Return the URL of a user of this vhost who may write only to what the pattern names."""
+    vhost = url.rpartition("/")[2]
+    await broker.ctl("add_user", f"narrow-{vhost}", "secret")
+    await broker.ctl("set_permissions", "-p", vhost, f"narrow-{vhost}", ".*", write, ".*")
+    return url.replace("guest:guest", f"narrow-{vhost}:secret")
+
+
+async def test_who_may_not_publish_is_told_once(broker: Node, vhost: str, tmp_path: Path) -> None:
+    """A missing right is wrong usage, said at once: no connection is made again and again for it."""
+    async with open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+    narrow = await as_narrow_user(broker, vhost, write="^$")
+    ended = await command("submit", accounts(tmp_path, 3), broker__url=narrow)
+    assert ended.status == 2
+    assert "this user may not publish to exchange 'lcm.outcome.jobs'" in ended.err
+    assert ended.err.count("connecting again") <= 1
+    assert await published(vhost) == set()
+
+
+@pytest.mark.timeout_s(120)
+async def test_a_worker_waits_for_its_right_to_publish(broker: Node, vhost: str) -> None:
+    """A worker whose user may not publish results holds them, says so once, and goes on when the right is given."""
+    async with open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        narrow = await as_narrow_user(broker, vhost, write=r"^lcm\.outcome\.(dead|retry.*|jobs)$")
+        async with Simulator() as lcm, worker(narrow, lcm.url, broker__declare="passive") as running:
+            await channel.basic_publish(b'{"account_number": "1|1"}', routing_key=JOBS, mandatory=True)
+            [refused] = await running.logged("publish.refused")
+            assert "ACCESS_REFUSED" in refused["error"]
+            vhost_name = vhost.rpartition("/")[2]
+            await broker.ctl("set_permissions", "-p", vhost_name, f"narrow-{vhost_name}", ".*", ".*", ".*")
+            await running.logged("job.succeeded")
+            assert len(running.of("publish.refused")) == 1
