@@ -17,6 +17,8 @@ from worker.telemetry import Log
 
 Sleep = Callable[[float], Awaitable[object]]
 _FEW = 3
+_BY_SESSIONS = "jobs are deferred until LCM is back; see lcm.url, its credentials, and LCM itself"
+_BY_EXCHANGES = "jobs are deferred until LCM answers one; see what `lcm-worker lookup` gets, and lcm.reply_timeout"
 
 
 class Intake(Protocol):
@@ -100,7 +102,7 @@ class OutageKeeper:
             "lcm.outage_started",
             reason=outage.reason,
             by="exchanges" if outage.by_exchanges else "sessions",
-            remedy="jobs are deferred until LCM is back; see lcm.url, its credentials, and LCM itself",
+            remedy=_BY_EXCHANGES if outage.by_exchanges else _BY_SESSIONS,
         )
         self._intake.pause("outage")
         self._sessions.turn_away(self.out)

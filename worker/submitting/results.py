@@ -23,6 +23,7 @@ COLUMNS = (
     "attempts",
     "duration_ms",
     "completed_at",
+    "metadata",
 )
 
 
@@ -55,6 +56,7 @@ class Result(msgspec.Struct):
     duration_ms: float
     outcomes: tuple[_Outcome, ...] = ()
     error: _Error | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
     body: msgspec.Raw = msgspec.Raw()
 
 
@@ -123,9 +125,13 @@ def open_output(path: Path, *, append: bool) -> BinaryIO:
 
 
 def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of a result in CSV: one for each outcome; one without where it has none."""
+    """Yield the rows of a result in CSV: one for each outcome; one without where it has none.
+
+    The metadata, which may have any shape, stand in one cell as JSON.
+    """
     error = (result.error.code, result.error.message) if result.error is not None else ("", "")
-    end = (*error, result.attempts, result.duration_ms, result.completed_at)
+    metadata = bytes(result.metadata).decode()
+    end = (*error, result.attempts, result.duration_ms, result.completed_at, metadata)
     start = (result.job_id, result.account_number or "", result.status)
     if not result.outcomes:
         yield (*start, "", "", "", *end)

@@ -69,9 +69,16 @@ def test_csv_has_a_row_for_what_has_no_outcome() -> None:
     lines = written(OutputFormat.CSV, result("a"), result("b", error="timeout", account_number=None))
     rows = list(csv.reader(io.StringIO(lines.decode())))
     assert tuple(rows[0]) == COLUMNS
-    end = ["1", "8.2", "2026-01-31T12:00:00.000Z"]
+    end = ["1", "8.2", "2026-01-31T12:00:00.000Z", "{}"]
     assert rows[1] == ["a", "1|1", "succeeded", "", "", "", "", "", *end]
     assert rows[2] == ["b", "", "failed", "", "", "", "timeout", "it is timeout", *end]
+
+
+def test_csv_keeps_the_metadata() -> None:
+    """What the job's producer wanted back stands in the last cell, as JSON."""
+    lines = written(OutputFormat.CSV, result("a", metadata={"campaign": "spring", "n": [1, 2]}))
+    [_, row] = csv.reader(io.StringIO(lines.decode()))
+    assert msgspec.json.decode(row[-1]) == {"campaign": "spring", "n": [1, 2]}
 
 
 def test_json_lines_are_the_bodies() -> None:
