@@ -18,7 +18,9 @@ from worker.telemetry import Log
 Sleep = Callable[[float], Awaitable[object]]
 _FEW = 3
 _BY_SESSIONS = "jobs are deferred until LCM is back; see lcm.url, its credentials, and LCM itself"
-_BY_EXCHANGES = "jobs are deferred until LCM answers one; see what `lcm-worker lookup` gets, and lcm.reply_timeout"
+_BY_EXCHANGES = (
+    "jobs are deferred until LCM answers one; see what `lcm-worker lookup` gets, and lcm.reply_timeout"
+)
 
 
 class Intake(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from rich.text import Text
 from worker.submitting.tally import Collected
 from worker.tables import add_row, printable, table
 
-_BAR = 24
+_QUIET = 5.0  # seconds without progress, after which that is what a person wants to know
 
 
 class Screen:
@@ -25,13 +26,14 @@ class Screen:
         self._console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
-            BarColumn(bar_width=_BAR),
+            BarColumn(bar_width=None),
             _Count(),
             _Rate(),
             TimeRemainingColumn(compact=True),
             console=self._console,
             disable=not self._console.is_terminal,
             transient=True,
+            expand=True,
         )
 
     def say(self, text: str) -> None:
@@ -50,9 +52,13 @@ class Bar:
 
     def __init__(self, progress: Progress, name: str, total: int) -> None:
         self._progress = progress
-        self._task = progress.add_task(name, total=total)
+        self._done = 0
+        self._task = progress.add_task(name, total=total, moved=time.monotonic())
 
     def show(self, done: int, total: int) -> None:
+        if done != self._done:
+            self._done = done
+            self._progress.update(self._task, moved=time.monotonic())
         self._progress.update(self._task, completed=done, total=total)
 
 
@@ -64,8 +70,15 @@ class _Count(ProgressColumn):
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed or 0:>6,.0f}/s", style="dim")
+        return Text(f"{rate_of(task, time.monotonic()):>13}", style="dim")
+
+
+def rate_of(task: Task, now: float) -> str:
+    """Return how fast it goes; of what has ended, how fast it went; of what stands still, for how long it has."""
+    if task.finished:
+        return f"{task.completed / max(task.finished_time or 0.0, 0.001):,.0f}/s"
+    quiet = now - task.fields["moved"]
+    return f"none for {quiet:.0f} s" if quiet >= _QUIET else f"{task.speed or 0:,.0f}/s"
 
 
 class Notices:
