@@ -26,8 +26,8 @@ class Progress:
             self._show()
             sys.stderr.write("\n")
 
-    def one_more(self) -> None:
-        self._done += 1
+    def add(self, done: int) -> None:
+        self._done += done
         if self._shows and time.monotonic() - self._shown_at >= _EVERY:
             self._show()
 
