@@ -13,6 +13,7 @@ from tests.faults.rig.record import FROM_WORKER, TO_WORKER
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
+from tests.faults.rig.ws_frames import WsConversation
 from tests.support import broker_settings, until
 from worker.sandbox.lcm import Behaviour, Simulator
 from worker.sandbox.rabbitmq import Node
@@ -82,26 +83,32 @@ async def test_both_connections_go_with_everything_in_hand(broker: Node, vhost: 
 @pytest.mark.timeout_s(120)
 async def test_a_blocked_broker_gets_no_copies(broker: Node, vhost: str, faults: Report) -> None:
     """Pitfall: every publish that timed out in an alarm lands later. Longer than publish_timeout, and no repeat."""
-    settings = {"broker.publish_timeout": "1s", "log.stats_interval": "1s", **SETTINGS}
+    settings = {
+        "broker.publish_timeout": "2s", "log.stats_interval": "1s", "lcm.reply_timeout": "50s", **SETTINGS
+    }  # fmt: skip
     with faults.row("9", "memory alarm") as row:
         async with (
-            Simulator(Behaviour(delay=0.5)) as simulator,
+            Simulator() as simulator,
+            Proxy(WsConversation, simulator.url) as lcm,
             Ledger(broker_settings(vhost), broker) as ledger,
-            WorkerProcess({"broker.url": vhost, "lcm.url": simulator.url, **settings}) as worker,
+            WorkerProcess({"broker.url": vhost, "lcm.url": lcm.url, **settings}) as worker,
         ):
             await worker.started()
+            # Only who publishes in an alarm is told of it: no job gets its answer before the alarm is on.
+            lcm.freeze(TO_WORKER)
             await ledger.submit([f"{n}|1|2|0|0|44|{n}" for n in range(20)])
             await broker.alarm(on=True)
             try:
+                lcm.thaw(TO_WORKER)
                 await until(lambda: worker.of("broker.blocked"))
                 row.inject("alarm")
                 seen = len(worker.of("worker.stats"))
-                # Three statistics are two to three seconds: past every publish's timeout.
-                await until(lambda: len(worker.of("worker.stats")) >= seen + 4)
+                # Five statistics are four to five seconds: past every publish's timeout.
+                await until(lambda: len(worker.of("worker.stats")) >= seen + 5)
             finally:
                 await broker.alarm(on=False)
             await ledger.settled()
             row.count(ledger.counts())
             ledger.assert_invariants()
             assert ledger.counts()["repeats"] == 0
-            assert worker.of("broker.unblocked")
+            await until(lambda: worker.of("broker.unblocked"))

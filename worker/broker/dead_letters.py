@@ -67,6 +67,7 @@ class Look:
         declared = await self._channel.queue_declare(self._queue, passive=True)
         self.total, self.others = declared.message_count or 0, declared.consumer_count or 0
         if not self.total:
+            await self._make_sure()
             return
         held = min(prefetch, self.total)
         await self._channel.basic_qos(prefetch_count=held)
@@ -77,6 +78,15 @@ class Look:
             # Unanswered: the answer would come behind all that the first one is given, of which we read little.
             self._channel.consumers[tag] = self._take
             await self._channel.rpc(spec.Basic.Consume(queue=self._queue, consumer_tag=tag, nowait=True))
+
+    async def _make_sure(self) -> None:
+        """Of a queue whose leader is busy or away the broker says that it holds nothing: asked for one, it knows."""
+        found = await self._channel.basic_get(self._queue)
+        if not isinstance(found.delivery, spec.Basic.GetEmpty):
+            raise BrokerAway(
+                f"the broker can't say how many letters {self._queue} holds: it is busy, or the queue has no leader;"
+                " try again"
+            )
 
     async def letters(self) -> AsyncIterator[Delivery]:
         """Give each letter that was there at the beginning, once.

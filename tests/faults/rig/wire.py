@@ -32,12 +32,20 @@ class _Check:
         self.violations: list[str] = []
         self._began: dict[Content, int] = {}
         self._confirmed: dict[str, list[Content]] = defaultdict(list)
+        self._closing: set[tuple[int, int | None]] = set()
 
     def take(self, seen: Seen, frame: AmqpFrame) -> None:
-        if frame.kind in _BEGINNINGS and frame.content is not None:
+        channel = (seen.connection, frame.channel)
+        if frame.kind == "channel.close" and seen.direction is not FROM_WORKER:
+            self._closing.add(channel)
+        elif frame.kind == "channel.closeok":
+            self._closing.discard(channel)
+        elif frame.kind in _BEGINNINGS and frame.content is not None:
             self._began[frame.content] = seen.seq
         elif frame.kind == "basic.ack" and seen.direction is FROM_WORKER:
-            self._acked(seen, frame)
+            # One that crosses with the broker's closing of its channel is discarded there, and does nothing.
+            if channel not in self._closing:
+                self._acked(seen, frame)
         elif frame.kind == "basic.ack":
             for publish in filter(_takes_a_place, frame.settles):
                 self._confirmed[publish.job_id].append(publish)

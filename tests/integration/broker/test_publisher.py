@@ -309,11 +309,13 @@ async def test_a_deleted_exchange_comes_back(vhost: str) -> None:
 async def test_a_blocked_broker_is_waited_for(broker: Node, vhost: str) -> None:
     """Pitfall: a memory alarm. However short `publish_timeout` is, the message waits and arrives exactly once."""
     log = RecordingLog()
-    async with publishing(vhost, log, publish_timeout="100ms") as publisher, open_channel(vhost) as channel:
+    # A short one, but longer than a confirm takes on a busy machine once the alarm is over.
+    async with publishing(vhost, log, publish_timeout="1s") as publisher, open_channel(vhost) as channel:
         await broker.alarm(True)
         try:
             waiting = beside(publisher, result())
             await until(lambda: "broker.blocked" in log.events)
+            await asyncio.sleep(1.5)  # the timeout itself has to pass
             assert repr(publisher.link) == "<Link publish blocked, generation 1>"
             assert not waiting.done()
         finally:
