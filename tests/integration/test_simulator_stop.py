@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 from worker.sandbox.lcm import Simulator
 
@@ -37,3 +39,23 @@ async def come_and_go(port: int) -> None:
     with suppress(OSError):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.transport.abort()
+
+
+@pytest.mark.parametrize("steps", range(1, 16))
+async def test_a_stop_while_a_handshake_ends(steps: int) -> None:
+    """A client that is just being let in, and would stay, is dropped as the others are: a stop always ends."""
+    simulator = Simulator()
+    await simulator.start()
+    clients = [asyncio.ensure_future(come_and_stay(simulator.url)) for _ in range(4)]
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await simulator.stop()
+        await asyncio.gather(*clients)
+
+
+async def come_and_stay(url: str) -> None:
+    """Connect, and wait until the other side ends it."""
+    with suppress(OSError, WebSocketException, EOFError):
+        async with connect(url, proxy=None, compression=None) as websocket:
+            await websocket.wait_closed()

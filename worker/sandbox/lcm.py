@@ -171,6 +171,10 @@ class Simulator:
     async def _attend(self, websocket: ServerConnection) -> None:
         """Serve one connection until it ends."""
         attempt, fault = self._admitted.pop(websocket)
+        if self._server is None:
+            # Stopped since the handshake, before this connection was among the live ones, which were dropped.
+            websocket.transport.abort()
+            return
         session = Session(websocket, attempt.number, attempt.name)
         self._live.add(session)
         try:
