@@ -18,10 +18,11 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.patience import PATIENCE
 from tests.support import until
 
 COMMAND = Path(sys.executable).with_name("lcm-worker")
-_DEADLINE = 60.0
+_DEADLINE = 60.0 * PATIENCE
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:

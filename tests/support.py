@@ -14,16 +14,17 @@ from urllib.parse import urlsplit, urlunsplit
 import aiormq
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
+from tests.patience import PATIENCE
 from worker.sandbox.rabbitmq import Node
 from worker.settings import BrokerSettings
 
 _POLL = 0.02
-_DEADLINE = 30.0
+_DEADLINE = 30.0 * PATIENCE
 
 
-async def until(condition: Callable[[], object], *, deadline: float = _DEADLINE) -> None:
+async def until(condition: Callable[[], object], *, deadline: float = 30.0) -> None:
     """Wait until a condition, which may be awaitable, holds; TimeoutError where it never does."""
-    async with asyncio.timeout(deadline):
+    async with asyncio.timeout(PATIENCE * deadline):
         while True:
             found = condition()
             if await found if inspect.isawaitable(found) else found:

@@ -297,7 +297,7 @@ async def test_the_ledger_finds_what_is_wrong(broker: Node, vhost: str) -> None:
     async with Ledger(broker_settings(vhost), broker) as ledger:
         await ledger.submit(["1 |  a", "2", "3"])
         with pytest.raises(NotSettled, match=r"without an end: 3 \(job-1, .*lcm.outcome.jobs': 3"):
-            await ledger.settled(deadline=1)
+            await ledger.settled(deadline=2)
 
         def give(job: str, account: str, message_id: str, *, named: str = "", again: bool = False) -> None:
             body = {

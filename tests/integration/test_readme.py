@@ -16,12 +16,13 @@ from typer.main import get_command
 
 from tests.commands import environment
 from tests.integration.test_health import free_address
+from tests.patience import PATIENCE
 from tests.support import until
 from worker.cli import app
 
 TOP = Path(__file__).parents[2]
 README = (TOP / "README.md").read_text()
-_DEADLINE = 60.0
+_DEADLINE = 60.0 * PATIENCE
 
 
 def examples(heading: str) -> list[str]:

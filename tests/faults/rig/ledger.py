@@ -18,12 +18,13 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from tests.faults.rig.books import Books, Dead, some
 from tests.faults.rig.broker_line import LOST, close, connect, open_channel
 from tests.faults.rig.job_ids import job_id_of
+from tests.patience import PATIENCE
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
 from worker.settings import BrokerSettings
 
 _POLL = 0.25  # longer than the age of what a node of the sandbox reports of its queues
-_PATIENCE = 60.0
+_PATIENCE = 60.0 * PATIENCE
 _LENGTH = re.compile(r"'?([^',{\[]+)'?,\s*\[\{messages,\s*(\d+)\}\]")
 
 
@@ -124,7 +125,7 @@ class Ledger(Books):
                     self.accounts[job_id] = account
                     return
 
-    async def settled(self, deadline: float = _PATIENCE) -> None:
+    async def settled(self, deadline: float = 60.0) -> None:
         """Wait until every job has an end and nothing is left in the jobs and retry queues, in hand or not.
 
         Raises:
@@ -134,7 +135,7 @@ class Ledger(Books):
         lengths: dict[str, int] | None = None
         empty_before = False
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(PATIENCE * deadline):
                 while True:
                     lengths = await self.lengths()
                     empty = lengths is not None and not self._waiting_in(lengths)

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.patience import PATIENCE
+
 _LONG_LINE = 4 * 1024 * 1024
 _CHECKOUT = Path(__file__).parents[3]
 
@@ -91,7 +93,9 @@ class WorkerProcess:
         assert self._reading is not None
         ready = asyncio.get_running_loop().create_task(self._ready.wait())
         try:
-            await asyncio.wait({ready, self._reading}, timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {ready, self._reading}, timeout=PATIENCE * deadline, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             ready.cancel()
         if not self._ready.is_set():
