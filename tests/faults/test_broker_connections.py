@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.faults.rig.amqp_frames import AmqpConversation, is_confirm, is_publish
+from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_publish
 from tests.faults.rig.ledger import Ledger
 from tests.faults.rig.proxy import Proxy
 from tests.faults.rig.record import FROM_WORKER, TO_WORKER
@@ -38,7 +38,7 @@ async def test_the_publishing_connection_goes_before_the_confirm(
             if where == "publish":
                 hold = amqp.hold_at(is_publish(exchange_suffix=".results"), FROM_WORKER, nth=10)
             else:
-                hold = amqp.hold_at(is_confirm(exchange_suffix=".results"), TO_WORKER, nth=10)
+                hold = amqp.hold_at(confirms_the(10, exchange_suffix=".results"), TO_WORKER)
             await ledger.submit([f"{n}|1|2|0|0|44|{n}" for n in range(100)])
             await hold
             hold.reset()

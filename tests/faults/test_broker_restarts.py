@@ -11,8 +11,8 @@ import pytest
 from tests.faults.rig.amqp_frames import (
     AmqpConversation,
     Content,
+    confirms_the,
     is_client_ack,
-    is_confirm,
     is_delivery,
     is_method,
     is_publish,
@@ -85,7 +85,7 @@ async def kill(node: Node, _amqp: Proxy, hold: Hold) -> None:
 
 HELD: dict[str, Callable[[Proxy], Hold]] = {
     "publish": lambda amqp: amqp.hold_at(is_publish(exchange_suffix=".results"), FROM_WORKER, nth=20),
-    "confirm": lambda amqp: amqp.hold_at(is_confirm(exchange_suffix=".results"), TO_WORKER, nth=20),
+    "confirm": lambda amqp: amqp.hold_at(confirms_the(20, exchange_suffix=".results"), TO_WORKER),
 }
 DOWN = {"stopped": (restart, "publish"), "killed": (kill, "confirm")}
 

@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.rig.amqp_frames import AmqpConversation, is_client_ack, is_confirm, is_delivery, is_publish
+from tests.faults.rig.amqp_frames import (
+    AmqpConversation,
+    confirms_the,
+    is_client_ack,
+    is_delivery,
+    is_publish,
+)
 from tests.faults.rig.lane import Hold
 from tests.faults.rig.ledger import Ledger
 from tests.faults.rig.proxy import Proxy
@@ -28,7 +34,7 @@ STATIONS: dict[str, Station] = {
     "publish": lambda broker, _lcm: broker.hold_at(
         is_publish(exchange_suffix=".results"), FROM_WORKER, nth=20
     ),
-    "confirm": lambda broker, _lcm: broker.hold_at(is_confirm(exchange_suffix=".results"), TO_WORKER, nth=20),
+    "confirm": lambda broker, _lcm: broker.hold_at(confirms_the(20, exchange_suffix=".results"), TO_WORKER),
     "ack": lambda broker, _lcm: broker.hold_at(is_client_ack(), FROM_WORKER, nth=20),
 }
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults.rig.amqp_frames import AmqpConversation, is_confirm, is_method, is_publish, is_return
+from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_method, is_publish, is_return
 from tests.faults.rig.lane import Hold
 from tests.faults.rig.ledger import Ledger
 from tests.faults.rig.proxy import Proxy
@@ -28,7 +28,7 @@ HELD: dict[str, Callable[[Proxy, Proxy, int], Hold]] = {
         is_publish(exchange_suffix=".results"), FROM_WORKER, nth=nth
     ),
     "confirm": lambda broker, _lcm, nth: broker.hold_at(
-        is_confirm(exchange_suffix=".results"), TO_WORKER, nth=nth
+        confirms_the(nth, exchange_suffix=".results"), TO_WORKER
     ),
 }
 # What is held is given up by the end of the worker alone.

@@ -234,6 +234,23 @@ def is_confirm(*, exchange_suffix: str = "", job_id: str | None = None) -> Match
     )
 
 
+def confirms_the(nth: int, *, exchange_suffix: str = "") -> Match:
+    """Match the broker's basic.ack by which the n-th publish from now on that fits is confirmed, for one hold.
+
+    Counted are publishes, not frames: on a busy machine one frame confirms many.
+    """
+    confirmed = 0
+
+    def match(frame: Any) -> bool:
+        nonlocal confirmed
+        if not is_confirm(exchange_suffix=exchange_suffix)(frame):
+            return False
+        confirmed += sum(_fits(content, exchange_suffix, None) for content in frame.settles)
+        return confirmed >= nth
+
+    return match
+
+
 def is_refusal(*, exchange_suffix: str = "", job_id: str | None = None) -> Match:
     """Match the broker's basic.nack of a publish that fits."""
     return lambda frame: (

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.commands import COMMAND, command, environment, worker
-from tests.faults.rig.amqp_frames import AmqpConversation, is_confirm, is_delivery
+from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_confirm, is_delivery
 from tests.faults.rig.proxy import Proxy
 from tests.faults.rig.record import TO_WORKER
 from tests.support import broker_settings, depth, open_channel, take_all, until
@@ -85,7 +85,7 @@ async def test_a_connection_cut_in_the_middle_loses_no_job(vhost: str, tmp_path:
     file = accounts(tmp_path, 600)
     async with open_channel(vhost) as channel, Proxy(AmqpConversation, vhost) as proxy:
         await declare(channel, topology_of(broker_settings(vhost)))
-        hold = proxy.hold_at(is_confirm(exchange_suffix=".jobs"), TO_WORKER, nth=3)
+        hold = proxy.hold_at(confirms_the(3, exchange_suffix=".jobs"), TO_WORKER)
         async with submitting(file, url=proxy.url) as process:
             await hold
             hold.reset()
