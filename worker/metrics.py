@@ -34,7 +34,7 @@ _AGE = (0.1, 1, 5, 30, 60, 300, 900, 3600, 21600, 86400)
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What is read at the moment of a scrape. `paused` holds the reasons, `links` whether each is up, by role."""
+    """What is read at the moment of a scrape. `links` tells whether each is up, by role."""
 
     ready: bool = False
     out: bool = False

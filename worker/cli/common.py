@@ -14,6 +14,7 @@ import typer
 import uvloop
 
 from worker import __version__
+from worker.durations import parse_duration
 from worker.settings import Settings, load
 
 Result = TypeVar("Result")
@@ -27,6 +28,14 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def duration(text: str) -> float:
+    """Read the value of an option that is a duration, as its `parser`."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,21 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.common import ConfigOption, on_terminal, run_until_signalled, settings_of
-from worker.durations import parse_duration
+from worker.cli.common import ConfigOption, duration, on_terminal, run_until_signalled, settings_of
 
 if TYPE_CHECKING:
     from worker.cli.dead_desk import Desk
     from worker.dead_letter import Selection
 
 app = typer.Typer(no_args_is_help=True, help="Look at failed jobs, send them back to work, or drop them.")
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 CodeOption = Annotated[
@@ -53,7 +45,7 @@ OlderOption = Annotated[
     typer.Option(
         "--older-than",
         metavar="DURATION",
-        parser=_duration,
+        parser=duration,
         help="Only what failed longer ago: 90s, 30m, 2h, 1d. Default: any age.",
         show_default=False,
     ),
@@ -63,7 +55,7 @@ NewerOption = Annotated[
     typer.Option(
         "--newer-than",
         metavar="DURATION",
-        parser=_duration,
+        parser=duration,
         help="Only what failed since then; units as above. Default: any age.",
         show_default=False,
     ),

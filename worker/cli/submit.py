@@ -16,8 +16,7 @@ from uuid import uuid4
 
 import typer
 
-from worker.cli.common import ConfigOption, on_terminal, run_async, settings_of
-from worker.durations import parse_duration
+from worker.cli.common import ConfigOption, duration, on_terminal, run_async, settings_of
 from worker.errors import BrokerAway, WorkerError
 from worker.text import rfc3339
 
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
     from worker.submitting.submit import Plan, Submitter
 
 _COLLECTING = ("--output", "--output-format", "--append", "--timeout")
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def submit(
@@ -65,7 +57,7 @@ def submit(
         float | None,
         typer.Option(
             metavar="DURATION",
-            parser=_duration,
+            parser=duration,
             help="From now, such as 10m, for jobs that have none. Default: none.",
         ),
     ] = None,
@@ -76,7 +68,7 @@ def submit(
         float,
         typer.Option(
             metavar="DURATION",
-            parser=_duration,
+            parser=duration,
             show_default=False,
             help="Give up where the broker, once reached, is away for longer: 30s, 5m. Default: 2m.",
         ),
@@ -104,7 +96,7 @@ def submit(
         float | None,
         typer.Option(
             metavar="DURATION",
-            parser=_duration,
+            parser=duration,
             help="With --wait: end once none has come for so long, such as 5m. Default: never.",
         ),
     ] = None,
