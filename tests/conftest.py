@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.broker_support import running_broker
 from tests.patience import PATIENCE
-from worker.sandbox.rabbitmq import Node, ServerMissing
+from worker.sandbox.rabbitmq import Node
 
 _TIMEOUT_S = 60
 _numbers = count(1)
@@ -47,17 +48,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Node]:
     """Give the node that all tests of the run share: leave it running, without an alarm."""
-    node = Node()
-    try:
-        asyncio.run(node.start())
+    with running_broker(Node()) as node:
         yield node
-    except ServerMissing as missing:
-        pytest.exit(str(missing), returncode=1)
-    finally:
-        asyncio.run(node.stop())
 
 
 @pytest.fixture
-def vhost(broker: Node) -> str:
-    """Give the AMQP URL of an empty vhost that no other test uses."""
-    return asyncio.run(broker.add_vhost(f"test-{next(_numbers)}"))
+def vhost(broker: Node) -> Iterator[str]:
+    """Give the AMQP URL of an empty vhost that no other test uses, and that goes with the test."""
+    name = f"test-{next(_numbers)}"
+    yield asyncio.run(broker.add_vhost(name))
+    asyncio.run(broker.remove_vhost(name))

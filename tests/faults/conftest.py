@@ -1,6 +1,5 @@
 """What the tests under faults share: how far to go, the seed, the figures, and a cluster."""
 
-import asyncio
 import os
 import random
 from collections.abc import Iterator
@@ -8,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.broker_support import running_broker
 from tests.faults.rig.cluster import Cluster
 from tests.faults.rig.report import Report
-from worker.sandbox.rabbitmq import ServerMissing
 
 _SEEDS = 2**32
 _SEED = pytest.StashKey[int]()
@@ -47,11 +46,5 @@ def faults(request: pytest.FixtureRequest, seed: int) -> Report:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Give the three nodes that all tests of the run share: leave them all running."""
-    nodes = Cluster()
-    try:
-        asyncio.run(nodes.start())
+    with running_broker(Cluster()) as nodes:
         yield nodes
-    except ServerMissing as missing:
-        pytest.exit(str(missing), returncode=1)
-    finally:
-        asyncio.run(nodes.stop())

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from tests.broker_support import running_broker
 from tests.faults.rig.amqp_frames import (
     AmqpConversation,
     Content,
@@ -40,12 +41,8 @@ BUSY: dict[str, object] = {
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
     """Give a node that these tests may stop and kill, and leave running."""
-    own = Node()
-    try:
-        asyncio.run(own.start())
+    with running_broker(Node()) as own:
         yield own
-    finally:
-        asyncio.run(own.stop())
 
 
 def accounts(count: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from tests.broker_support import running_broker
 from tests.faults.rig.amqp_frames import AmqpConversation, is_method
 from tests.faults.rig.ledger import Ledger
 from tests.faults.rig.proxy import Proxy
@@ -20,7 +20,7 @@ from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
 from tests.support import broker_settings, until
 from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node, ServerMissing
+from worker.sandbox.rabbitmq import Node
 
 TIMEOUT_MS = 4000
 TICK_MS = 250
@@ -64,14 +64,9 @@ def closed(here: Parts, times: int) -> bool:
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Node]:
     """Give a broker that does not wait long for acks."""
-    node = Node(config={"consumer_timeout": TIMEOUT_MS, "channel_tick_interval": TICK_MS})
-    try:
-        asyncio.run(node.start())
+    config = {"consumer_timeout": TIMEOUT_MS, "channel_tick_interval": TICK_MS}
+    with running_broker(Node(config=config)) as node:
         yield node
-    except ServerMissing as missing:
-        pytest.exit(str(missing), returncode=1)
-    finally:
-        asyncio.run(node.stop())
 
 
 @asynccontextmanager
