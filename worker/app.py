@@ -22,7 +22,7 @@ from worker.lcm.breaker import Breaker
 from worker.lcm.lookup import build_lookup
 from worker.lcm.pool import Pool
 from worker.lcm.session import SessionOpener
-from worker.metrics import CountedKeeper, Metrics
+from worker.metrics import Metrics
 from worker.pipeline import Pipeline, Routes
 from worker.report import Report
 from worker.settings import Settings
@@ -65,8 +65,9 @@ class App:
         )
         self.replies = Replies(self.publisher.link, settings.broker, log)
         self.report = Report(log)
-        keeper = CountedKeeper(self.outages, self.metrics.exchanged)
-        look_up = build_lookup(self.pool, settings.lcm, settings.retry, keeper=keeper)
+        look_up = build_lookup(
+            self.pool, settings.lcm, settings.retry, keeper=self.outages, count=self.metrics.exchanged
+        )
         pipeline = Pipeline(
             look_up,
             self.publisher.publish,

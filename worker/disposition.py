@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from worker.errors import JobError
-from worker.inquiry import Answer
+from worker.inquiry import Answer, Asked
 
 
 class Settle(Enum):
@@ -22,7 +22,8 @@ class Disposition:
     """The end of one delivery.
 
     `event` is the name of its log line. Times are in milliseconds; `attempts` counts over all deliveries of the
-    job, `exchanges` for this delivery alone; `outcomes` is the length of the list, `-1` where there is none.
+    job, `exchanges` for this delivery alone; `asked` is its last exchange, be there an answer or not; `outcomes` is
+    the length of the list, `-1` where there is none.
     """
 
     settle: Settle
@@ -33,6 +34,7 @@ class Disposition:
     exchanges: int = 0
     outcomes: int = -1
     answer: Answer | None = None
+    asked: Asked | None = None
     error: JobError | None = None
     delay: float | None = None
     reason: str = ""

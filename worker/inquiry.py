@@ -13,13 +13,22 @@ def _always() -> bool:
     return True
 
 
+@dataclass(slots=True, frozen=True)
+class Asked:
+    """One exchange, answered or not: its session's place, which one it was on that session, and its seconds."""
+
+    session: int
+    exchange: int
+    seconds: float
+
+
 @dataclass(slots=True)
 class Inquiry:
     """One delivery's question to LCM, and what it has cost so far.
 
     `is_wanted` turns false when nobody can use the answer any more. The lookup counts here this delivery's
-    part: `exchanges` made for it, the seconds `spent` in exchanges and in the pauses between them, and the
-    last error.
+    part: `exchanges` made for it, the seconds `spent` in exchanges and in the pauses between them, the last
+    exchange and the last error.
     """
 
     account: str
@@ -27,6 +36,7 @@ class Inquiry:
     is_wanted: Callable[[], bool] = _always
     exchanges: int = 0
     spent: float = 0.0
+    asked: Asked | None = None
     last_error: str = ""
 
     def check(self, moment: datetime) -> None:

@@ -6,7 +6,7 @@ values come from closed sets; nothing that belongs to one job, such as its accou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -16,7 +16,6 @@ from prometheus_client.registry import Collector
 
 from worker.disposition import Disposition
 from worker.errors import ERRORS, LookupFailed
-from worker.lcm.lookup import Keeper
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "lcm_worker"
@@ -126,29 +125,6 @@ class Metrics:
 
     def _histogram(self, name: str, says: str, bounds: tuple[float, ...]) -> Histogram:
         return Histogram(f"{PREFIX}_{name}", says, buckets=bounds, registry=self._registry)
-
-
-class CountedKeeper:
-    """Passes on to the keeper of outages what it is told of exchanges, and counts them."""
-
-    def __init__(self, keeper: Keeper, count: Callable[[str], object]) -> None:
-        self._keeper = keeper
-        self._count = count
-
-    @property
-    def out(self) -> str:
-        return self._keeper.out
-
-    def admit_probe(self) -> bool:
-        return self._keeper.admit_probe()
-
-    def answered(self, account: str) -> None:
-        self._count("answered")
-        self._keeper.answered(account)
-
-    def not_answered(self, account: str, error: LookupFailed) -> None:
-        self._count(error.code)
-        self._keeper.not_answered(account, error)
 
 
 class _Gauges(Collector):

@@ -285,6 +285,7 @@ class Pipeline:
             exchanges=course.inquiry.exchanges,
             outcomes=outcomes,
             answer=course.answer,
+            asked=course.inquiry.asked,
             error=error,
             delay=delay,
             reason=reason,

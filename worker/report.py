@@ -28,6 +28,8 @@ class Report:
 
 def _fields(disposition: Disposition) -> dict[str, Any]:
     answer, error = disposition.answer, disposition.error
+    # Another job's exchange may have given the answer, after one of its own had failed.
+    asked = answer or disposition.asked
     fields: dict[str, Any] = {
         "job_id": disposition.job_id,
         "account": disposition.account or None,
@@ -35,10 +37,10 @@ def _fields(disposition: Disposition) -> dict[str, Any]:
         "source": None if answer is None else "shared" if answer.shared else "lcm",
         "outcomes": None if disposition.outcomes < 0 else disposition.outcomes,
         "error": None if error is None else error.code,
-        "session": None if answer is None else answer.session,
-        "exchange": None if answer is None else answer.exchange,
+        "session": None if asked is None else asked.session,
+        "exchange": None if asked is None else asked.exchange,
         "queue_ms": disposition.queue_ms,
-        "lcm_ms": None if answer is None else round(answer.seconds * 1000, 1),
+        "lcm_ms": None if asked is None else round(asked.seconds * 1000, 1),
         "publish_ms": disposition.publish_ms,
         "duration_ms": disposition.duration_ms,
         "redelivered": disposition.redelivered,

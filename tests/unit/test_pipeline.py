@@ -23,12 +23,13 @@ from worker.errors import (
     StaleDelivery,
     Unroutable,
 )
-from worker.inquiry import Answer, Inquiry
+from worker.inquiry import Answer, Asked, Inquiry
 from worker.message import Delivery, Message, Properties
 from worker.pipeline import Pipeline, Routes
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
 ITEMS = [("7", "Answering  Machine "), ("0", "Success")]
+ASKED = Asked(session=3, exchange=9, seconds=10)
 TRANSIENT = [ReplyTimeout("late"), ConnectionLost("gone"), LcmError("down"), MalformedReply("odd")]
 PERMANENT = [LcmRejected("no", said="unknown account"), ReplyTooLarge("big")]
 
@@ -99,6 +100,7 @@ def answering(*, exchanges: int = 1, shared: bool = False) -> Callable[[Inquiry]
 def failing(error: Exception, *, exchanges: int = 3) -> Callable[[Inquiry], Answer]:
     def outcome(inquiry: Inquiry) -> Answer:
         inquiry.exchanges += exchanges
+        inquiry.asked = ASKED
         raise error
 
     return outcome
@@ -175,6 +177,7 @@ async def test_a_job_that_fails_is_dead_lettered_before_it_is_said(error: JobErr
     world = World(failing(error))
     end = await world.handle(delivery({"outcome-retries": retries, "outcome-attempts": 6}))
     assert (end.settle, end.event, end.error, end.unroutable) == (Settle.ACK, "job.failed", error, False)
+    assert end.asked == ASKED
     assert world.targets == [("x.dead", "dead"), ("x.results", "result.failed")]
     assert world.held == [True, False]
     copy, result = world.published

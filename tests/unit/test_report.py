@@ -12,7 +12,7 @@ import pytest
 from tests.support import RecordingLog
 from worker.disposition import Disposition, Settle
 from worker.errors import Expired, InternalError, JobError, LcmRejected, ReplyTimeout
-from worker.inquiry import Answer
+from worker.inquiry import Answer, Asked
 from worker.report import Report
 from worker.settings import LogSettings
 from worker.telemetry import build_log
@@ -73,6 +73,14 @@ def test_a_success_tells_where_its_answer_came_from() -> None:
         line = line_for(succeeded(shared=shared))
         assert (line["source"], line["session"], line["exchange"]) == (source, 3, 9)
         assert (line["lcm_ms"], line["outcomes"], line["error"]) == (8.2, 2, None)
+
+
+def test_a_failure_tells_where_it_was_asked_in_vain() -> None:
+    """The line of a job without an answer names the session and the time of its last exchange, if there was one."""
+    line = line_for(ended("job.failed", ReplyTimeout("late"), asked=Asked(session=2, exchange=7, seconds=10)))
+    assert (line["session"], line["exchange"], line["lcm_ms"]) == (2, 7, 10_000.0)
+    never = line_for(ended("job.failed", Expired("late")))
+    assert (never["session"], never["exchange"], never["lcm_ms"]) == (None, None, None)
 
 
 def test_an_empty_list_is_told_from_none() -> None:

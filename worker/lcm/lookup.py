@@ -1,4 +1,4 @@
-"""One inquiry's way to LCM: share( retry( break( exchange( pool )))).
+"""One inquiry's way to LCM: share( retry( break( count( exchange( pool ))))).
 
 Each layer is one concern, takes an `Inquiry` and returns an `Answer` or raises a `LookupFailed`; they are put
 together in `build_lookup` and nowhere else.
@@ -26,7 +26,7 @@ from tenacity.stop import stop_base
 
 from worker.backoff import Jitter
 from worker.errors import ConnectionLost, LookupFailed, PutOff
-from worker.inquiry import Answer, Inquiry
+from worker.inquiry import Answer, Asked, Inquiry
 from worker.lcm.pacing import ExchangeRate
 from worker.lcm.pool import Pool, Sleep
 from worker.lcm.session import Session
@@ -48,16 +48,22 @@ class Clock:
 SYSTEM_CLOCK = Clock()
 
 
+def _ignore(_: str) -> None:
+    """Nobody counts."""
+
+
 def build_lookup(
     pool: Pool,
     lcm: LcmSettings,
     retry: RetrySettings,
     *,
     keeper: Keeper | None = None,
+    count: Callable[[str], object] = _ignore,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Lookup:
-    """Compose the layers as the settings ask."""
+    """Compose the layers as the settings ask; `count` is told how each exchange ended."""
     exchange: Lookup = Exchange(pool, ExchangeRate(lcm.max_rate), lcm.reply_timeout, retry.budget, clock)
+    exchange = Count(exchange, count)
     if keeper is not None:
         exchange = Break(exchange, keeper)
     retried = Retry(exchange, retry, clock)
@@ -114,11 +120,29 @@ class Exchange:
         finally:
             seconds = self._clock.monotonic() - started
             inquiry.spent += seconds
+            inquiry.asked = Asked(session.slot, session.exchanges, seconds)
         return Answer(items, asked_at, self._clock.now(), seconds, session.slot, session.exchanges)
 
 
 class _CutWhileIdle(Exception):
     """A session that had served before closed in mid-exchange."""
+
+
+class Count:
+    """Tells how each exchange ended: `answered`, also by an error about the account, or the transient error's code."""
+
+    def __init__(self, exchange: Lookup, count: Callable[[str], object]) -> None:
+        self._exchange = exchange
+        self._count = count
+
+    async def __call__(self, inquiry: Inquiry) -> Answer:
+        try:
+            answer = await self._exchange(inquiry)
+        except LookupFailed as error:
+            self._count(error.code if error.transient else "answered")
+            raise
+        self._count("answered")
+        return answer
 
 
 class Keeper(Protocol):

@@ -22,8 +22,8 @@ from worker.errors import (
     ReplyTooLarge,
     StaleDelivery,
 )
-from worker.inquiry import Answer, Inquiry
-from worker.lcm.lookup import Break, Exchange, Retry
+from worker.inquiry import Answer, Asked, Inquiry
+from worker.lcm.lookup import Break, Count, Exchange, Retry
 from worker.lcm.pacing import ExchangeRate
 from worker.lcm.pool import Pool
 from worker.lcm.session import Session
@@ -201,6 +201,17 @@ async def test_an_exchange_tells_when_and_where_it_took_place() -> None:
     assert (inquiry.exchanges, inquiry.spent, pool.released) == (1, 2, 1)
 
 
+async def test_an_exchange_in_vain_tells_where_it_took_place() -> None:
+    """Whoever fails knows the session of the last exchange, which one it was there, and how long it took."""
+    clock = SetClock()
+    pool = OneSession(ReplyTimeout("late"), clock=clock, takes=10)
+    pool.exchanges = 4
+    inquiry = Inquiry("a")
+    with pytest.raises(ReplyTimeout):
+        await exchanging(pool, clock)(inquiry)
+    assert inquiry.asked == Asked(session=3, exchange=5, seconds=10)
+
+
 async def test_waiting_for_a_session_costs_no_budget() -> None:
     """Only exchanges and pauses are spent; the last exchange gets what is left of the budget as its timeout."""
     clock = SetClock()
@@ -361,3 +372,32 @@ async def test_a_rejection_is_an_answer() -> None:
     with pytest.raises(LcmRejected):
         await Break(ask, keeper)(Inquiry("a"))
     assert keeper.told == ["answered"]
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        (None, "answered"),
+        (LcmRejected("no"), "answered"),
+        (ReplyTooLarge("2 MiB"), "answered"),
+        (ReplyTimeout("late"), "timeout"),
+        (ConnectionLost("cut"), "connection_lost"),
+    ],
+    ids=["a list", "rejected", "too large", "timeout", "cut"],
+)
+async def test_each_exchange_is_counted_by_how_it_ended(said: Exception | None, counted: str) -> None:
+    """Whatever LCM said of the account is an answer; what failed to come counts by its code, and goes on."""
+    told: list[str] = []
+    ask, _ = failing(*([said] if said else []))
+    assert await outcome_of(_as_coroutine(Count(ask, told.append)(Inquiry("a")))) is (said or ANSWER)
+    assert told == [counted]
+
+
+async def test_what_was_no_exchange_is_not_counted() -> None:
+    """Who was put off, came too late or was cancelled before LCM said anything is nobody's exchange."""
+    told: list[str] = []
+    for end in (PutOff("out"), Expired("late"), StaleDelivery("gone"), asyncio.CancelledError()):
+        ask, _ = failing(cast(Exception, end))
+        ended = await outcome_of(_as_coroutine(Count(ask, told.append)(Inquiry("a"))))
+        assert type(ended) is type(end)
+    assert told == []
