@@ -59,6 +59,21 @@ async def test_a_vhost_is_ready_for_use(vhost: str) -> None:
         assert (await queue.get(no_ack=True, timeout=10)).body == b"1"
 
 
+async def test_a_vhost_that_is_removed_is_gone(broker: Node) -> None:
+    """Removing a vhost takes its queues along, closes its connections, and lets nobody in any more."""
+    url = await broker.add_vhost("here today")
+    connection = await aio_pika.connect(url)
+    channel = await connection.channel()
+    await channel.declare_queue("jobs", durable=True, arguments={"x-queue-type": "quorum"})
+    await broker.remove_vhost("here today")
+    with pytest.raises(aio_pika.exceptions.AMQPError):
+        await aio_pika.connect(url)
+    assert "here today" not in await broker.eval(
+        "[binary_to_atom(Name, utf8) || Name <- rabbit_vhost:list_names()]"
+    )
+    await connection.close()
+
+
 async def test_queues_are_counted(broker: Node, vhost: str) -> None:
     """`queues` tells waiting messages from those that a consumer holds."""
     async with await aio_pika.connect(vhost) as connection:
