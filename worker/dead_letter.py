@@ -19,7 +19,7 @@ from worker import copies
 from worker.errors import InvalidJob
 from worker.job import ERROR_CODE_HEADER, ERROR_REASON_HEADER, Job, decode
 from worker.message import Delivery, Message, Properties
-from worker.text import read_rfc3339
+from worker.text import read_rfc3339, rfc3339
 
 FOREIGN = "foreign"
 OTHER_SHAPES = "(other reasons)"
@@ -178,11 +178,16 @@ def record_of(delivery: Delivery, letter: Letter) -> dict[str, Any]:
         "job_id": letter.job.job_id,
         "code": letter.code,
         "reason": letter.reason,
-        "failed_at": letter.failed_at,
+        "failed_at": stamp(letter.failed_at),
         "properties": properties,
         "headers": delivery.properties.headers,
         **_body(delivery.body),
     }
+
+
+def stamp(moment: datetime | None) -> str | None:
+    """Return a time as all messages write it, where there is one."""
+    return rfc3339(moment) if moment else None
 
 
 def as_json(record: Mapping[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from worker.broker.dead_letters import Look
 from worker.broker.topology import topology_of
-from worker.dead_letter import Group, Letter, Selection, as_json, read_letter
+from worker.dead_letter import Group, Letter, Selection, as_json, read_letter, stamp
 from worker.message import Delivery
 from worker.settings import Settings
 from worker.tables import add_row, printable, table
@@ -133,7 +133,7 @@ def _outline(letter: Letter) -> dict[str, Any]:
         "job_id": letter.job.job_id,
         "code": letter.code,
         "reason": letter.reason,
-        "failed_at": _stamp(letter.failed_at),
+        "failed_at": stamp(letter.failed_at),
         "replays": letter.job.replays,
     }
 
@@ -143,13 +143,9 @@ def _line_of(group: Group) -> dict[str, Any]:
         "code": group.code,
         "reason": group.shape,
         "count": group.count,
-        "oldest": _stamp(group.oldest),
-        "newest": _stamp(group.newest),
+        "oldest": stamp(group.oldest),
+        "newest": stamp(group.newest),
     }
-
-
-def _stamp(moment: datetime | None) -> str | None:
-    return rfc3339(moment) if moment else None
 
 
 def _time(moment: datetime | None) -> str:

@@ -162,6 +162,7 @@ async def test_show_gives_one_letter_in_full(vhost: str) -> None:
     assert (first["job_id"], first["body"]) == ("a-1", '{"account_number":"18|a-1","job_id":"a-1"}')
     assert first["headers"]["outcome-attempts"] == 15
     assert first["properties"]["message_id"] == "m-a-1"
+    assert first["failed_at"] == "2026-01-31T12:00:00.000Z"
     (second,) = lines(
         (await command("dead", "show", "--code", "timeout", "--index", "2", broker__url=vhost)).out
     )
