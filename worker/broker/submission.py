@@ -9,13 +9,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
+from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from worker.broker.connection import close, connect_any, means_loss, text_of
 from worker.broker.declare import verify_entity
 from worker.broker.link import Link
 from worker.broker.publisher import Publisher
-from worker.broker.topology import JOB_KEY, Exchange, Topology
+from worker.broker.subscription import KEPT_HOURS
+from worker.broker.topology import JOB_KEY, Exchange, Queue, Topology
 from worker.errors import BrokerAway, PublishForbidden, TopologyError, Unroutable
 from worker.message import Message
 from worker.settings import BrokerSettings
@@ -31,24 +33,28 @@ T = TypeVar("T")
 _REMEDY = "start a worker, which declares it, or declare it with `lcm-worker topology apply`"
 
 
-async def look_first(settings: BrokerSettings, topology: Topology, *, results: bool, name: str) -> None:
+async def look_first(
+    settings: BrokerSettings, topology: Topology, *, results: bool, queue: str = "", name: str
+) -> None:
     """Make sure that the broker answers and has the exchange for jobs; with `results`, the one for those as well.
+
+    `queue` names one that an earlier run left, "" where there is none.
 
     Raises:
         BrokerAway: it does not answer.
-        TopologyError: an exchange is missing; the text names it and the remedy.
+        TopologyError: one of them is missing; the text names it and the remedy.
     """
+    wanted: list[Exchange | Queue] = [Exchange(topology.jobs, "direct")]
+    if results:
+        wanted.append(Exchange(topology.results, "topic"))
+    if queue:
+        wanted.append(Queue(queue, {}))
     connection = await connect_any(settings, name=name)
     try:
         async with asyncio.timeout(_STEP_TIMEOUT):
             channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
-            await verify_entity(channel, Exchange(topology.jobs, "direct"))
-            if results:
-                await verify_entity(channel, Exchange(topology.results, "topic"))
-    except TopologyError as error:
-        if isinstance(error.__cause__, ChannelNotFoundEntity):
-            raise TopologyError(f"{_missing(topology, str(error))} does not exist; {_REMEDY}") from error
-        raise
+            for entity in wanted:
+                await _find(channel, entity)
     except BaseException as error:
         if means_loss(error):
             raise BrokerAway(f"the broker left at once: {text_of(error)}") from error
@@ -57,9 +63,18 @@ async def look_first(settings: BrokerSettings, topology: Topology, *, results: b
         await close(connection)
 
 
-def _missing(topology: Topology, said: str) -> str:
-    name = topology.jobs if repr(topology.jobs) in said else topology.results
-    return f"the exchange {name}"
+async def _find(channel: AbstractChannel, entity: Exchange | Queue) -> None:
+    try:
+        await verify_entity(channel, entity)
+    except TopologyError as error:
+        if not isinstance(error.__cause__, ChannelNotFoundEntity):
+            raise
+        if isinstance(entity, Exchange):
+            raise TopologyError(f"the exchange {entity.name} does not exist; {_REMEDY}") from error
+        raise TopologyError(
+            f"the queue {entity.name} does not exist: all its results were collected, or nobody came for them"
+            f" within {KEPT_HOURS} hours"
+        ) from error
 
 
 class Submission:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shlex
 import signal
 import sys
 import time
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from worker.submitting.submit import Plan, Submitter
 
 _COLLECTING = ("--output", "--output-format", "--append", "--timeout")
+_TAG = re.compile("[0-9a-f]{32}")
 
 
 def submit(
@@ -74,6 +77,15 @@ def submit(
         ),
     ] = 120.0,
     wait: Annotated[bool, typer.Option("--wait", help="Collect the results of these jobs.")] = False,
+    collect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUEUE",
+            help="Publish nothing: collect for the same FILEs what has come since an earlier --wait ended, which told"
+            " the QUEUE. Results that --output holds already are not waited for. Default: none.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -108,7 +120,7 @@ def submit(
 
     With --wait the results go to a queue of this run's own, and from there to --output: JSON lines or CSV, one row
     for each outcome. The common results queue gets them as well, where there is one. In a pipe they go to standard
-    output.
+    output. A run that ends before all have come tells how to go on with --collect.
 
     Exit status 0 when all went well, 1 when a job failed, was skipped or has no result, 2 when a line is bad,
     130 when interrupted: it then says with what --from-line to go on.
@@ -124,7 +136,8 @@ def submit(
     from worker.submitting.sources import opened
     from worker.submitting.submit import Plan
 
-    if not wait and (output or output_format or append or timeout is not None):
+    collects = wait or collect is not None
+    if not collects and (output or output_format or append or timeout is not None):
         raise typer.BadParameter(f"{', '.join(_COLLECTING)} go with --wait")
     if not files and sys.stdin.isatty():
         raise typer.BadParameter("name a FILE; standard input, which is read without one, is this terminal")
@@ -132,10 +145,23 @@ def submit(
         raise typer.BadParameter("--append goes with --output")
     settings = settings_of(context, config)
     screen = Screen()
-    tag = uuid4().hex
+    had: frozenset[bytes] = frozenset()
+    queues = f"{settings.broker.prefix}.submit."
+    tag = uuid4().hex if collect is None else _tag_of(collect, queues)
+    again: dict[str, object] = {
+        "--config": config or context.obj,
+        "--format": kind if kind != "auto" else None,
+        "--skip-bad": skip_bad,
+        "--from-line": from_line if from_line > 1 else None,
+        "--collect": queues + tag,
+        "--output": output,
+        "--output-format": output_format,
+        # Without a file nobody can tell which of the results have come already.
+        "--timeout": None if output else "10s",
+    }
     defaults = Defaults(
         run=f"submit-{tag}",
-        route=route or (f"submit-{tag[:12]}" if wait else None),
+        route=route or (f"submit-{tag[:12]}" if collects else None),
         deadline=rfc3339(datetime.now(UTC) + timedelta(seconds=deadline)) if deadline is not None else None,
     )
     try:
@@ -145,9 +171,14 @@ def submit(
             if found.bad and not skip_bad:
                 screen.say("nothing was published; mend these lines, or leave them out with --skip-bad")
                 raise typer.Exit(2)
-            with _writer(output, output_format, append=append, wait=wait) as writer:
+            if collect is not None:
+                append, had = True, _collected_in(output, output_format)
+            with _writer(output, output_format, append=append, collects=collects) as writer:
                 plan = Plan(
-                    tag=tag[:12],
+                    queue=queues + tag,
+                    again=_command(files or ["-"], again),
+                    collect_only=collect is not None,
+                    had=had,
                     sources=sources,
                     defaults=defaults,
                     survey=found,
@@ -157,21 +188,55 @@ def submit(
                     timeout=timeout,
                     writer=writer,
                 )
-                status = _carry_out(plan, settings, screen, tables=wait and output is None and on_terminal())
+                tables = collects and output is None and on_terminal()
+                status = _carry_out(plan, settings, screen, tables=tables)
     except BadInput as error:
         screen.say(str(error))
         raise typer.Exit(2) from error
     raise typer.Exit(status)
 
 
+def _tag_of(queue: str, queues: str) -> str:
+    """Return what tells an earlier run from all others, from the name of its queue."""
+    tag = queue.removeprefix(queues)
+    if not _TAG.fullmatch(tag):
+        raise typer.BadParameter(
+            f"--collect: {queue} is no queue of an earlier run: those are named {queues}<id>"
+        )
+    return tag
+
+
+def _command(files: list[str], options: dict[str, object]) -> str:
+    """Return a command to type, with those options that have a value."""
+    words = ["lcm-worker", "submit", *files]
+    for name, value in options.items():
+        if value:
+            words += [name] if value is True else [name, str(value)]
+    return shlex.join(words)
+
+
+def _collected_in(output: Path | None, output_format: str | None) -> frozenset[bytes]:
+    """Return the digests of the jobs whose results a file holds."""
+    from worker.submitting.jobs import digest
+    from worker.submitting.results import OutputFormat, format_of, job_ids_in
+
+    if output is None or not output.is_file():
+        return frozenset()
+    try:
+        kind = format_of(output.name, OutputFormat(output_format) if output_format else None)
+        return frozenset(map(digest, job_ids_in(output, kind)))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--output: {error}") from error
+
+
 @contextmanager
 def _writer(
-    output: Path | None, output_format: str | None, *, append: bool, wait: bool
+    output: Path | None, output_format: str | None, *, append: bool, collects: bool
 ) -> Iterator[ResultWriter | None]:
     """Give what results are written to, None where none are collected."""
     from worker.submitting.results import OutputFormat, ResultWriter, format_of, open_output
 
-    if not wait:
+    if not collects:
         yield None
         return
     chosen = OutputFormat(output_format) if output_format else None

@@ -20,6 +20,13 @@ def tell_mistakes(survey: Survey, screen: Screen) -> None:
 def tell_end(plan: Plan, submitter: Submitter, screen: Screen, seconds: float, why: str) -> None:
     """Tell the numbers of a submission; where it was broken off, why, and how to go on."""
     published = submitter.published
+    if plan.collect_only:
+        if why:
+            screen.say(why)
+        if not why or submitter.queue_left:
+            rate = f" in {seconds:,.1f} s{_rate(submitter.collected.count, seconds)}"
+            _tell_collected(plan, submitter, screen, rate)
+        return
     if why and not published.confirmed and not published.in_doubt:
         screen.say(f"{why}: nothing was published")
         return
@@ -32,7 +39,7 @@ def tell_end(plan: Plan, submitter: Submitter, screen: Screen, seconds: float, w
         screen.say(f"published {_many(published.confirmed, 'job')}{skipped}{rate}")
     if plan.writer is not None:
         rate = f"{took}{_rate(submitter.collected.count, seconds)}"
-        _tell_collected(submitter, screen, rate)
+        _tell_collected(plan, submitter, screen, rate)
 
 
 def _tell_broken_off(plan: Plan, submitter: Submitter, screen: Screen, why: str) -> None:
@@ -44,13 +51,15 @@ def _tell_broken_off(plan: Plan, submitter: Submitter, screen: Screen, why: str)
         screen.say(published.where(plan.sources))
 
 
-def _tell_collected(submitter: Submitter, screen: Screen, rate: str) -> None:
+def _tell_collected(plan: Plan, submitter: Submitter, screen: Screen, rate: str) -> None:
     collected = submitter.collected
     told = f"{_many(collected.count, 'result')}{rate}: {_kinds(collected)}{_slowest(collected)}"
     screen.say(f"collected {told}")
     if queue := submitter.queue_left:
         missing = f"{_many(collected.missing, 'result')} missing" if collected.missing else "broken off"
         screen.say(f"{missing}: what comes later stays in the queue {queue} for {KEPT_HOURS} h after this")
+        if not plan.collect_only:
+            screen.say(f"collect it with: {plan.again}")
 
 
 def _doubt(submitter: Submitter) -> str:

@@ -124,6 +124,19 @@ def open_output(path: Path, *, append: bool) -> BinaryIO:
     return path.open("ab")
 
 
+def job_ids_in(path: Path, kind: OutputFormat) -> Iterator[str]:
+    """Yield the job of each result that a file holds, some more than once; lines that are no results are passed over.
+
+    Raises OSError.
+    """
+    if kind is OutputFormat.CSV:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            yield from (row["job_id"] for row in csv.DictReader(file) if row.get("job_id"))
+        return
+    with path.open("rb") as lines:
+        yield from (result.job_id for line in lines if (result := read_result(line)) is not None)
+
+
 def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
     """Yield the rows of a result in CSV: one for each outcome; one without where it has none.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from worker.job import MAX_SHORT_STRING
 from worker.message import Message, Properties
 from worker.result import CONTENT_TYPE
 from worker.settings import Settings
-from worker.submitting.jobs import Asked, Bad, Defaults, Survey, read_jobs
+from worker.submitting.jobs import Asked, Bad, Defaults, Survey, digest, read_jobs
 from worker.submitting.reading import BadInput
 from worker.submitting.results import Result, ResultWriter, read_result
 from worker.submitting.screen import Bar, Notices, Screen
@@ -33,10 +34,15 @@ _POLL = 0.1
 class Plan:
     """What to submit, and how. Times are seconds; without a `writer` no results are collected.
 
-    `tag` names the queue for the results of this run.
+    `queue` is for the results of this run, `again` the command that goes on collecting them. With `collect_only` an
+    earlier run has published the jobs: nothing is published, and results are awaited but for those that it `had`, by
+    the digests of their jobs.
     """
 
-    tag: str
+    queue: str
+    again: str
+    collect_only: bool
+    had: AbstractSet[bytes]
     sources: Sequence[Source]
     defaults: Defaults
     survey: Survey
@@ -61,6 +67,7 @@ class Submitter:
         self._name = f"{settings.worker.name} submit"
         self._subscription: Subscription | None = None
         self._last_came = 0.0
+        self._known: set[bytes] = set()
 
     @property
     def queue_left(self) -> str:
@@ -77,8 +84,9 @@ class Submitter:
             OSError: results can't be written.
         """
         wait = self._plan.writer is not None
-        await look_first(self._settings, self._topology, results=wait, name=self._name)
-        names = ["published", "collected"] if wait else ["published"]
+        queue = self._plan.queue if self._plan.collect_only else ""
+        await look_first(self._settings, self._topology, results=wait, queue=queue, name=self._name)
+        names = ["published"] * (not self._plan.collect_only) + ["collected"] * wait
         with self._screen.bars(names, self._plan.survey.jobs) as bars:
             async with _beside(self._show(bars)):
                 if self._plan.writer is None:
@@ -99,6 +107,8 @@ class Submitter:
 
     async def _publish_and_collect(self, writer: ResultWriter) -> None:
         writer.begin()
+        if self._plan.collect_only:
+            self._await_all()
 
         async def take(bodies: list[bytes]) -> None:
             results = [result for body in bodies if (result := self._awaited(body)) is not None]
@@ -110,13 +120,14 @@ class Submitter:
             self._topology,
             Notices(self._screen, "collecting"),
             take,
-            queue=f"{self._settings.prefix}.submit.{self._plan.tag}",
+            queue=self._plan.queue,
             routes=self._plan.survey.routes,
             name=self._name,
         )
         async with _beside(subscription.run()):
             await subscription.link.channel()  # bound before the first job goes
-            await self._publish()
+            if not self._plan.collect_only:
+                await self._publish()
             await self._collect(subscription)
             if not self.collected.missing:
                 await subscription.delete()
@@ -147,10 +158,36 @@ class Submitter:
 
     def _awaited(self, body: bytes) -> Result | None:
         result = read_result(body)
-        if result is None or not self.collected.takes(result):
+        if result is None:
+            return None
+        if self._plan.collect_only:
+            self._expect(result)
+        if not self.collected.takes(result):
             return None
         self._last_came = time.monotonic()
         return result
+
+    def _expect(self, result: Result) -> None:
+        """Let no result be taken off the queue for which these files have no job: they must be others than then.
+
+        Only where no job has a route of its own, by which results come for others, too.
+        """
+        if (
+            self._plan.survey.routes == {self._plan.defaults.route}
+            and digest(result.job_id) not in self._known
+        ):
+            raise BadInput(
+                f"{self._plan.queue} holds a result for the job {result.job_id}, which is not among these: name the"
+                " files, and where to begin, of the run that it is of"
+            )
+
+    def _await_all(self) -> None:
+        """Expect the results of an earlier run, before any of them can come."""
+        for job in read_jobs(self._plan.sources, self._plan.defaults, self._plan.from_line):
+            if isinstance(job, Asked):
+                self._known.add(name := digest(job.job_id))
+                if name not in self._plan.had:
+                    self.collected.awaits(job.job_id)
 
     def _jobs(self) -> Iterator[Asked]:
         for job in read_jobs(self._plan.sources, self._plan.defaults, self._plan.from_line):
@@ -178,8 +215,12 @@ class Submitter:
             await asyncio.sleep(_SHOWN_EVERY)
 
     def _show_once(self, bars: list[Bar]) -> None:
-        for bar, done in zip(bars, (self.published.confirmed, self.collected.count), strict=False):
-            bar.show(done, self._plan.survey.jobs)
+        jobs, published, collected = self._plan.survey.jobs, self.published.confirmed, self.collected.count
+        done = [(published, jobs), (collected, jobs)]
+        if self._plan.collect_only:
+            done = [(collected, collected + self.collected.missing)]
+        for bar, (count, total) in zip(bars, done, strict=False):
+            bar.show(count, total)
 
 
 @asynccontextmanager

@@ -157,6 +157,7 @@ async def test_results_that_never_come_end_by_the_timeout(vhost: str, broker: No
     assert (ended.status, ended.out) == (1, "")
     (queue,) = (name for name in queues if ".submit." in name)
     assert f"2 results missing: what comes later stays in the queue {queue} for 24 h" in ended.err
+    assert f"collect it with: lcm-worker submit - --collect {queue} --timeout 10s\n" in ended.err
 
 
 @pytest.mark.parametrize("columns", [80, 160])
@@ -208,6 +209,10 @@ async def test_without_a_broker_it_ends_at_once() -> None:
         (["--output", "r.csv"], "go with --wait"),
         (["--wait", "--output", "r.json"], "ends in none of .csv, .jsonl, .ndjson"),
         (["--wait", "--append"], "--append goes with --output"),
+        (
+            ["--collect", "lcm.outcome.jobs"],
+            "is no queue of an earlier run: those are named lcm.outcome.submit.<id>",
+        ),
         (["--deadline", "soon"], "must be a duration"),
         (["nothing.csv"], "nothing.csv: can't be read: No such file or directory"),
     ],

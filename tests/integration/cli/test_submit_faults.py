@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import re
+import shlex
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -151,6 +154,73 @@ async def test_interrupted_while_it_collects_keeps_what_came(
     assert missing[2].decode() in queues
     found = {line.split(",")[0] for line in output.read_text().splitlines()[1:]}
     assert len(found) == 3 - int(missing[1])
+
+
+def onward(err: str) -> list[str]:
+    """Return the arguments of the command by which a run says that it is gone on with."""
+    [told] = re.findall(r"^lcm-worker: collect it with: lcm-worker (.*)$", err, re.MULTILINE)
+    return shlex.split(told)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.timeout_s(240)
+async def test_what_came_later_is_collected(vhost: str, tmp_path: Path, broker: Node, suffix: str) -> None:
+    """The command it told takes what came since off the queue, into the same file: each result is there once."""
+    file, output = tmp_path / "my accounts.txt", tmp_path / f"r.{suffix}"
+    file.write_text("".join(f"{n}|1\n" for n in range(1, 41)))
+    async with Simulator() as lcm, worker(vhost, lcm.url), Proxy(AmqpConversation, vhost) as proxy:
+        hold = proxy.hold_at(is_delivery(), TO_WORKER, nth=5)
+        async with submitting(file, "--wait", "--output", output, url=proxy.url) as process:
+            await hold
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+        before = len(output.read_bytes().splitlines())
+        again = onward(err.decode())
+        ended = await command(*again, broker__url=vhost)
+        assert again[:2] == ["submit", str(file)]
+        assert ended.status == 0, ended.err
+        assert "published" not in ended.err
+        once_more = await command(*again, broker__url=vhost)
+        queues = await broker.queues(vhost.rpartition("/")[2])
+    found = Counter(result_jobs(output))
+    assert before < len(output.read_bytes().splitlines())
+    assert len(found) == 40
+    assert set(found.values()) == {50 if suffix == "csv" else 1}
+    assert [name for name in queues if ".submit." in name] == []
+    assert once_more.status == 2
+    assert "does not exist: all its results were collected" in once_more.err
+
+
+def result_jobs(output: Path) -> list[str]:
+    """Return the job of each row or line of a file of results."""
+    if output.suffix == ".csv":
+        with output.open(newline="") as file:
+            return [row["job_id"] for row in csv.DictReader(file)]
+    return [msgspec.json.decode(line)["job_id"] for line in output.read_bytes().splitlines()]
+
+
+@pytest.mark.timeout_s(240)
+async def test_other_files_do_not_get_the_results(vhost: str, tmp_path: Path) -> None:
+    """Named other files than then, it takes nothing off the queue, and says so; the right ones get everything."""
+    file, other, output = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "r.jsonl"
+    file.write_text("1|1\n2|2\n3|3\n")
+    other.write_text("1|1\n")
+    async with open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+    first = await command(
+        "submit", file, "--wait", "--timeout", "100ms", "--output", output, broker__url=vhost
+    )
+    again = onward(first.err)
+    assert (first.status, "3 results missing" in first.err) == (1, True)
+    async with Simulator() as lcm, worker(vhost, lcm.url) as running:
+        await running.logged("job.succeeded", 3)
+        wrong = await command(
+            *[str(other) if word == str(file) else word for word in again], broker__url=vhost
+        )
+        right = await command(*again, broker__url=vhost)
+    assert wrong.status == 2
+    assert "which is not among these" in wrong.err
+    assert (right.status, len(result_jobs(output))) == (0, 3), right.err
 
 
 @pytest.mark.timeout_s(180)
