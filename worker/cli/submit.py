@@ -156,8 +156,6 @@ def submit(
         "--collect": queues + tag,
         "--output": output,
         "--output-format": output_format,
-        # Without a file nobody can tell which of the results have come already.
-        "--timeout": None if output else "10s",
     }
     defaults = Defaults(
         run=f"submit-{tag}",
@@ -177,6 +175,7 @@ def submit(
                 plan = Plan(
                     queue=queues + tag,
                     again=_command(files or ["-"], again),
+                    keeps=output is not None,
                     collect_only=collect is not None,
                     had=had,
                     sources=sources,

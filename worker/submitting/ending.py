@@ -59,7 +59,9 @@ def _tell_collected(plan: Plan, submitter: Submitter, screen: Screen, rate: str)
         missing = f"{_many(collected.missing, 'result')} missing" if collected.missing else "broken off"
         screen.say(f"{missing}: what comes later stays in the queue {queue} for {KEPT_HOURS} h after this")
         if not plan.collect_only:
-            screen.say(f"collect it with: {plan.again}")
+            # Of what was not published, or has come to where nobody can look it up, no result will come.
+            all_to_come = plan.keeps and submitter.published.confirmed == plan.survey.jobs
+            screen.say(f"collect it with: {plan.again}{'' if all_to_come else ' --timeout 10s'}")
 
 
 def _doubt(submitter: Submitter) -> str:

@@ -34,13 +34,14 @@ _POLL = 0.1
 class Plan:
     """What to submit, and how. Times are seconds; without a `writer` no results are collected.
 
-    `queue` is for the results of this run, `again` the command that goes on collecting them. With `collect_only` an
-    earlier run has published the jobs: nothing is published, and results are awaited but for those that it `had`, by
-    the digests of their jobs.
+    `queue` is for the results of this run, `again` the command that goes on collecting them; it `keeps` them where a
+    later run can look them up. With `collect_only` an earlier run has published the jobs: nothing is published, and
+    results are awaited but for those that it `had`, by the digests of their jobs.
     """
 
     queue: str
     again: str
+    keeps: bool
     collect_only: bool
     had: AbstractSet[bytes]
     sources: Sequence[Source]
