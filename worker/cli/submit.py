@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from worker.submitting.submit import Plan, Submitter
 
 _COLLECTING = ("--output", "--output-format", "--append", "--timeout")
-_TAG = re.compile("[0-9a-f]{32}")
+_TAG_SIZE = 20
+_QUEUE = re.compile(f"([0-9a-f]{{{_TAG_SIZE}}})-[0-9a-f]+")
 
 
 def submit(
@@ -145,18 +146,8 @@ def submit(
         raise typer.BadParameter("--append goes with --output")
     settings = settings_of(context, config)
     screen = Screen()
-    had: frozenset[bytes] = frozenset()
     queues = f"{settings.broker.prefix}.submit."
-    tag = uuid4().hex if collect is None else _tag_of(collect, queues)
-    again: dict[str, object] = {
-        "--config": config or context.obj,
-        "--format": kind if kind != "auto" else None,
-        "--skip-bad": skip_bad,
-        "--from-line": from_line if from_line > 1 else None,
-        "--collect": queues + tag,
-        "--output": output,
-        "--output-format": output_format,
-    }
+    tag = uuid4().hex[:_TAG_SIZE] if collect is None else _tag_of(collect, queues)
     defaults = Defaults(
         run=f"submit-{tag}",
         route=route or (f"submit-{tag[:12]}" if collects else None),
@@ -167,13 +158,24 @@ def submit(
             found = survey(sources, defaults, from_line)
             tell_mistakes(found, screen)
             if found.bad and not skip_bad:
-                screen.say("nothing was published; mend these lines, or leave them out with --skip-bad")
-                raise typer.Exit(2)
-            if collect is not None:
-                append, had = True, _collected_in(output, output_format)
-            with _writer(output, output_format, append=append, collects=collects) as writer:
+                raise BadInput("nothing was published; mend these lines, or leave them out with --skip-bad")
+            queue = f"{queues}{tag}-{found.fingerprint}"
+            if collect not in {None, queue}:
+                raise BadInput(f"these are not the lines whose results {collect} is for: name the same files")
+            again: dict[str, object] = {
+                "--config": config or context.obj,
+                "--format": kind if kind != "auto" else None,
+                "--skip-bad": skip_bad,
+                "--from-line": from_line if from_line > 1 else None,
+                "--collect": queue,
+                "--output": output,
+                "--output-format": output_format,
+            }
+            had = _collected_in(output, output_format) if collect is not None else frozenset[bytes]()
+            adds = append or collect is not None
+            with _writer(output, output_format, append=adds, collects=collects) as writer:
                 plan = Plan(
-                    queue=queues + tag,
+                    queue=queue,
                     again=_command(files or ["-"], again),
                     keeps=output is not None,
                     collect_only=collect is not None,
@@ -197,12 +199,12 @@ def submit(
 
 def _tag_of(queue: str, queues: str) -> str:
     """Return what tells an earlier run from all others, from the name of its queue."""
-    tag = queue.removeprefix(queues)
-    if not _TAG.fullmatch(tag):
+    match = _QUEUE.fullmatch(queue.removeprefix(queues))
+    if match is None:
         raise typer.BadParameter(
             f"--collect: {queue} is no queue of an earlier run: those are named {queues}<id>"
         )
-    return tag
+    return match[1]
 
 
 def _command(files: list[str], options: dict[str, object]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from worker.submitting.reading import Entry
 from worker.submitting.sources import Source
 
 SHOWN_MISTAKES = 20
+FINGERPRINT_SIZE = 6  # bytes; it guards against a mistake, not against anybody
 
 
 class Asked(NamedTuple):
@@ -47,18 +48,26 @@ class Defaults:
 
 @dataclass
 class Survey:
-    """What a first reading found: `mistakes` are the first of `bad`, `routes` all that jobs go by."""
+    """What a first reading found: `mistakes` are the first of `bad`, `routes` all that jobs go by.
+
+    `fingerprint` tells whether another reading is of the same lines.
+    """
 
     jobs: int = 0
     bad: int = 0
     mistakes: list[str] = field(default_factory=list)
     routes: set[str] = field(default_factory=set)
+    fingerprint: str = ""
 
 
 def survey(sources: Sequence[Source], defaults: Defaults, from_line: int) -> Survey:
     """Read everything once, without keeping it. Raises BadInput."""
-    found = Survey()
-    for one in read_jobs(sources, defaults, from_line):
+    found, lines = Survey(), blake2b(digest_size=FINGERPRINT_SIZE)
+
+    def note(entry: Entry) -> None:
+        lines.update(b"%d %d\n%b" % (entry.line, len(entry.body), entry.body))
+
+    for one in read_jobs(sources, defaults, from_line, note):
         if isinstance(one, Asked):
             found.jobs += 1
             if one.route is not None:
@@ -67,11 +76,20 @@ def survey(sources: Sequence[Source], defaults: Defaults, from_line: int) -> Sur
             found.bad += 1
             if len(found.mistakes) < SHOWN_MISTAKES:
                 found.mistakes.append(f"{sources[one.source].name}, line {one.line}: {one.mistake}")
+    found.fingerprint = lines.hexdigest()
     return found
 
 
-def read_jobs(sources: Sequence[Source], defaults: Defaults, from_line: int) -> Iterator[Asked | Bad]:
+def _ignore(_: Entry) -> None:
+    """Nobody takes note."""
+
+
+def read_jobs(
+    sources: Sequence[Source], defaults: Defaults, from_line: int, note: Callable[[Entry], None] = _ignore
+) -> Iterator[Asked | Bad]:
     """Yield every job, of the first file from this line on. Read again, the same jobs come with the same ids.
+
+    `note` is given each line as it stands there.
 
     Of each id that a job brings along 16 bytes are kept, since it must be the only one of its name.
 
@@ -85,6 +103,7 @@ def read_jobs(sources: Sequence[Source], defaults: Defaults, from_line: int) -> 
             if place == 0 and entry.line < from_line:
                 continue
             count += 1
+            note(entry)
             made = _make(place, entry, defaults, f"{defaults.run}-{count}")
             if isinstance(made, Asked) and not made.job_id.startswith(defaults.run):
                 at = seen.setdefault(digest(made.job_id), (place, entry.line))

@@ -68,7 +68,6 @@ class Submitter:
         self._name = f"{settings.worker.name} submit"
         self._subscription: Subscription | None = None
         self._last_came = 0.0
-        self._known: set[bytes] = set()
 
     @property
     def queue_left(self) -> str:
@@ -159,36 +158,16 @@ class Submitter:
 
     def _awaited(self, body: bytes) -> Result | None:
         result = read_result(body)
-        if result is None:
-            return None
-        if self._plan.collect_only:
-            self._expect(result)
-        if not self.collected.takes(result):
+        if result is None or not self.collected.takes(result):
             return None
         self._last_came = time.monotonic()
         return result
 
-    def _expect(self, result: Result) -> None:
-        """Let no result be taken off the queue for which these files have no job: they must be others than then.
-
-        Only where no job has a route of its own, by which results come for others, too.
-        """
-        if (
-            self._plan.survey.routes == {self._plan.defaults.route}
-            and digest(result.job_id) not in self._known
-        ):
-            raise BadInput(
-                f"{self._plan.queue} holds a result for the job {result.job_id}, which is not among these: name the"
-                " files, and where to begin, of the run that it is of"
-            )
-
     def _await_all(self) -> None:
         """Expect the results of an earlier run, before any of them can come."""
         for job in read_jobs(self._plan.sources, self._plan.defaults, self._plan.from_line):
-            if isinstance(job, Asked):
-                self._known.add(name := digest(job.job_id))
-                if name not in self._plan.had:
-                    self.collected.awaits(job.job_id)
+            if isinstance(job, Asked) and digest(job.job_id) not in self._plan.had:
+                self.collected.awaits(job.job_id)
 
     def _jobs(self) -> Iterator[Asked]:
         for job in read_jobs(self._plan.sources, self._plan.defaults, self._plan.from_line):

@@ -219,7 +219,7 @@ async def test_other_files_do_not_get_the_results(vhost: str, tmp_path: Path) ->
         )
         right = await command(*again, broker__url=vhost)
     assert wrong.status == 2
-    assert "which is not among these" in wrong.err
+    assert "name the same files" in wrong.err
     assert (right.status, len(result_jobs(output))) == (0, 3), right.err
 
 
