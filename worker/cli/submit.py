@@ -24,6 +24,7 @@ from worker.text import rfc3339
 
 if TYPE_CHECKING:
     from worker.settings import Settings
+    from worker.submitting.jobs import Survey
     from worker.submitting.results import ResultWriter
     from worker.submitting.screen import Screen
     from worker.submitting.submit import Plan, Submitter
@@ -157,11 +158,8 @@ def submit(
         with opened(files or ["-"], Format(kind), screen.say) as sources:
             found = survey(sources, defaults, from_line)
             tell_mistakes(found, screen)
-            if found.bad and not skip_bad:
-                raise BadInput("nothing was published; mend these lines, or leave them out with --skip-bad")
             queue = f"{queues}{tag}-{found.fingerprint}"
-            if collect not in {None, queue}:
-                raise BadInput(f"these are not the lines whose results {collect} is for: name the same files")
+            _insist(found, queue, skip_bad=skip_bad, collect=collect)
             again: dict[str, object] = {
                 "--config": config or context.obj,
                 "--format": kind if kind != "auto" else None,
@@ -195,6 +193,16 @@ def submit(
         screen.say(str(error))
         raise typer.Exit(2) from error
     raise typer.Exit(status)
+
+
+def _insist(found: Survey, queue: str, *, skip_bad: bool, collect: str | None) -> None:
+    """Raise BadInput where lines are bad and not to be skipped, or others than those of the earlier run."""
+    from worker.submitting.reading import BadInput
+
+    if found.bad and not skip_bad:
+        raise BadInput("nothing was published; mend these lines, or leave them out with --skip-bad")
+    if collect not in {None, queue}:
+        raise BadInput(f"these are not the lines whose results {collect} is for: name the same files")
 
 
 def _tag_of(queue: str, queues: str) -> str:
