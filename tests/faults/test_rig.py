@@ -32,6 +32,7 @@ from tests.faults.rig.proxy import Proxy
 from tests.faults.rig.raw_frames import RawConversation
 from tests.faults.rig.record import FROM_WORKER, TO_WORKER, Direction, Recorder
 from tests.faults.rig.report import NothingInjected, Report
+from tests.faults.rig.totals import as_table, totals
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerEnded, WorkerProcess
 from tests.faults.rig.ws_frames import WsConversation, is_kind, is_reply, is_request
@@ -378,6 +379,24 @@ def test_a_row_without_faults_fails(tmp_path: Path) -> None:
     with Report(None, seed=7).row("1", "kill") as row:
         row.inject("kill")
         assert row.random.random() == drawn
+
+
+def test_the_figures_of_many_runs_are_added_up() -> None:
+    """Rows come in the order of their numbers, and then all of them; a test that failed is not added in silence."""
+    report = Report(None, seed=7)
+    for name in ("10", "9", "10"):
+        with report.row(name) as row:
+            row.inject("kill")
+            row.count({"jobs": 1000})
+    with pytest.raises(NothingInjected), report.row("9"):
+        pass
+    table = as_table(totals([report.records, report.records])).splitlines()
+    assert table[0].startswith("| row | tests | failed | faults injected | jobs |")
+    assert [line.split(" | ")[:5] for line in table[2:]] == [
+        ["| 9", "4", "2", "2", "2,000"],
+        ["| 10", "4", "0", "4", "4,000"],
+        ["| all", "8", "2", "6", "6,000"],
+    ]
 
 
 @pytest.mark.timeout_s(240)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-_COUNTED = ("jobs", "results", "repeats", "dead", "lost", "wrong")
+COUNTED = ("jobs", "results", "repeats", "dead", "lost", "wrong")
 
 
 class NothingInjected(AssertionError):
@@ -83,7 +83,7 @@ class Report:
                 "seed": entry.seed,
                 "faults_injected": entry.faults.total(),
                 "faults": dict(entry.faults),
-                **{name: entry.counted[name] for name in _COUNTED},
+                **{name: entry.counted[name] for name in COUNTED},
                 "seconds": round(seconds, 1),
             }
         )
