@@ -84,7 +84,7 @@ async def test_both_connections_go_with_everything_in_hand(broker: Node, vhost: 
 async def test_a_blocked_broker_gets_no_copies(broker: Node, vhost: str, faults: Report) -> None:
     """Pitfall: every publish that timed out in an alarm lands later. Longer than publish_timeout, and no repeat."""
     settings = {
-        "broker.publish_timeout": "2s", "log.stats_interval": "1s", "lcm.reply_timeout": "50s", **SETTINGS
+        "broker.publish_timeout": "3s", "log.stats_interval": "1s", "lcm.reply_timeout": "50s", **SETTINGS
     }  # fmt: skip
     with faults.row("9", "memory alarm") as row:
         async with (

@@ -8,6 +8,7 @@ generation; what belongs to an earlier one is stale.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 
@@ -42,6 +43,9 @@ def _ignore() -> None:
 class Link:
     """A supervised connection with one channel. `on_up` is called at the beginning of each life.
 
+    `last_blocked` is when the broker was last seen to take no messages, by the event loop's clock; looked at every
+    half second.
+
     `run` never returns; it ends by cancellation, or with TopologyError where `prepare` raised it in the first
     life. Later, a topology that went wrong is an outage like any other: it is said and tried again.
     """
@@ -61,6 +65,7 @@ class Link:
     ) -> None:
         self.role = role
         self.generation = 0
+        self.last_blocked = -math.inf
         self._connection: Connection | None = None
         self._said_blocked = False
         self._ever_up = False
@@ -191,6 +196,8 @@ class Link:
 
     def _say_blocked(self) -> None:
         blocked = self.blocked
+        if blocked:
+            self.last_blocked = asyncio.get_running_loop().time()
         if blocked == self._said_blocked:
             return
         self._said_blocked = blocked

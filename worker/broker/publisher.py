@@ -179,25 +179,28 @@ class Publisher:
 class _Patience:
     """How long a confirm is waited for before the connection counts as lost.
 
-    While the broker is blocked the confirm may still come, so publishing again would make copies: then the
-    waiting starts over.
+    While the broker is blocked the confirm may still come, so publishing again would make copies: the waiting
+    starts over when it is blocked no more, since only then does it begin to work off what has piled up.
     """
 
     def __init__(self, link: Link, seconds: float) -> None:
         self._link = link
         self._generation = link.generation
         self._seconds = seconds
-        self._start()
+        self._start(seconds)
 
     def end(self) -> None:
         self._timer.cancel()
 
-    def _start(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._over)
+    def _start(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._over)
 
     def _over(self) -> None:
+        since_blocked = asyncio.get_running_loop().time() - self._link.last_blocked
         if self._link.blocked:
-            self._start()
+            self._start(self._seconds)
+        elif since_blocked < self._seconds:
+            self._start(self._seconds - since_blocked)
         else:
             reason = f"no confirm within {self._seconds:g} s (broker.publish_timeout)"
             self._link.drop(reason, self._generation)
