@@ -17,6 +17,7 @@ from worker.telemetry import Log
 
 Sleep = Callable[[float], Awaitable[object]]
 _FEW = 3
+_LISTENS = 5.0  # seconds for which a job to probe with is waited for, before it is asked whether that still makes sense
 _BY_SESSIONS = "jobs are deferred until LCM is back; see lcm.url, its credentials, and LCM itself"
 _BY_EXCHANGES = (
     "jobs are deferred until LCM answers one; see what `lcm-worker lookup` gets, and lcm.reply_timeout"
@@ -29,8 +30,8 @@ class Intake(Protocol):
     def pause(self, reason: str) -> None: ...
     def resume(self, reason: str) -> None: ...
 
-    async def take_one(self) -> bool:
-        """Take one job in spite of a pause and see it to its end; return whether there was one."""
+    async def take_one(self, patience: float) -> bool:
+        """Take one job in spite of a pause and see it to its end; return whether one came within so many seconds."""
 
 
 class Sessions(Protocol):
@@ -138,7 +139,7 @@ class OutageKeeper:
             if self._is_over(outage):
                 return  # The next one waits for its first probe from its own start.
         self._may_probe = True
-        while not await self._intake.take_one():
+        while not await self._intake.take_one(_LISTENS):
             # No pause between probes: there was none, and the next job that comes is not to wait for it.
             await self._sleep(self._breaker.look_delay(self._jitter))
             if self._is_over(outage):
@@ -203,5 +204,5 @@ class GuardKeeper:
 
     async def _try_a_few(self) -> None:
         for _ in range(_FEW):
-            if not (self._guard.tripped and await self._intake.take_one()):
+            if not (self._guard.tripped and await self._intake.take_one(self._pause)):
                 return

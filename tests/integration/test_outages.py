@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -201,6 +202,33 @@ async def test_a_bad_deploy_does_not_dead_letter_the_whole_queue(vhost: str) -> 
         assert await depth(channel, DEAD) == failed
         assert log.of("worker.paused")[0]["reason"] == "guard"
         assert "worker.resumed" in log.events
+
+
+async def test_a_guarded_worker_comes_back_beside_a_healthy_one(vhost: str) -> None:
+    """A neighbour that leaves nothing in the queue does not keep it paused: it gets its turn, and then resumes."""
+    refusing = Behaviour(faults={"refuse": 1.0})
+    async with Simulator(refusing) as bad, Simulator() as good, open_channel(vhost) as channel:
+        async with working(quick(vhost, bad.url, GUARD__WINDOW="10")) as log:
+            await publish(channel, *numbered(20))
+            await until(lambda: "guard.tripped" in log.events)
+            await until(partial(empty, channel, JOBS))
+            async with working(quick(vhost, good.url)) as other:
+                bad.behaviour = Behaviour()
+                count = 0
+
+                async def more() -> bool:
+                    nonlocal count
+                    count += 1
+                    await publish(channel, {"job_id": f"more-{count}", "account_number": f"{count}|2"})
+                    return "worker.resumed" in log.events
+
+                await until(more)
+        assert log.of("worker.resumed")[0]["reason"] == "guard"
+        assert "job.succeeded" in other.events
+
+
+async def empty(channel: AbstractChannel, queue: str) -> bool:
+    return not await depth(channel, queue)
 
 
 async def test_suspects_run_alone(vhost: str) -> None:

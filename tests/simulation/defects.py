@@ -196,7 +196,7 @@ def a_permission_to_probe_outlasts_its_outage(patch: pytest.MonkeyPatch) -> None
         if not self._sessions.paced:
             await self._sleep(self._breaker.probe_delay(self._jitter))
         self._may_probe = True
-        if not await self._intake.take_one():
+        if not await self._intake.take_one(0.0):
             await self._sleep(self._breaker.probe_delay(self._jitter))
 
     patch.setattr(OutageKeeper, "_probe_once", probe_once)

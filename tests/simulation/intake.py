@@ -45,6 +45,7 @@ class Intake:
         self._queue: deque[Job] = deque()
         self._paused: set[str] = set()
         self._cancelled: set[int] = set()
+        self._lurker: asyncio.Future[None] | None = None
 
     def pause(self, reason: str) -> None:
         self._note("intake: paused for", reason)
@@ -55,10 +56,13 @@ class Intake:
         self._paused.discard(reason)
         self._loop.call_later(self._moment(), self._go_on)
 
-    async def take_one(self) -> bool:
-        """Fetch one job in spite of a pause and see it to its end."""
+    async def take_one(self, patience: float) -> bool:
+        """Take one job in spite of a pause, waiting for it if need be, and see it to its end."""
         if takes := self._moment():
             await asyncio.sleep(takes)
+        if not self._queue:
+            self._lurker = self._loop.create_future()
+            await asyncio.wait({self._lurker}, timeout=patience)
         if not self._queue:
             return False
         await asyncio.wait({self._start(self._queue.popleft())})
@@ -88,6 +92,8 @@ class Intake:
 
     def _come(self, job: Job) -> None:
         self._queue.append(job)
+        if self._lurker is not None and not self._lurker.done():
+            self._lurker.set_result(None)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -10,8 +10,8 @@ from tests.simulation import defects
 from tests.simulation.defects import Seed
 from tests.simulation.run import runs
 
-# A defect has to show within so many schedules; most do within fifty, the rarest after 1,400.
-_SCHEDULES = 5_000
+# A defect has to show within so many schedules; most do within fifty, the rarest after 6,800.
+_SCHEDULES = 10_000
 
 DEFECTS: dict[Seed, str] = {
     defects.a_session_keeps_its_socket_after_a_timeout: r"a second request on connection \d+",

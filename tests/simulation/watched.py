@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection
@@ -56,8 +57,8 @@ class Sides:
     async def try_one(self) -> bool:
         return await self._alone(self._pool.try_one)
 
-    async def take_one(self) -> bool:
-        return await self._alone(self._intake.take_one)
+    async def take_one(self, patience: float) -> bool:
+        return await self._alone(partial(self._intake.take_one, patience))
 
     async def _alone(self, probe: Callable[[], Awaitable[bool]]) -> bool:
         self._probes += 1

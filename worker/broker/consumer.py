@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
-from aiormq import spec
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from worker.broker.connection import LOST, means_loss, text_of
@@ -28,7 +28,6 @@ Defer = Callable[[Delivery, PutOff], Awaitable[Disposition]]
 # A delivery that came back so often may be one that kills workers.
 _SUSPECT = 3
 _SUSPECTS_RETURN = 2.0
-_LOOK_AGAIN = 0.2
 _LAST_WORDS_TIMEOUT = 5.0
 
 
@@ -69,6 +68,8 @@ class Consumer:
         self._adjustments: set[asyncio.Task[None]] = set()
         self._suspects: list[tuple[AbstractChannel, Delivery]] = []
         self._attending: asyncio.Task[None] | None = None
+        self._catching: set[asyncio.Task[DeliveredMessage | None]] = set()
+        self._left = asyncio.Event()
         self._leaving = False
         self._draining = False
 
@@ -103,17 +104,18 @@ class Consumer:
             self._log.info("worker.resumed", reason=reason, still_paused=sorted(self._paused))
             self._adjust()
 
-    async def take_one(self) -> bool:
-        """Take one delivery in spite of a pause and see it to its end; return whether there was one."""
+    async def take_one(self, patience: float) -> bool:
+        """Take one delivery in spite of a pause, and see it to its end; return whether one came within `patience`.
+
+        Not by a look into the queue, where other workers leave nothing, but as a consumer that gets its turn as they
+        do.
+        """
         channel, generation = await self.link.channel(), self.link.generation
-        try:
-            async with asyncio.timeout(_LAST_WORDS_TIMEOUT):
-                message = await channel.basic_get(self._topology.jobs)
-        except BaseException as error:
-            if not means_loss(error):
-                raise
-            return False
-        if isinstance(message.delivery, spec.Basic.GetEmpty) or self._leaving:
+        catching = asyncio.get_running_loop().create_task(self._catch(channel, patience))
+        self._catching.add(catching)
+        catching.add_done_callback(self._catching.discard)
+        message = await catching
+        if message is None or self._draining:
             return False
         await asyncio.wait({self._start(channel, self._delivery(message, generation))})
         return True
@@ -123,9 +125,11 @@ class Consumer:
 
         Those go back to the broker when the link closes.
         """
-        self._leaving = True
+        self._leave()
         # Until the broker has heard, its deliveries are still taken: they would go back, and count as returned.
         await self._stop_consuming()
+        if self._catching:
+            await asyncio.wait(self._catching)
         self._draining = True
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=grace)
@@ -135,7 +139,8 @@ class Consumer:
 
     async def give_up(self) -> int:
         """Cancel whatever is in hand, at once; return how many deliveries that were."""
-        self._leaving = self._draining = True
+        self._leave()
+        self._draining = True
         if self._attending is not None:
             self._attending.cancel()
             await asyncio.gather(self._attending, return_exceptions=True)
@@ -144,6 +149,10 @@ class Consumer:
             job.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         return len(left)
+
+    def _leave(self) -> None:
+        self._leaving = True
+        self._left.set()
 
     async def _prepare(self, channel: AbstractChannel, generation: int) -> None:
         await (declare if self._active else verify)(channel, self._topology)
@@ -160,6 +169,34 @@ class Consumer:
             self._topology.jobs, partial(self._take, channel, generation), no_ack=False
         )
         self._tag = consumed.consumer_tag or ""
+
+    async def _catch(self, channel: AbstractChannel, patience: float) -> DeliveredMessage | None:
+        """Consume until a delivery comes, which is given, or nobody waits for one any more."""
+        loop = asyncio.get_running_loop()
+        caught: asyncio.Future[DeliveredMessage] = loop.create_future()
+
+        async def take(message: DeliveredMessage) -> None:
+            caught.set_result(message)
+
+        leaving = loop.create_task(self._left.wait())
+        tag = uuid4().hex
+        try:
+            async with self._adjusting, asyncio.timeout(_LAST_WORDS_TIMEOUT):
+                # For whoever begins to consume after it: this one may hold one, the next as many as ever.
+                await channel.basic_qos(prefetch_count=1)
+                await channel.basic_consume(self._topology.jobs, take, no_ack=False, consumer_tag=tag)
+                await channel.basic_qos(prefetch_count=self._prefetch)
+            ends: set[asyncio.Future[Any]] = {caught, leaving, channel.closing}
+            await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(_LAST_WORDS_TIMEOUT):
+                await channel.basic_cancel(tag)
+        except BaseException as error:
+            if not means_loss(error):
+                raise
+        finally:
+            leaving.cancel()
+        # What came before the broker had heard that it should send nothing more is taken, too.
+        return caught.result() if caught.done() else None
 
     def _adjust(self) -> None:
         task = asyncio.get_running_loop().create_task(self._adjust_consuming())
@@ -249,9 +286,8 @@ class Consumer:
             await self._work(other_channel, other, self._put_off)
         await asyncio.wait({self._start(channel, delivery)})
         until = time.monotonic() + self._topology.retry_steps[0].delay + _SUSPECTS_RETURN
-        while others and time.monotonic() < until and not self._leaving:
-            if not await self.take_one():
-                await asyncio.sleep(_LOOK_AGAIN)
+        while others and (left := until - time.monotonic()) > 0 and not self._leaving:
+            await self.take_one(left)
 
     async def _put_off(self, delivery: Delivery) -> Disposition:
         return await self._defer(delivery, PutOff("another job that came back too often runs alone"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -416,5 +417,62 @@ async def test_what_is_paused_before_the_link_is_up_does_not_consume(vhost: str)
         await until(lambda: rig.consumer.link.is_up and not rig.consumer.consuming)
         await submit(channel, "m-1")
         await until(lambda: holds(channel, JOBS, 1))
-        assert await rig.consumer.take_one()
+        assert await rig.consumer.take_one(30)
         assert len(handler.seen) == 1
+
+
+async def has_consumers(channel: AbstractChannel, count: int) -> bool:
+    """Tell whether the jobs queue has so many consumers."""
+    return (await channel.queue_declare(JOBS, passive=True)).consumer_count == count
+
+
+async def test_a_paused_worker_gets_its_turn_beside_others(vhost: str) -> None:
+    """Pitfall: a healthy neighbour leaves nothing in the queue. Who waits for one job is given one, and no second."""
+    busy, paused = Handler(), Handler()
+    neighbour, rig = Rig(vhost, busy), Rig(vhost, paused)
+    rig.consumer.pause("guard")
+    async with open_channel(vhost) as channel, running(neighbour.consumer.link.run()):
+        await until(lambda: neighbour.consumer.consuming)
+        async with running(rig.consumer.link.run()):
+            taking = asyncio.ensure_future(rig.consumer.take_one(600))
+            await until(partial(has_consumers, channel, 2))
+            for number in range(6):
+                await submit(channel, f"m-{number}")
+            assert await taking
+            await until(lambda: len(busy.seen) == 5)
+            assert len(paused.seen) == 1
+            assert not rig.consumer.consuming
+            assert await has_consumers(channel, 1)
+
+
+async def test_who_waits_for_one_job_does_not_keep_a_worker_from_its_end(vhost: str) -> None:
+    """Asked to leave, it waits no more, and what comes afterwards was never delivered to it."""
+    rig = Rig(vhost, Handler())
+    rig.consumer.pause("guard")
+    async with open_channel(vhost) as channel:
+        async with running(rig.consumer.link.run()):
+            await until(lambda: rig.consumer.link.is_up)
+            taking = asyncio.ensure_future(rig.consumer.take_one(600))
+            await until(partial(has_consumers, channel, 1))
+            assert await rig.consumer.drain(grace=600) == 0
+            assert not await taking
+            await submit(channel, "m-1")
+        message = await take(channel, JOBS)
+    assert not (message.header.properties.headers or {}).get("x-delivery-count")
+
+
+async def test_who_waits_for_one_job_notices_that_the_connection_is_lost(vhost: str, broker: Node) -> None:
+    """It gives up at once, and may wait again on the next connection."""
+    handler = Handler()
+    rig = Rig(vhost, handler)
+    rig.consumer.pause("guard")
+    async with open_channel(vhost) as channel, running(rig.consumer.link.run()):
+        await until(lambda: rig.consumer.link.is_up)
+        taking = asyncio.ensure_future(rig.consumer.take_one(600))
+        await until(partial(has_consumers, channel, 1))
+        await close_connections(broker, vhost)
+        assert not await taking
+        async with open_channel(vhost) as another:
+            await submit(another, "m-1")
+            assert await rig.consumer.take_one(600)
+    assert len(handler.seen) == 1

@@ -27,7 +27,7 @@ class Sides:
     async def try_one(self) -> bool:
         return False
 
-    async def take_one(self) -> bool:
+    async def take_one(self, _patience: float) -> bool:
         self.taking += 1
         self.most = max(self.most, self.taking)
         await self.job_ends.wait()
@@ -88,7 +88,7 @@ async def test_a_job_that_comes_late_in_an_outage_does_not_wait_for_the_pause() 
     pauses: list[float] = []
 
     class Empty(Sides):
-        async def take_one(self) -> bool:
+        async def take_one(self, _patience: float) -> bool:
             self.taking += 1
             return self.taking > 3
 
