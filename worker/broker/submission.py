@@ -99,6 +99,8 @@ class Submission:
         self._patience = patience
         self._pause = 1 / rate if rate else 0.0
         self._next_turn = 0.0
+        self._taking = asyncio.Lock()
+        self._exhausted = False
         self._exchange = topology.jobs
 
     async def publish(
@@ -139,11 +141,7 @@ class Submission:
         confirmed: Callable[[T], None],
         stop: asyncio.Event,
     ) -> None:
-        while await self._may_go(stop):
-            try:
-                job = next(jobs)
-            except StopIteration:
-                return
+        while (job := await self._next(jobs, stop)) is not None:
             try:
                 await self._publisher.publish(message_of(job), lambda: True, hold=False)
             except Unroutable as error:
@@ -154,6 +152,15 @@ class Submission:
             except PublishForbidden as error:
                 raise TopologyError(str(error)) from error
             confirmed(job)
+
+    async def _next(self, jobs: Iterator[T], stop: asyncio.Event) -> T | None:
+        """Give the next job at its moment; None where none is left, or it is to stop. One lane at a time waits."""
+        async with self._taking:
+            if self._exhausted or not await self._may_go(stop):
+                return None
+            job = next(jobs, None)
+            self._exhausted = job is None
+            return job
 
     async def _may_go(self, stop: asyncio.Event) -> bool:
         """Wait for the moment at which the next job may go; false where it is to stop instead."""

@@ -48,7 +48,7 @@ def _tell_broken_off(plan: Plan, submitter: Submitter, screen: Screen, why: str)
         f"{why}: {published.confirmed:,} of {plan.survey.jobs:,} jobs are published{_doubt(submitter)}"
     )
     if published.confirmed < plan.survey.jobs:
-        screen.say(published.where(plan.sources))
+        screen.say(published.where(plan.sources) + (" --append" if plan.keeps else ""))
 
 
 def _tell_collected(plan: Plan, submitter: Submitter, screen: Screen, rate: str) -> None:
