@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -116,6 +117,7 @@ class App:
         consume_link = _task(self.consumer.link.run(), "consume-link")
         others = [
             _task(self._get_ready(), "get-ready"),
+            _task(self._watch_lcm(), "watch-lcm"),
             _task(self._log_stats(), "stats"),
             _task(self.replies.run(), "replies"),
         ]
@@ -167,6 +169,14 @@ class App:
         await self.publisher.link.channel()
         await self.consumer.link.channel()
         self._log.info("worker.ready", prefetch=self._settings.broker.prefetch)
+
+    async def _watch_lcm(self) -> None:
+        """Notice that LCM is gone even where no job asks for it: ready means that it is in reach."""
+        longest = self._settings.outage.probe_max_delay
+        while True:
+            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret
+            if not self.outages.out:
+                await self.pool.look()
 
     async def _log_stats(self) -> None:
         while True:

@@ -95,6 +95,19 @@ async def test_jobs_wait_out_an_lcm_that_cannot_be_reached(vhost: str) -> None:
         assert not [event for event in log.events if event in {"job.failed", "job.retry_later"}]
 
 
+async def test_an_idle_worker_notices_that_lcm_is_gone(vhost: str) -> None:
+    """Without any job to ask it for, an outage begins within `outage.probe_max_delay`, and ends when LCM is back."""
+    async with Simulator() as lcm, open_channel(vhost) as channel, working(quick(vhost, lcm.url)) as log:
+        await publish(channel, *numbered(1))
+        await until(lambda: "job.succeeded" in log.events)
+        await lcm.stop()
+        await until(lambda: "lcm.outage_started" in log.events)
+        await lcm.start()
+        await until(lambda: "lcm.outage_ended" in log.events)
+        await publish(channel, {"job_id": "later", "account_number": "9|9"})
+        all_good([one for one in await results(channel, 2) if one["job_id"] != "later"], 1)
+
+
 async def test_what_is_in_hand_when_lcm_goes_is_deferred(vhost: str) -> None:
     """Jobs that wait for a session, or whose exchange is cut, go to the first retry queue and come back."""
     async with Simulator(Behaviour(delay=0.05)) as lcm, open_channel(vhost) as channel:

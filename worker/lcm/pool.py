@@ -23,6 +23,7 @@ OpenSession = Callable[[int, Ended], Awaitable[Session]]
 """Opens the session of a slot, or raises SessionNotOpened."""
 
 Sleep = Callable[[float], Awaitable[object]]
+_NO_ATTEMPT = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -141,6 +142,18 @@ class Pool:
         except PutOff:
             return False
         return True
+
+    async def look(self) -> None:
+        """Open a session where there is none, so that it shows whether LCM is in reach; it is kept for the next job."""
+        if self._busy or self._idle or self._opening:
+            return
+        try:
+            session = await self.acquire()
+        except PutOff:
+            return
+        # It may be cut while it lies idle, again and again: that is not to slow down the next job's.
+        self._attempts[session.slot] = _NO_ATTEMPT
+        self.release(session)
 
     def turn_away(self, reason: str) -> None:
         """End the waiting of all who wait for a session, by PutOff."""

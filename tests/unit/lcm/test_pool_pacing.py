@@ -82,3 +82,28 @@ async def test_a_defect_in_opening_is_paced_like_a_failure() -> None:
     ]
     opened = await bench.opened()
     assert await asked is opened
+
+
+async def test_a_look_opens_a_session_where_there_is_none() -> None:
+    """It shows whether LCM is in reach. Where a session tells that already nothing is opened."""
+    bench = Bench(sessions=2)
+    looking = asyncio.ensure_future(bench.pool.look())
+    await bench.failed()
+    assert len(bench.away) == 1
+    await bench.opened()
+    await looking
+    assert repr(bench.pool) == "<Pool 0 busy, 1 idle, 0 opening, 0 waiting>"
+    await bench.pool.look()
+    assert len(bench.openings) == 0
+
+
+async def test_a_look_that_lcm_cuts_does_not_slow_down_the_next_job() -> None:
+    """What lies idle may be cut by a load balancer again and again; the next session is opened without a pause."""
+    bench = Bench(sessions=1)
+    for _ in range(3):
+        looking = asyncio.ensure_future(bench.pool.look())
+        session = await bench.opened()
+        await looking
+        session.abort("cut")
+    await bench.session()
+    assert bench.sleeps == []
