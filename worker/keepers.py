@@ -117,7 +117,8 @@ class OutageKeeper:
         if outage is None:
             return
         seconds = round(self._monotonic() - outage.since, 1)
-        self._log.info("lcm.outage_ended", seconds=seconds, probes=outage.probes)
+        # Those that failed, and the one that did not.
+        self._log.info("lcm.outage_ended", seconds=seconds, probes=outage.probes + 1)
         self._may_probe = False
         self._intake.resume("outage")
 

@@ -37,10 +37,12 @@ class ReconnectPace:
         doublings = math.inf if self._refused else self._failures - 1
         return backoff(self._first, self._longest, doublings, jitter)
 
-    def failed(self, attempt: int, *, refused: bool = False) -> None:
-        if attempt == self._failures:
-            self._failures += 1
+    def failed(self, attempt: int, *, refused: bool = False) -> bool:
+        """Take note of a failure; return whether it counts, as the first of those that fail together does."""
+        counts = attempt == self._failures
+        self._failures += counts
         self._refused = refused
+        return counts
 
     def good_exchange(self) -> None:
         self._failures = 0

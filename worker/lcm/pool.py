@@ -39,7 +39,8 @@ def _ignore(*_: object) -> None:
 class Pool:
     """Up to `lcm.sessions` sessions, opened as they are needed and paced while LCM is away.
 
-    `on_opened` is called when a session was opened, `on_away` each time when none could be and none is left.
+    `on_opened` is called when a session was opened, `on_away` each time when none could be and none is left;
+    openings that fail together are one.
 
     The caller's duties: every session that `acquire` returned goes back by `release`, whatever became of it.
     """
@@ -256,8 +257,9 @@ class Pool:
         self._assign()
 
     def _not_opened(self, slot: int, error: SessionNotOpened) -> None:
-        self._pace.failed(self._attempts[slot], refused=error.refused)
+        counts = self._pace.failed(self._attempts[slot], refused=error.refused)
         level = self._log.error if error.refused else self._log.warning
         level("lcm.session_failed", error=str(error), waiting=self.waiting)
-        if not self._busy and not self._idle:
+        # Of those that fail together one says it: the others were under way as well, and are no probes.
+        if counts and not self._busy and not self._idle:
             self._on_away(error)

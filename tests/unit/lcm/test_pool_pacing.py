@@ -21,6 +21,8 @@ async def test_failed_openings_are_paced_one_at_a_time() -> None:
         assert repr(bench.pool) == "<Pool 0 busy, 0 idle, 1 opening, 3 waiting>"
         await bench.failed()
     assert bench.sleeps == [1, 2, 4, 8, 16]
+    # The three that failed together are one.
+    assert len(bench.away) == 5
     await bench.pool.close()
     await asyncio.gather(*waiting, return_exceptions=True)
 
