@@ -68,14 +68,14 @@ class Status:
         if not (self._consumer.consuming or against):
             against[NotReady.NOT_CONSUMING] = self._why_not_consuming()
         if not self._publish_link.is_up:
-            against[NotReady.NOT_PUBLISHING] = repr(self._publish_link)
+            against[NotReady.NOT_PUBLISHING] = self._publish_link.trouble
         if self._publish_link.blocked:
             against[NotReady.BLOCKED] = ""
         return against
 
     def _why_not_consuming(self) -> str:
         paused = ", ".join(sorted(self._consumer.paused))
-        return f"paused: {paused}" if paused else repr(self._consumer.link)
+        return f"paused: {paused}" if paused else self._consumer.link.trouble
 
 
 def pages_of(status: Status, metrics: Metrics) -> Pages:

@@ -74,6 +74,9 @@ class Connection(aio_pika.Connection):
         super().__init__(*args, **kwargs)
         self._socket = self.kwargs["transport_factory"] = _Transport()
 
+    def __del__(self) -> None:
+        """Do nothing: whoever opened it closes it. The library starts a task here, even on a loop that has ended."""
+
     def abort(self) -> None:
         """Drop the socket with whatever was not sent yet."""
         self._socket.abort()
@@ -163,6 +166,8 @@ def text_of(error: BaseException | None) -> str:
     """Return what a loss looks like to a reader of the log."""
     if error is None or isinstance(error, StopAsyncIteration):
         return "closed"
+    if isinstance(error, ChannelInvalidStateError):
+        return "the channel is closed"  # the library's own text names an address in memory
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

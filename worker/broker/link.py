@@ -44,7 +44,7 @@ class Link:
     """A supervised connection with one channel. `on_up` is called at the beginning of each life.
 
     `last_blocked` is when the broker was last seen to take no messages, by the event loop's clock; looked at every
-    half second.
+    half second. `trouble` is what the last life ended by, or why the next one can't begin; "" before there was any.
 
     `run` never returns; it ends by cancellation, or with TopologyError where `prepare` raised it in the first
     life. Later, a topology that went wrong is an outage like any other: it is said and tried again.
@@ -66,6 +66,7 @@ class Link:
         self.role = role
         self.generation = 0
         self.last_blocked = -math.inf
+        self.trouble = ""
         self._connection: Connection | None = None
         self._said_blocked = False
         self._ever_up = False
@@ -129,8 +130,9 @@ class Link:
                     if isinstance(error, TopologyError) and not self._ever_up:
                         raise
                     failures += 1
+                    self.trouble = str(error)
                     self._log.warning(
-                        "broker.unreachable", role=self.role, attempt=failures, error=str(error)
+                        "broker.unreachable", role=self.role, attempt=failures, error=self.trouble
                     )
                 else:
                     failures = 0
@@ -174,8 +176,8 @@ class Link:
         self._on_up()
         self._log.info("broker.connected", role=self.role, generation=self.generation, broker=str(connection))
         try:
-            reason = await self._until_lost(connection, channel, self._dropped)
-            self._log.warning("broker.lost", role=self.role, generation=self.generation, reason=reason)
+            self.trouble = await self._until_lost(connection, channel, self._dropped)
+            self._log.warning("broker.lost", role=self.role, generation=self.generation, reason=self.trouble)
         finally:
             self._up.clear()
             self._connection = self._channel = None

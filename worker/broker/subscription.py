@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelAccessRefused
 
-from worker.broker.connection import means_loss
+from worker.broker.connection import means_loss, text_of
 from worker.broker.declare import declare
 from worker.broker.link import Link
 from worker.broker.topology import Binding, Queue, Topology
+from worker.errors import TopologyError
 from worker.settings import BrokerSettings
 from worker.telemetry import Log
 
@@ -73,7 +75,15 @@ class Subscription:
                 raise
 
     async def _prepare(self, channel: AbstractChannel, _generation: int) -> None:
-        await declare(channel, self._topology)
+        try:
+            await declare(channel, self._topology)
+        except TopologyError as error:
+            if not isinstance(error.__cause__, ChannelAccessRefused):
+                raise
+            raise TopologyError(
+                f"this user may not make the queue {self.queue} for its results ({text_of(error.__cause__)});"
+                " it has to configure, write and read it, and to read the results exchange"
+            ) from error
         await channel.basic_qos(prefetch_count=_WINDOW)
 
         async def arrived(message: DeliveredMessage) -> None:

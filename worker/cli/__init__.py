@@ -14,7 +14,7 @@ import typer
 from worker.cli import config, dead, topology
 from worker.cli.asyncapi import asyncapi
 from worker.cli.check import check
-from worker.cli.common import root
+from worker.cli.common import root, status_of
 from worker.cli.demo import demo
 from worker.cli.health import health
 from worker.cli.lookup import lookup
@@ -22,7 +22,7 @@ from worker.cli.run import run
 from worker.cli.simulate import simulate
 from worker.cli.submit import submit
 from worker.cli.top import top
-from worker.errors import SettingsError, TopologyError, WorkerError
+from worker.errors import WorkerError
 
 app = typer.Typer(
     name="lcm-worker",
@@ -48,6 +48,6 @@ def main() -> None:
     except WorkerError as error:
         for line in str(error).splitlines():
             print(f"lcm-worker: {line}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, SettingsError | TopologyError) else 1)
+        sys.exit(status_of(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -15,6 +15,7 @@ import uvloop
 
 from worker import __version__
 from worker.durations import parse_duration
+from worker.errors import SettingsError, TopologyError, WorkerError
 from worker.settings import Settings, load
 
 Result = TypeVar("Result")
@@ -81,6 +82,11 @@ def run_until_signalled(coroutine: Coroutine[Any, Any, Result]) -> Result | None
         return None if running.cancelled() else running.result()
 
     return run_async(cancelled_by_signals())
+
+
+def status_of(error: WorkerError) -> int:
+    """Return the exit status of a command that ended by this error: 2 for what the user has to put right first."""
+    return 2 if isinstance(error, SettingsError | TopologyError) else 1
 
 
 def on_terminal() -> bool:

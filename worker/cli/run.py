@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli.common import ConfigOption, run_async, settings_of
+from worker.cli.common import ConfigOption, run_async, settings_of, status_of
 from worker.errors import WorkerError
 from worker.settings import secrets_of
 
@@ -26,9 +26,9 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     try:
         run_async(serve(settings, log))
     except WorkerError as error:
-        # For whoever reads the log; the command line tells it once more, in a line of its own.
+        # Only here: a line beside the log would break its form.
         log.error("worker.failed", error=str(error))  # noqa: TRY400 - the text says all
-        raise
+        raise typer.Exit(status_of(error)) from error
     except Exception as error:
         # Not Python's own traceback, which would print secrets and break the log's form.
         log.exception("worker.crashed")
