@@ -225,6 +225,7 @@ async def test_metrics_keep_to_prometheus_rules(vhost: str) -> None:
         await running.logged("job.succeeded", 3)
         _, page = await get(listen, "/metrics")
         assert b"|1|2|0" not in page
+        assert "_created" not in page.decode()
         linted = await program(promtool, "check", "metrics", told=page)
         assert (linted.status, linted.out, linted.err) == (0, "", "")
 
