@@ -84,17 +84,23 @@ class Desk:
         Not where the caller `prints` to the same terminal meanwhile.
         """
         found, wanted = 0, self.selection.limit
+        missing = set(self.selection.job_ids)
         with _progress(look, hidden=prints and sys.stdout.isatty()) as advance:
             async for delivery in look.letters():
                 letter = read_letter(delivery)
                 if self.selection.takes(letter):
                     found += 1
+                    missing.discard(letter.job.job_id)
                     yield delivery, letter
                 advance()
                 if wanted is not None and found >= wanted:
                     break
-        if not found:
+        if not look.total:
+            self.say(f"{self.queue} is empty")
+        elif not found:
             self.say(f"nothing matches in {self.queue}, of {look.seen} looked at")
+        elif missing and (wanted is None or found < wanted):
+            self.say(f"not in {self.queue}: {', '.join(sorted(missing))}")
         if look.seen < look.total and (wanted is None or found < wanted):
             self.say(f"{look.total - look.seen} of {look.total} did not come: somebody else holds them")
         elif look.others:

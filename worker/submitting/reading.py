@@ -197,7 +197,9 @@ def _header(line: str, delimiter: str, number: int) -> list[str]:
 
 def _row(line: int, header: list[str], row: list[str]) -> Entry:
     if len(row) != len(header):
-        return Entry(line, mistake=f"has {len(row)} cells where the header has {len(header)}")
+        return Entry(
+            line, mistake=f"has {len(row)} cell{'s' * (len(row) != 1)} where the header has {len(header)}"
+        )
     cells = dict(zip(header, row, strict=True))
     job: dict[str, object] = {ACCOUNT_COLUMN: cells.pop(ACCOUNT_COLUMN)}
     for name in JOB_COLUMNS:

@@ -121,7 +121,10 @@ def open_output(path: Path, *, append: bool) -> BinaryIO:
         raise FileExistsError(
             f"{path} holds something already: name another file, or add to it with --append"
         )
-    return path.open("ab")
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror or error}") from error
 
 
 def job_ids_in(path: Path, kind: OutputFormat) -> Iterator[str]:

@@ -102,6 +102,8 @@ class Screen:
         yield from _flow("jobs", jobs, width)
         now = [_item("in flight", sum(worker.in_flight for worker in workers))]
         now += [_item(name, sum(worker.sessions[name] for worker in workers)) for name in SESSIONS]
+        if counted_at := max((worker.counted_at for worker in workers), default=0.0):
+            now.append(Text(f"at {_moment(counted_at)[11:]}", "dim"))
         yield from _flow("sessions", now, width)
         yield from _flow("so far", list(self._incidents()), width)
 

@@ -138,7 +138,7 @@ class Tally:
 
     def _happened(self, event: Event, worker: WorkerTally, at: float) -> None:
         self.events[_name(self.events, event.event, _MOST_EVENTS)] += 1
-        worker.happened(event)
+        worker.happened(event, at)
         if worker.marks:
             self._mark(at, at, worker.marks)
         for timeline in (self.whole, self.recent):

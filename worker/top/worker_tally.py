@@ -48,7 +48,10 @@ class Rate:
 
 
 class WorkerTally:
-    """One worker: its jobs, its latency, and its state as of its last line. Times are seconds since 1970."""
+    """One worker: its jobs, its latency, and its state as of its last line. Times are seconds since 1970.
+
+    What it has in flight and its sessions are of `counted_at`, when it last told, 0 where it never did.
+    """
 
     def __init__(self, name: str, at: float) -> None:
         self.name = name
@@ -58,6 +61,7 @@ class WorkerTally:
         self.rate = Rate()
         self.in_flight = 0
         self.sessions = dict.fromkeys(SESSIONS, 0)
+        self.counted_at = 0.0
         self.marks = 0
         self._phase = "ready"
         self._paused: set[str] = set()
@@ -79,10 +83,12 @@ class WorkerTally:
             *(["broker blocked"] if self._blocked else []),
         ]
 
-    def happened(self, event: Event) -> None:
+    def happened(self, event: Event, at: float) -> None:
         """Take note of an event that is not the end of a delivery."""
         kind, _, what = event.event.partition(".")
-        if kind == "worker":
+        if event.event == "worker.stats":
+            self._count(event, at)
+        elif kind == "worker":
             self._worker(what, event)
         elif kind == "broker":
             self._broker(what, "publish" if event.role == "publish" else "consume")
@@ -107,9 +113,11 @@ class WorkerTally:
             case "resumed":
                 left = (event.still_paused or [])[:_MOST_REASONS]
                 self._paused = {reason[:_LONGEST_REASON] for reason in left}
-            case "stats":
-                self.in_flight = event.in_flight
-                self.sessions = {name: getattr(event, name) for name in SESSIONS}
+
+    def _count(self, event: Event, at: float) -> None:
+        self.in_flight = event.in_flight
+        self.sessions = {name: getattr(event, name) for name in SESSIONS}
+        self.counted_at = at
 
     def _broker(self, what: str, role: str) -> None:
         match what:

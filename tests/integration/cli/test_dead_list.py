@@ -188,12 +188,28 @@ async def test_show_on_a_terminal_obeys_nothing(vhost: str) -> None:
 
 @pytest.mark.parametrize("wanted", [["list"], ["show", "x"], ["replay", "--all"], ["drop", "--all", "--yes"]])
 async def test_nothing_that_matches_is_no_failure(vhost: str, wanted: list[str]) -> None:
-    """Where nothing matches it says so, and the status is 0."""
+    """Where nothing matches, or the queue is empty, it says so, and the status is 0."""
     async with open_channel(vhost) as channel:
         await bury(channel, vhost, [])
     ended = await command("dead", *wanted, broker__url=vhost)
     assert (ended.status, ended.out) == (0, "")
-    assert "nothing matches in lcm.outcome.dead" in ended.err
+    assert "lcm.outcome.dead is empty" in ended.err
+    if wanted[0] != "list":
+        async with open_channel(vhost) as channel:
+            await bury(channel, vhost, MIXED)
+        other = [word for word in wanted if word not in {"--all", "x"}]
+        ended = await command("dead", *other, "--code", "no-such", broker__url=vhost)
+        assert (ended.status, ended.out) == (0, "")
+        assert "nothing matches in lcm.outcome.dead, of 5 looked at" in ended.err
+
+
+async def test_a_job_that_is_not_there_is_named(vhost: str) -> None:
+    """Of the jobs that were named, those that have no letter are told."""
+    async with open_channel(vhost) as channel:
+        await bury(channel, vhost, MIXED)
+    ended = await command("dead", "replay", "a-1", "typo", "--dry-run", broker__url=vhost)
+    assert ended.status == 0
+    assert "not in lcm.outcome.dead: typo\n" in ended.err
 
 
 @pytest.mark.parametrize("wanted", [["list"], ["show"], ["replay", "--all"], ["drop", "--all", "--yes"]])

@@ -99,7 +99,7 @@ def test_rows_over_several_lines_count_from_their_first() -> None:
 @pytest.mark.parametrize(
     ("row", "mistake"),
     [
-        (b"1", "has 1 cells where the header has 2"),
+        (b"1", "has 1 cell where the header has 2"),
         (b"1,2,3", "has 3 cells where the header has 2"),
         (b"1,\xff", "is no UTF-8"),
         (b'1,"a"b', "is no CSV: ',' expected after '\"'"),

@@ -78,7 +78,7 @@ def test_all_that_matters_is_shown(width: int) -> None:
     for part in (
         "top: 1,234 lines until 2026-01-31 12:00:37 UTC, 5 skipped",
         "succeeded 300  retry_later 0  deferred 0  failed 1  stale 0",
-        "in flight 17  busy 4  idle 1  opening 0  waiting 2",
+        "in flight 17  busy 4  idle 1  opening 0  waiting 2  at 12:00:",
         "outages 1",
         "broker lost 1",
         "O LCM outage  B broker lost or blocked",
