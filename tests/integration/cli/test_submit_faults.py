@@ -265,6 +265,18 @@ async def test_who_may_not_publish_is_told_once(broker: Node, vhost: str, tmp_pa
     assert await published(vhost) == set()
 
 
+async def test_who_may_not_have_a_queue_is_told_what_helps(broker: Node, vhost: str, tmp_path: Path) -> None:
+    """`--wait` needs a queue of its own: who may not make one is told the rights it takes, and nothing is published."""
+    async with open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+    narrow = await as_narrow_user(broker, vhost, write=r"^lcm\.outcome\.jobs$")
+    ended = await command("submit", accounts(tmp_path, 3), "--wait", broker__url=narrow)
+    assert ended.status == 2
+    assert "it has to configure, write and read it, and to read the results exchange" in ended.err
+    assert "passive" not in ended.err
+    assert await published(vhost) == set()
+
+
 @pytest.mark.timeout_s(120)
 async def test_a_worker_waits_for_its_right_to_publish(broker: Node, vhost: str) -> None:
     """A worker whose user may not publish results holds them, says so once, and goes on when the right is given."""
