@@ -111,7 +111,7 @@ class Consumer:
         do.
         """
         channel, generation = await self.link.channel(), self.link.generation
-        catching = asyncio.get_running_loop().create_task(self._catch(channel, patience))
+        catching = asyncio.get_running_loop().create_task(self._catch(channel, generation, patience))
         self._catching.add(catching)
         catching.add_done_callback(self._catching.discard)
         message = await catching
@@ -170,7 +170,9 @@ class Consumer:
         )
         self._tag = consumed.consumer_tag or ""
 
-    async def _catch(self, channel: AbstractChannel, patience: float) -> DeliveredMessage | None:
+    async def _catch(
+        self, channel: AbstractChannel, generation: int, patience: float
+    ) -> DeliveredMessage | None:
         """Consume until a delivery comes, which is given, or nobody waits for one any more."""
         loop = asyncio.get_running_loop()
         caught: asyncio.Future[DeliveredMessage] = loop.create_future()
@@ -193,6 +195,8 @@ class Consumer:
         except BaseException as error:
             if not means_loss(error):
                 raise
+            # Where it still consumes, it may be given a job that nobody will do.
+            self.link.drop("the broker did not answer who waits for one job", generation)
         finally:
             leaving.cancel()
         # What came before the broker had heard that it should send nothing more is taken, too.

@@ -476,3 +476,23 @@ async def test_who_waits_for_one_job_notices_that_the_connection_is_lost(vhost: 
             await submit(another, "m-1")
             assert await rig.consumer.take_one(600)
     assert len(handler.seen) == 1
+
+
+async def test_who_waits_for_one_job_trusts_no_broker_that_does_not_answer(vhost: str, broker: Node) -> None:
+    """Not heard in time, it may still be given a job, which nobody would do: the link is made anew."""
+    handler = Handler()
+    async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
+        rig = Rig(proxy.url(vhost), handler)
+        rig.consumer.pause("guard")
+        async with running(rig.consumer.link.run()):
+            await until(lambda: rig.consumer.link.is_up)
+            taking = asyncio.ensure_future(rig.consumer.take_one(1))
+            await until(partial(has_consumers, channel, 1))
+            proxy.freeze()
+            await submit(channel, "m-1")
+            assert not await taking
+            await until(lambda: rig.log.of("broker.lost"))
+            proxy.thaw()
+            assert await rig.consumer.take_one(600)
+    assert "did not answer" in rig.log.of("broker.lost")[0]["reason"]
+    assert len(handler.seen) == 1
