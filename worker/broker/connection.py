@@ -168,6 +168,8 @@ def text_of(error: BaseException | None) -> str:
         return "closed"
     if isinstance(error, ChannelInvalidStateError):
         return "the channel is closed"  # the library's own text names an address in memory
+    if isinstance(error, asyncio.CancelledError) and not str(error):
+        return "given up by the library, as it does when no heartbeat comes"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -34,3 +34,9 @@ def test_a_closed_channel_is_told_without_its_address() -> None:
         text_of(ChannelInvalidStateError('<Channel: "1" at 0x7ff14894cf50> closed'))
         == "the channel is closed"
     )
+
+
+def test_a_broker_that_fell_silent_is_told_in_words() -> None:
+    """Without heartbeats the library cancels its reader, of which the error's name alone would say nothing."""
+    assert "no heartbeat" in text_of(asyncio.CancelledError())
+    assert text_of(asyncio.CancelledError("INTERNAL_ERROR")) == "INTERNAL_ERROR"
