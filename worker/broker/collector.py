@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiormq.abc import DeliveredMessage
 
 from worker.broker.connection import close, connect_any
-from worker.broker.consumer import delivery_of
+from worker.broker.delivery import delivery_of
 from worker.message import Delivery
 from worker.settings import BrokerSettings
 

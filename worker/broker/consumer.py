@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
-from uuid import uuid4
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from worker.broker.connection import LOST, means_loss, text_of
 from worker.broker.declare import declare, verify
+from worker.broker.delivery import delivery_of
 from worker.broker.link import Link
+from worker.broker.one_delivery import one_delivery
 from worker.broker.topology import Topology
 from worker.disposition import Disposition, Settle
 from worker.errors import PutOff
-from worker.job import RETURNS_HEADER
-from worker.message import Delivery, Properties
+from worker.message import Delivery
 from worker.settings import BrokerSettings
 from worker.telemetry import Log
 
@@ -105,11 +104,7 @@ class Consumer:
             self._adjust()
 
     async def take_one(self, patience: float) -> bool:
-        """Take one delivery in spite of a pause, and see it to its end; return whether one came within `patience`.
-
-        Not by a look into the queue, where other workers leave nothing, but as a consumer that gets its turn as they
-        do.
-        """
+        """Take one delivery in spite of a pause, and see it to its end; return whether one came in so many seconds."""
         channel, generation = await self.link.channel(), self.link.generation
         catching = asyncio.get_running_loop().create_task(self._catch(channel, generation, patience))
         self._catching.add(catching)
@@ -173,34 +168,18 @@ class Consumer:
     async def _catch(
         self, channel: AbstractChannel, generation: int, patience: float
     ) -> DeliveredMessage | None:
-        """Consume until a delivery comes, which is given, or nobody waits for one any more."""
-        loop = asyncio.get_running_loop()
-        caught: asyncio.Future[DeliveredMessage] = loop.create_future()
-
-        async def take(message: DeliveredMessage) -> None:
-            caught.set_result(message)
-
-        leaving = loop.create_task(self._left.wait())
-        tag = uuid4().hex
         try:
-            async with self._adjusting, asyncio.timeout(_LAST_WORDS_TIMEOUT):
-                # For whoever begins to consume after it: this one may hold one, the next as many as ever.
-                await channel.basic_qos(prefetch_count=1)
-                await channel.basic_consume(self._topology.jobs, take, no_ack=False, consumer_tag=tag)
-                await channel.basic_qos(prefetch_count=self._prefetch)
-            ends: set[asyncio.Future[Any]] = {caught, leaving, channel.closing}
-            await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            async with asyncio.timeout(_LAST_WORDS_TIMEOUT):
-                await channel.basic_cancel(tag)
-        except BaseException as error:
-            if not means_loss(error):
-                raise
-            # Where it still consumes, it may be given a job that nobody will do.
+            return await one_delivery(
+                channel,
+                self._topology.jobs,
+                patience=patience,
+                prefetch=self._prefetch,
+                adjusting=self._adjusting,
+                leaving=self._left,
+            )
+        except TimeoutError:
             self.link.drop("the broker did not answer who waits for one job", generation)
-        finally:
-            leaving.cancel()
-        # What came before the broker had heard that it should send nothing more is taken, too.
-        return caught.result() if caught.done() else None
+            return None
 
     def _adjust(self) -> None:
         task = asyncio.get_running_loop().create_task(self._adjust_consuming())
@@ -318,32 +297,3 @@ class Consumer:
                     await channel.basic_reject(delivery.tag, requeue=False, wait=False)
         except LOST:
             self._log.info("settle.lost", delivery_tag=delivery.tag)
-
-
-def delivery_of(message: DeliveredMessage, is_current: Callable[[], bool]) -> Delivery:
-    properties = message.header.properties
-    return Delivery(
-        body=message.body,
-        properties=Properties(
-            content_type=properties.content_type,
-            content_encoding=properties.content_encoding,
-            headers=properties.headers or {},
-            priority=properties.priority,
-            correlation_id=properties.correlation_id,
-            reply_to=properties.reply_to,
-            message_id=properties.message_id,
-            timestamp=properties.timestamp,
-            message_type=properties.message_type,
-            app_id=properties.app_id,
-        ),
-        redelivered=bool(message.redelivered),
-        tag=message.delivery_tag or 0,
-        returns=_returns(properties.headers or {}),
-        is_current=is_current,
-    )
-
-
-def _returns(headers: Mapping[str, Any]) -> int:
-    """Add up how often the broker and, before a copy was put off, its predecessors say that it came back."""
-    counts = (headers.get(name) for name in ("x-delivery-count", RETURNS_HEADER))
-    return sum(count for count in counts if type(count) is int and count > 0)

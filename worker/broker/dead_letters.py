@@ -24,8 +24,8 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelAccessRefused
 
 from worker.broker.connection import Connection, close, connect_any, means_loss, text_of
-from worker.broker.consumer import delivery_of
 from worker.broker.declare import verify_entity
+from worker.broker.delivery import delivery_of
 from worker.broker.topology import Queue, topology_of
 from worker.errors import BrokerAway, TopologyError
 from worker.message import Delivery
