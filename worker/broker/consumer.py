@@ -106,6 +106,8 @@ class Consumer:
     async def take_one(self, patience: float) -> bool:
         """Take one delivery in spite of a pause, and see it to its end; return whether one came in so many seconds."""
         channel, generation = await self.link.channel(), self.link.generation
+        if self._leaving:
+            return False
         catching = asyncio.get_running_loop().create_task(self._catch(channel, generation, patience))
         self._catching.add(catching)
         catching.add_done_callback(self._catching.discard)

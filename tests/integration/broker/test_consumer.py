@@ -457,6 +457,7 @@ async def test_who_waits_for_one_job_does_not_keep_a_worker_from_its_end(vhost: 
             assert await rig.consumer.drain(grace=600) == 0
             assert not await taking
             await submit(channel, "m-1")
+            assert not await rig.consumer.take_one(600)
         message = await take(channel, JOBS)
     assert not (message.header.properties.headers or {}).get("x-delivery-count")
 
