@@ -68,8 +68,7 @@ class Consumer:
         self._suspects: list[tuple[AbstractChannel, Delivery]] = []
         self._attending: asyncio.Task[None] | None = None
         self._catching: set[asyncio.Task[DeliveredMessage | None]] = set()
-        self._left = asyncio.Event()
-        self._leaving = False
+        self._leaving = asyncio.Event()
         self._draining = False
 
     @property
@@ -106,7 +105,7 @@ class Consumer:
     async def take_one(self, patience: float) -> bool:
         """Take one delivery in spite of a pause, and see it to its end; return whether one came in so many seconds."""
         channel, generation = await self.link.channel(), self.link.generation
-        if self._leaving:
+        if self._leaving.is_set():
             return False
         catching = asyncio.get_running_loop().create_task(self._catch(channel, generation, patience))
         self._catching.add(catching)
@@ -122,7 +121,7 @@ class Consumer:
 
         Those go back to the broker when the link closes.
         """
-        self._leave()
+        self._leaving.set()
         # Until the broker has heard, its deliveries are still taken: they would go back, and count as returned.
         await self._stop_consuming()
         if self._catching:
@@ -136,7 +135,7 @@ class Consumer:
 
     async def give_up(self) -> int:
         """Cancel whatever is in hand, at once; return how many deliveries that were."""
-        self._leave()
+        self._leaving.set()
         self._draining = True
         if self._attending is not None:
             self._attending.cancel()
@@ -147,13 +146,9 @@ class Consumer:
         await asyncio.gather(*left, return_exceptions=True)
         return len(left)
 
-    def _leave(self) -> None:
-        self._leaving = True
-        self._left.set()
-
     async def _prepare(self, channel: AbstractChannel, generation: int) -> None:
         await (declare if self._active else verify)(channel, self._topology)
-        if self._leaving:
+        if self._leaving.is_set():
             return  # a link made anew while draining takes nothing on
         await channel.basic_qos(prefetch_count=self._prefetch)
         channel.on_consumer_cancel_callbacks.add(partial(self._cancelled, generation))
@@ -177,7 +172,7 @@ class Consumer:
                 patience=patience,
                 prefetch=self._prefetch,
                 adjusting=self._adjusting,
-                leaving=self._left,
+                leaving=self._leaving,
             )
         except TimeoutError:
             self.link.drop("the broker did not answer who waits for one job", generation)
@@ -191,7 +186,7 @@ class Consumer:
     async def _adjust_consuming(self) -> None:
         """Consume or not, as the pauses ask by now; a link that comes up later asks by itself."""
         async with self._adjusting:
-            if not self.link.is_up or self._leaving:
+            if not self.link.is_up or self._leaving.is_set():
                 return
             if self._paused and self._tag:
                 await self._stop_consuming()
@@ -271,7 +266,7 @@ class Consumer:
             await self._work(other_channel, other, self._put_off)
         await asyncio.wait({self._start(channel, delivery)})
         until = time.monotonic() + self._topology.retry_steps[0].delay + _SUSPECTS_RETURN
-        while others and (left := until - time.monotonic()) > 0 and not self._leaving:
+        while others and (left := until - time.monotonic()) > 0 and not self._leaving.is_set():
             await self.take_one(left)
 
     async def _put_off(self, delivery: Delivery) -> Disposition:
