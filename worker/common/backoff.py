@@ -1,4 +1,7 @@
-"""How long to wait before trying again, wherever this worker does. Pure: the random number comes in."""
+"""Exponential backoff with jitter. Pure: the random number comes in.
+
+Used for links, publishes, sessions and probes; `lcm/retry` has full jitter of its own, by tenacity.
+"""
 
 from __future__ import annotations
 

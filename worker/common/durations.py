@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: `250ms`, `10s`, `2m`, `6h`, `1d`. Pure."""
+"""Durations as people write them: `250ms`, `10s`, `2m`, `6h`, `1d`. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text on its way into a message: kept within bounds, fit for UTF-8, and times as RFC 3339."""
+"""Text for messages: cut to a length, quoted, fit for UTF-8; and times as RFC 3339."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 MAX_QUOTE = 80
 
+# msgspec reads RFC 3339 too, but refuses leap seconds, rounds nanoseconds up, and takes an offset without its colon.
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ]((?:[01]\d|2[0-3]):[0-5]\d:)([0-5]\d|60)(\.\d+)?"
     r"([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
@@ -35,6 +36,16 @@ def cut(text: str, limit: int) -> str:
     return text.encode("utf-8", "backslashreplace")[:limit].decode("utf-8", "ignore")
 
 
+def printable(text: str) -> str:
+    r"""Return text with an escape, such as `\n` or `\x1b`, for each character that is not printable.
+
+    So external text can't break a line or send control sequences to a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def quote(value: str) -> str:
     """Return a value for a message: in quotes, on one line, and cut to `MAX_QUOTE` characters."""
     text = repr(value[:MAX_QUOTE])
@@ -43,7 +54,7 @@ def quote(value: str) -> str:
 
 
 def rfc3339(moment: datetime) -> str:
-    """Write an aware time the way of all messages: UTC, in milliseconds, `2026-01-31T12:00:00.123Z`."""
+    """Write an aware time as in all messages: UTC, in milliseconds, `2026-01-31T12:00:00.123Z`."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 

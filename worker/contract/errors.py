@@ -9,15 +9,20 @@
     ├── BrokerError
     │   ├── BrokerAway              no connection to the broker
     │   ├── PublishLost             the connection went before the confirm
-    │   ├── Unroutable              the broker returned the message: no queue is bound
-    │   └── PublishRefused          the broker said no (basic.nack)
-    │       └── PublishForbidden    this user may not publish there
+    │   ├── MessageTooLarge         the broker takes no message of this size, or with headers of this size
+    │   └── NotTaken                no queue took the message
+    │       ├── Unroutable          the broker returned it: no queue is bound for its routing key
+    │       │   └── ExchangeMissing   there is no such exchange
+    │       ├── Unconfirmed         the broker neither confirms nor refuses it, though it confirms others
+    │       └── PublishRefused      the broker said no (basic.nack)
+    │           └── PublishForbidden  this user may not publish there
     ├── StaleDelivery               the delivery's channel is gone; the broker hands it out again
-    ├── PutOff                      the job can't be finished now, through no fault of its own: defer it
+    ├── Deferred                    the job can't be finished now, through no fault of its own: defer it
     └── JobError                    ends as the `error` of a failed result
         ├── InvalidJob              invalid_job        permanent
         ├── Expired                 expired            permanent, not dead-lettered
         ├── Poison                  poison             permanent
+        ├── ResultTooLarge          result_too_large   permanent
         ├── InternalError           internal           transient, retried later only
         └── LookupFailed
             ├── LcmRejected         lcm_rejected       permanent
@@ -32,12 +37,11 @@ Errors of libraries are translated into these once, at the edge, `from` the orig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from worker.job import Job
+from worker.contract.job import Job
 
 
 class WorkerError(Exception):
@@ -76,11 +80,27 @@ class PublishLost(BrokerError):
     """The connection went before the broker confirmed; it may or may not have kept the message."""
 
 
-class Unroutable(BrokerError):
-    """The broker returned the message, because no queue is bound for its routing key."""
+class MessageTooLarge(BrokerError):
+    """The broker takes no message of this size, or with headers of this size; trying again is of no use."""
 
 
-class PublishRefused(BrokerError):
+class NotTaken(BrokerError):
+    """No queue took a message, although the broker is there; the text says why."""
+
+
+class Unroutable(NotTaken):
+    """No queue is bound for the message's routing key, so the broker returned it."""
+
+
+class ExchangeMissing(Unroutable):
+    """The message's exchange does not exist."""
+
+
+class Unconfirmed(NotTaken):
+    """The broker neither confirms nor refuses the message, as where a quorum queue has lost its majority."""
+
+
+class PublishRefused(NotTaken):
     """The broker answered a publish with basic.nack, as a full queue with `reject-publish` does."""
 
 
@@ -92,28 +112,42 @@ class StaleDelivery(WorkerError):
     """The channel that brought this delivery is gone, so it can't be settled: the broker redelivers it."""
 
 
-class PutOff(WorkerError):
-    """The job can't be finished now, through no fault of its own; the text says why. It is deferred."""
+class Deferred(WorkerError):
+    """The job can't be finished now, through no fault of its own; the text says why. It is deferred.
+
+    With `further`, by a longer delay each time.
+    """
+
+    def __init__(self, reason: str, *, further: bool = False) -> None:
+        super().__init__(reason)
+        self.further = further
 
 
 class JobError(WorkerError):
     """What ends a job with the status `failed`.
 
-    `str()` of it is in this worker's own words; `said` holds LCM's own words, where it said any, so that the
-    log can leave them out when account numbers must not appear there.
+    `str()` of it is in this worker's own words; `remote_message` holds LCM's own words, where it sent any, so that
+    the log can leave them out when account numbers must not appear there.
+
+    Attributes:
+        code: the `error.code` of the failed result.
+        transient: whether the same job may succeed later.
+        suspicious: whether many of them in a row point to a fault of LCM or of this worker, not of the jobs; the
+            guard counts these.
     """
 
     code: ClassVar[str]
     transient: ClassVar[bool] = False
+    suspicious: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, said: str = "") -> None:
+    def __init__(self, message: str, *, remote_message: str = "") -> None:
         super().__init__(message)
-        self.said = said
+        self.remote_message = remote_message
 
     @property
     def message(self) -> str:
         """The text of a failed result's `error.message`."""
-        return f"{self}: {self.said}" if self.said else str(self)
+        return f"{self}: {self.remote_message}" if self.remote_message else str(self)
 
 
 class InvalidJob(JobError):
@@ -142,11 +176,18 @@ class Poison(JobError):
     code = "poison"
 
 
+class ResultTooLarge(JobError):
+    """The broker takes no message of the result's size, or of its headers'."""
+
+    code = "result_too_large"
+
+
 class InternalError(JobError):
     """A defect of this worker; the log line has the traceback."""
 
     code = "internal"
     transient = True
+    suspicious = True
 
 
 class LookupFailed(JobError):
@@ -157,6 +198,7 @@ class LcmRejected(LookupFailed):
     """LCM answered with an error about this account."""
 
     code = "lcm_rejected"
+    suspicious = True
 
 
 class LcmError(LookupFailed):
@@ -191,36 +233,30 @@ class ReplyTooLarge(LookupFailed):
     """LCM's reply is larger than `lcm.max_reply`; the session is closed."""
 
     code = "reply_too_large"
+    suspicious = True
 
 
-ERRORS: Mapping[str, type[JobError]] = {
-    error.code: error
-    for error in (
-        InvalidJob,
-        Expired,
-        Poison,
-        InternalError,
-        LcmRejected,
-        LcmError,
-        ReplyTimeout,
-        ConnectionLost,
-        MalformedReply,
-        ReplyTooLarge,
-    )
-}
+def _coded(base: type[JobError]) -> Iterator[type[JobError]]:
+    for error in base.__subclasses__():
+        if "code" in vars(error):
+            yield error
+        yield from _coded(error)
+
+
+ERRORS: Mapping[str, type[JobError]] = {error.code: error for error in _coded(JobError)}
 """Every `error.code` that a failed result can have, with what raises it."""
 
 
-class Remedy(Enum):
-    """What the pipeline does with a job that failed."""
+class FailureAction(Enum):
+    """What the pipeline does with a job that an error ended."""
 
     RETRY = "retry later, then fail"
     FAIL = "dead-letter, then a failed result"
     EXPIRE = "a failed result alone"
 
 
-def disposition_of(error: JobError) -> Remedy:
+def remedy_for(error: JobError) -> FailureAction:
     """Decide, for the whole worker, what becomes of a job that ended with this error."""
     if isinstance(error, Expired):
-        return Remedy.EXPIRE
-    return Remedy.RETRY if error.transient else Remedy.FAIL
+        return FailureAction.EXPIRE
+    return FailureAction.RETRY if error.transient else FailureAction.FAIL

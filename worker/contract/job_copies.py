@@ -1,11 +1,12 @@
-"""The properties of a job's copies: for a retry queue, put off unchanged, for the dead-letter queue, or back from it.
+"""The properties of a job's copies: for a retry queue, deferred unchanged, for the dead-letter queue, or back from it.
 
 A copy has the job's body, byte for byte, and its properties, but for what would change the copy's way:
 
 - headers beginning with `x-`, in any letter case: with `x-death` the broker takes the copy for a cycle;
 - `CC` and `BCC`, with which it would be routed twice;
 - a `reply_to` of direct reply-to that names no caller, for which the broker would close our channel;
-- `expiration` and `user_id`, which `Properties` doesn't even have.
+- `expiration`, which `Properties` doesn't even have, and `user_id`: a copy gets the worker's own when it is published,
+  and the producer's goes into a header.
 
 This worker's own headers are written anew, each copy having just those that are true of it. The job id is
 always among them: a copy gets a message id where the job has none (otherwise the AMQP library makes one
@@ -21,26 +22,29 @@ from uuid import uuid5
 
 import msgspec
 
-from worker.job import (
+from worker.common.text import cut, rfc3339, well_formed
+from worker.contract.job import (
+    APP_ID_HEADER,
     ATTEMPTS_HEADER,
+    DELIVERY_COUNT_HEADER,
     ERROR_CODE_HEADER,
     ERROR_REASON_HEADER,
     JOB_ID_HEADER,
     NAMESPACE,
+    PASSES_HEADER,
     REPLAYS_HEADER,
     RETRIES_HEADER,
-    RETURNS_HEADER,
+    USER_ID_HEADER,
     Job,
 )
-from worker.reply import DIRECT
-from worker.result import MAX_ERROR_MESSAGE
-from worker.text import cut, rfc3339, well_formed
+from worker.contract.reply_to import DIRECT
+from worker.contract.result import MAX_ERROR_MESSAGE
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from worker.errors import JobError
-    from worker.message import Properties
+    from worker.contract.errors import JobError
+    from worker.contract.message import Properties
 
 FAILED_AT_HEADER = "outcome-failed-at"
 WORKER_HEADER = "outcome-worker"
@@ -56,12 +60,15 @@ _OURS = {
     JOB_ID_HEADER,
     ATTEMPTS_HEADER,
     RETRIES_HEADER,
-    RETURNS_HEADER,
+    DELIVERY_COUNT_HEADER,
     REPLAYS_HEADER,
     ERROR_CODE_HEADER,
     ERROR_REASON_HEADER,
     FAILED_AT_HEADER,
     WORKER_HEADER,
+    PASSES_HEADER,
+    USER_ID_HEADER,
+    APP_ID_HEADER,
 }
 _ROUTING = {"CC", "BCC"}  # the broker knows them in capitals only
 
@@ -78,7 +85,7 @@ def retry_copy(properties: Properties, job: Job, error: JobError, *, attempts: i
 
 
 def deferred_copy(
-    properties: Properties, job: Job, *, attempts: int | None = None, returns: int = 0
+    properties: Properties, job: Job, *, attempts: int | None = None, delivery_count: int = 0, passes: int = 0
 ) -> Properties:
     """Return the properties of a copy that uses no retry delay.
 
@@ -88,8 +95,10 @@ def deferred_copy(
     """
     made = job.attempts if attempts is None else attempts
     last = {name: properties.headers[name] for name in _LAST_ERROR} if job.last_error else {}
-    came_back = {RETURNS_HEADER: returns} if returns else {}
-    return _copy(properties, job, {**last, **came_back, ATTEMPTS_HEADER: made, RETRIES_HEADER: job.retries})
+    came_back = {DELIVERY_COUNT_HEADER: delivery_count} if delivery_count else {}
+    passed = {PASSES_HEADER: passes} if passes else {}
+    counters = {ATTEMPTS_HEADER: made, RETRIES_HEADER: job.retries}
+    return _copy(properties, job, {**last, **came_back, **passed, **counters})
 
 
 def dead_copy(
@@ -103,6 +112,8 @@ def dead_copy(
         FAILED_AT_HEADER: rfc3339(failed_at),
         WORKER_HEADER: well_formed(worker),
     }
+    if job.producer.app_id:
+        headers[APP_ID_HEADER] = job.producer.app_id
     return _copy(properties, job, headers)
 
 
@@ -135,7 +146,7 @@ def replay_copy(
 
 
 def _bounded(death: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a history keeps of one death, whoever wrote it: a header must not outgrow a frame."""
+    """Return the bounded entry of a history for one failure, since a header must not outgrow a frame."""
     limits = {
         "code": _MAX_PAST_TEXT,
         "reason": MAX_PAST_REASON,
@@ -155,9 +166,11 @@ def _copy(properties: Properties, job: Job, ours: dict[str, Any]) -> Properties:
     headers |= {JOB_ID_HEADER: job.job_id, **ours}
     if job.replays:
         headers[REPLAYS_HEADER] = job.replays
+    if job.producer.user_id:
+        headers[USER_ID_HEADER] = job.producer.user_id
     message_id = properties.message_id or str(uuid5(NAMESPACE, f"copy:{job.job_id}"))
     reply_to = None if properties.reply_to == DIRECT else properties.reply_to
-    return replace(properties, headers=headers, message_id=message_id, reply_to=reply_to)
+    return replace(properties, headers=headers, message_id=message_id, reply_to=reply_to, user_id=None)
 
 
 def _is_kept(name: str) -> bool:

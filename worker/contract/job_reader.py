@@ -1,4 +1,4 @@
-"""The inbound contract: what a job is, and how one is read from a message.
+"""Reads a job from a message, and names every mistake in it.
 
 A job's body is a JSON object of at most `MAX_BODY` bytes::
 
@@ -17,67 +17,45 @@ lone surrogates included, but not the UTF-8 of what it leaves raw; hence a check
 
 from __future__ import annotations
 
-import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid5
+from uuid import uuid5
 
 import msgspec
 from msgspec import Raw
 
-from worker.errors import InvalidJob
-from worker.text import MAX_QUOTE, cut, kind_of, quote, read_rfc3339, well_formed
+from worker.common.text import MAX_QUOTE, cut, kind_of, quote, read_rfc3339, well_formed
+from worker.contract.errors import InvalidJob
+from worker.contract.job import (
+    ATTEMPTS_HEADER,
+    CONTROL,
+    ERROR_CODE_HEADER,
+    ERROR_REASON_HEADER,
+    JOB_ID_HEADER,
+    MAX_ACCOUNT_NUMBER,
+    MAX_BODY,
+    MAX_JOB_ID,
+    MAX_SHORT_STRING,
+    NAMESPACE,
+    NO_METADATA,
+    PASSES_HEADER,
+    REPLAYS_HEADER,
+    RETRIES_HEADER,
+    ROUTE,
+    TRACE_HEADERS,
+    USER_ID_HEADER,
+    Job,
+    Producer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from worker.message import Properties
-
-MAX_BODY = 64 * 1024
-MAX_ACCOUNT_NUMBER = 256
-MAX_JOB_ID = 128
-MAX_SHORT_STRING = 255  # bytes of UTF-8: what AMQP 0-9-1 allows in a property such as `correlation_id`
-
-JOB_ID_HEADER = "outcome-job-id"
-ATTEMPTS_HEADER = "outcome-attempts"
-RETRIES_HEADER = "outcome-retries"
-REPLAYS_HEADER = "outcome-replays"
-RETURNS_HEADER = "outcome-returns"
-ERROR_CODE_HEADER = "outcome-error-code"
-ERROR_REASON_HEADER = "outcome-error-reason"
-TRACE_HEADERS = ("traceparent", "tracestate")
-
-NAMESPACE = UUID("6b0f6c5e-0f52-4d0c-9a3f-6c1d3d1f7e2b")
-"""Of every UUIDv5 that this worker derives. Consumers drop repeats by these ids: it never changes."""
+    from worker.contract.message import Properties
 
 _MAX_COUNT = 2**31 - 1  # an AMQP integer ends at 2**63 - 1, and a copy counts on from what a producer sent
-_NO_METADATA = Raw(b"{}")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # exactly the category Cc
-ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOTHING = (b"", b"null")
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One question to LCM, and where its answer goes.
-
-    `deadline` is aware, in UTC. `metadata` holds the object's bytes as received, `{}` if there is none.
-    `attempts` counts the exchanges, `retries` the retry delays, that earlier deliveries have used;
-    `last_error` is what the last of them ended with, "" where there was none.
-    `correlation_id` and `trace` are ready to be put into a result's properties.
-    """
-
-    job_id: str
-    account_number: str
-    route: str | None = None
-    deadline: datetime | None = None
-    metadata: Raw = _NO_METADATA
-    attempts: int = 0
-    retries: int = 0
-    replays: int = 0
-    last_error: str = ""
-    correlation_id: str
-    trace: Mapping[str, str] = {}
 
 
 class Fields(msgspec.Struct):
@@ -94,7 +72,7 @@ _FIELDS = msgspec.json.Decoder(Fields)
 _STRING = msgspec.json.Decoder(str)
 
 
-def decode(body: bytes, properties: Properties) -> Job:
+def read_job(body: bytes, properties: Properties) -> Job:
     """Read a job.
 
     Its id is our own copies' header, else the body's `job_id`, else the AMQP `message_id`, else a UUIDv5 of
@@ -134,21 +112,33 @@ def _scan(body: bytes) -> Fields:
 
 def _job(body: bytes, properties: Properties, fields: Fields, mistakes: list[str]) -> Job:
     headers = properties.headers
+    # In the order in which mistakes are told.
     asked_as = _job_id(bytes(fields.job_id), mistakes)
+    account_number = _account_number(bytes(fields.account_number), mistakes)
+    route = _route(bytes(fields.route), mistakes)
     job_id = well_formed(_carried_id(headers) or asked_as or properties.message_id or _derived_id(body))
     return Job(
         job_id=job_id,
-        account_number=_account_number(bytes(fields.account_number), mistakes),
-        route=_route(bytes(fields.route), mistakes),
+        account_number=account_number,
+        route=route,
         deadline=_deadline(bytes(fields.deadline), mistakes),
         metadata=_metadata(fields.metadata, mistakes),
         attempts=_count(headers, ATTEMPTS_HEADER),
         retries=_count(headers, RETRIES_HEADER),
         replays=_count(headers, REPLAYS_HEADER),
+        passes=_count(headers, PASSES_HEADER),
         last_error=_last_error(headers),
         correlation_id=cut(properties.correlation_id or job_id, MAX_SHORT_STRING),
         trace={name: value for name in TRACE_HEADERS if isinstance(value := headers.get(name), str)},
+        producer=_producer(properties, route),
     )
+
+
+def _producer(properties: Properties, route: str | None) -> Producer:
+    """Read who published the job; a copy of ours, which has our own user, has the producer's in a header, if any."""
+    is_copy = JOB_ID_HEADER in properties.headers
+    user_id = properties.headers.get(USER_ID_HEADER) if is_copy else properties.user_id
+    return Producer(user_id if isinstance(user_id, str) else "", properties.app_id or "", route or "")
 
 
 def _account_number(raw: bytes, mistakes: list[str]) -> str:
@@ -204,11 +194,11 @@ def _deadline(raw: bytes, mistakes: list[str]) -> datetime | None:
 def _metadata(raw: Raw, mistakes: list[str]) -> Raw:
     value = bytes(raw)
     if value in _NOTHING:
-        return _NO_METADATA
+        return NO_METADATA
     if value.startswith(b"{"):
         return raw
     mistakes.append(f"metadata must be a JSON object, found {_found(value)}")
-    return _NO_METADATA
+    return NO_METADATA
 
 
 def _found(raw: bytes) -> str:

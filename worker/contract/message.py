@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
+
+from worker.common.callbacks import always
 
 
 @dataclass(slots=True, frozen=True)
 class Properties:
-    """The AMQP 0-9-1 basic properties, by their own names. `None` is absent."""
+    """The AMQP 0-9-1 basic properties, by their own names. `None` is absent.
+
+    `user_id` was verified by the broker. What is published has always that of the connection.
+    """
 
     content_type: str | None = None
     content_encoding: str | None = None
@@ -22,28 +27,29 @@ class Properties:
     timestamp: datetime | None = None
     message_type: str | None = None
     app_id: str | None = None
+    user_id: str | None = None
 
 
-def _always() -> bool:
-    return True
+PROPERTY_NAMES = tuple(each.name for each in fields(Properties) if each.name != "headers")
+"""The names of all properties but the headers, which are the names that AMQP libraries use, too."""
 
 
 @dataclass(slots=True)
 class Delivery:
-    """One message that the broker handed over and that waits to be settled.
+    """One message that the broker delivered and that waits to be settled.
 
-    `returns` is how often it came back without being settled, over all copies that were put off.
+    `delivery_count` is how often it came back without being settled, over all its deferred copies.
 
     `is_current` turns false when the channel that brought it is gone: from then on it can't be settled, the
-    broker hands it out again, and whatever is done for it is done in vain.
+    broker delivers it again, and whatever is done for it is done in vain.
     """
 
     body: bytes
     properties: Properties = field(default_factory=Properties)
     redelivered: bool = False
     tag: int = 0
-    returns: int = 0
-    is_current: Callable[[], bool] = _always
+    delivery_count: int = 0
+    is_current: Callable[[], bool] = always
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,7 +1,7 @@
 """Whether a result may go to the queue that its job names in `reply_to` as well.
 
-Producers are not trusted with the name of any queue: `broker.reply_to_prefixes` lists what names may begin with. A
-queue of this worker's own is never one of them, or a result could become a job.
+A producer may not name just any queue: `broker.reply_to_prefixes` lists the prefixes of allowed names. A queue of this
+worker's own is never allowed, or a result could become a job.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 DIRECT = "amq.rabbitmq.reply-to"
-"""What a caller that uses RabbitMQ's direct reply-to writes; the broker puts the name of the caller's channel, which
-begins with this and a dot, in its place. Whoever publishes a message that still says just this, and isn't such a
-caller, has its channel closed by the broker."""
+"""The pseudo-queue of RabbitMQ's direct reply-to. In a caller's message the broker replaces it by the name of the
+caller's channel, which begins with this and a dot. The broker closes the channel of a publisher whose message still
+holds just this name, unless it is such a caller."""
 
 
 def refusal_of(reply_to: str, allowed: Sequence[str], own_prefix: str) -> str | None:

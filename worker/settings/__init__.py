@@ -1,13 +1,14 @@
 """The settings: read from a TOML file and the environment, checked, and frozen.
 
-Others import from here alone. `section` is what all sections are made of, `kinds` the kinds of values;
-`broker_section`, `lcm_section` and `sections` name every setting; `given` and `loading` read them; `writing`
-and `masking` show them without their secrets.
+Other folders import from here alone. `section` is the base of all sections, `types` the kinds of values;
+`broker_section`, `lcm_section` and `sections` hold every setting; `sources` and `loading` read them; `masking` hides
+secrets where settings are shown, `secrets` lists them for the log to mask; `tls` makes TLS contexts.
 """
 
 from worker.settings.broker_section import BrokerSettings
 from worker.settings.lcm_section import Greeting, LcmSettings
 from worker.settings.loading import load
+from worker.settings.secrets import secrets_of
 from worker.settings.sections import (
     GuardSettings,
     HealthSettings,
@@ -17,7 +18,6 @@ from worker.settings.sections import (
     Settings,
     WorkerSettings,
 )
-from worker.settings.writing import describe, secrets_of, template
 
 __all__ = [
     "BrokerSettings",
@@ -30,8 +30,6 @@ __all__ = [
     "RetrySettings",
     "Settings",
     "WorkerSettings",
-    "describe",
     "load",
     "secrets_of",
-    "template",
 ]

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from worker.durations import format_duration
-from worker.settings.kinds import Duration, Durations, Lowered, Readable, SecretPath, Texts, Url, Whole
+from worker.common.durations import format_duration
 from worker.settings.masking import MaskedUrl, SecretFile, clear_url, with_password
 from worker.settings.section import Conflict, Section, certificate_conflicts
+from worker.settings.types import Duration, Durations, Lowered, Readable, SecretPath, Texts, Url, Whole
 
 DEFAULT_URL = "amqp://guest:guest@127.0.0.1:5672/"
 DEFAULT_PREFETCH = 64
@@ -92,7 +92,7 @@ class BrokerSettings(Section):
     )
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         default="lcm.outcome",
-        description="What the names of all exchanges and queues start with. Workers with the same prefix "
+        description="The first part of the names of all exchanges and queues. Workers with the same prefix "
         "share the work; another prefix is a separate installation.",
     )
     results_queue: bool = Field(
@@ -104,7 +104,7 @@ class BrokerSettings(Section):
         default=20,
         ge=2,
         le=1_000_000,
-        description="How often a job may come back to its queue undecided, as it does when a worker "
+        description="How many times a job may return to its queue unacknowledged, as it does when a worker "
         "crashes. One delivery short of it, the job fails as poison. It is an argument of the "
         "queue: every worker with the same prefix must have the same.",
     )
@@ -133,6 +133,13 @@ class BrokerSettings(Section):
         le=3600,
         description="How long the broker may take to confirm a message. A duration; a quorum queue that "
         "has lost its leader takes several seconds.",
+    )
+    undelivered_limit: Whole = Field(
+        default=100_000,
+        ge=1,
+        le=1_000_000_000,
+        description="How many results wait at most in the queue <prefix>.undelivered, where results go that no "
+        "queue takes. It is an argument of the queue: every worker with the same prefix must have the same.",
     )
     reply_to_prefixes: Texts = Field(
         default=(),

@@ -1,4 +1,4 @@
-"""The `lcm` section: where LCM is, who we are there, and how it is treated."""
+"""The `lcm` section: LCM's address, credentials, sessions, timeouts and limits."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated
@@ -6,7 +6,16 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from worker.settings.kinds import (
+from worker.settings.lcm_checks import (
+    check_headers,
+    check_lcm_url,
+    check_proxy,
+    check_session_name,
+    check_user,
+)
+from worker.settings.masking import MaskedUrl, SecretFile
+from worker.settings.section import Conflict, Section, certificate_conflicts
+from worker.settings.types import (
     Duration,
     FromJson,
     Number,
@@ -20,15 +29,6 @@ from worker.settings.kinds import (
     Url,
     Whole,
 )
-from worker.settings.lcm_checks import (
-    check_headers,
-    check_lcm_url,
-    check_proxy,
-    check_session_name,
-    check_user,
-)
-from worker.settings.masking import MaskedUrl, SecretFile
-from worker.settings.section import Conflict, Section, certificate_conflicts
 
 
 def _has_text(secret: SecretStr) -> SecretStr:
@@ -45,7 +45,7 @@ class Greeting(Section):
 
 
 class LcmSettings(Section):
-    """Where LCM is, who we are there, and how it is treated. Times are seconds, sizes bytes."""
+    """LCM's address, credentials, sessions, timeouts and limits. Times are seconds, sizes bytes."""
 
     url: Annotated[Url, AfterValidator(check_lcm_url)] = Field(
         default=MaskedUrl("ws://127.0.0.1:8765/"),
@@ -133,7 +133,7 @@ class LcmSettings(Section):
     )
     session_name: Annotated[Text, AfterValidator(check_session_name)] = Field(
         default="",
-        description="What each session calls itself in the query parameter name and, where username is "
+        description="The name that a session gives in the query parameter name and, where username is "
         "empty, as the Basic user name. May hold {worker} (worker.name), {n} (the session's "
         "number within this worker) and {unixtime} (when it was opened, in seconds). LCM "
         "refuses a name twice, so without {n} it needs sessions = 1. Empty: no name is sent.",
@@ -146,10 +146,10 @@ class LcmSettings(Section):
         "are kept secret.",
     )
     session_errors: Texts = Field(
-        default=(),
+        default=("NOT_LOGGED_IN", "WEBSOCKET_ERROR"),
         description="Values of errorType or msg in LCM's replies that speak of LCM or of this session "
-        "rather than of the account. They close the session and the job is tried again; all "
-        "others fail it as lcm_rejected.",
+        "rather than of the account; letter case, blanks and _ don't count. They close the "
+        "session and the job is tried again; all others fail it as lcm_rejected.",
     )
     ca_file: Readable = Field(
         default="",

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from worker.errors import SettingsError
-from worker.settings.given import CONFIG_VARIABLE, Given, Value, from_environment, from_file, mistake
-from worker.settings.kinds import Sensitive, Written
+from worker.contract.errors import SettingsError
 from worker.settings.section import CONFLICT, Conflict
 from worker.settings.sections import SECTIONS, Settings
+from worker.settings.sources import CONFIG_VARIABLE, Given, Value, from_environment, from_file, mistake
+from worker.settings.types import Sensitive, Written
 
 _LONGEST_FOUND = 80
 _DEPTH = 2  # section and name; what is deeper is inside a value

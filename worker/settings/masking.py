@@ -1,11 +1,8 @@
-"""Secrets in settings: kept from sight, and listed for whoever scrubs the log."""
+"""Values that hold secrets, and how they are shown without them."""
 
-import json
-from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import SecretStr
 
@@ -13,7 +10,7 @@ MASK = str(SecretStr("any"))
 
 
 class MaskedUrl(str):
-    """One or more comma-separated URLs, a plain `str` for whoever connects; its `repr` shows no secret."""
+    """One or more comma-separated URLs, a plain `str` for connecting; its `repr` masks the secrets."""
 
     __slots__ = ()
 
@@ -97,44 +94,3 @@ def with_password(url: str, password: str) -> str:
     user, _, host = parts.netloc.rpartition("@")
     name = user.partition(":")[0]
     return parts._replace(netloc=f"{name}:{quote(password, safe='')}@{host}").geturl()
-
-
-def secrets_in_url(url: str) -> Iterator[str]:
-    """Yield every secret of a URL, as it is written there and as it is meant."""
-    parts = urlsplit(url)
-    if parts.password:
-        yield parts.password
-        yield unquote(parts.password)
-    for item in parts.query.split("&"):
-        # The `name` parameter names a session; it is no secret, and may be as common a word as "worker".
-        if not item.startswith("name="):
-            yield item.partition("=")[2]
-    yield from (value for name, value in parse_qsl(parts.query) if name != "name")
-
-
-def basic_of_url(url: str) -> Iterator[str]:
-    """Yield what a URL's user information becomes in an `Authorization` header."""
-    parts = urlsplit(url)
-    if parts.password:
-        yield from basic_forms(unquote(parts.username or ""), unquote(parts.password))
-
-
-def basic_forms(user: str, password: str) -> Iterator[str]:
-    """Yield the Basic credential, then the parts of it that give the password away under any user name.
-
-    Base64 writes three bytes as four letters, so the same password looks one of three ways, depending on the
-    length of what stands before it; its first letters, which it shares with that, are left out.
-    """
-    yield b64encode(f"{user}:{password}".encode()).decode()
-    ending = f":{password}".encode()
-    for before in range(3):
-        shared = (8 * before + 5) // 6
-        yield b64encode(bytes(before) + ending).decode().rstrip("=")[shared:]
-
-
-def spellings(secret: str) -> Iterator[str]:
-    """Yield the forms in which a secret may appear in a log: as it is, quoted in a URL, escaped in JSON."""
-    yield secret
-    yield quote(secret, safe="")
-    yield json.dumps(secret)[1:-1]
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]

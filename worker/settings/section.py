@@ -10,7 +10,7 @@ CONFLICT = "conflict"
 
 
 class Conflict(NamedTuple):
-    """Settings right by themselves and wrong together: whom to blame, why, and what else is involved."""
+    """Settings that are valid alone and invalid together: the one to name, why, and the others involved."""
 
     name: str
     wrong: str

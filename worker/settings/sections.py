@@ -7,15 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from worker.durations import format_duration
+from worker.common.durations import format_duration
 from worker.settings.broker_section import BrokerSettings
-from worker.settings.kinds import Duration, Lowered, Number, Text, Whole
 from worker.settings.lcm_section import LcmSettings
 from worker.settings.masking import clear_url
 from worker.settings.section import Conflict, Section
+from worker.settings.types import Duration, Lowered, Number, Text, Whole
 
 _WORKER_NAME = re.compile(r"[^\s:]{1,128}")
 
@@ -41,7 +40,7 @@ class RetrySettings(Section):
         default=5.0,
         ge=0,
         le=600,
-        description="What the pauses between exchanges grow to at most. A duration.",
+        description="The longest pause between two exchanges. A duration.",
     )
     budget: Duration = Field(
         default=60.0,
@@ -76,9 +75,8 @@ class OutageSettings(Section):
         default=30.0,
         gt=0,
         le=3600,
-        description="What the pause between probes grows to at most. A duration; where LCM refuses the "
-        "credentials or a certificate is wrong, probing starts with it, so that no account "
-        "gets locked.",
+        description="The longest pause between two probes. A duration; where LCM refuses the credentials "
+        "or a certificate is wrong, probing starts with it, so that no account gets locked.",
     )
     hold: Duration = Field(
         default=600.0,
@@ -107,9 +105,9 @@ class GuardSettings(Section):
         default=0.9,
         ge=0,
         le=1,
-        description="Which part of them must have failed for good to make the worker pause, and then take "
-        "a few at a time until they succeed: so a bad deploy can't empty a queue into the "
-        "dead-letter queue. 0 = off.",
+        description="The share of them that must have failed permanently for the worker to pause and then "
+        "take a few at a time until they succeed: so a bad deploy can't move a whole queue into "
+        "the dead-letter queue. 0 = off.",
     )
 
 
@@ -174,7 +172,7 @@ class WorkerSettings(Section):
     name: Annotated[Text, AfterValidator(_worker_name)] = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
         examples=['"host-1-4711"'],
-        description="What this worker is called in results, in the log and, as {worker}, in "
+        description="The worker's name in results, in the log and, as {worker}, in "
         "lcm.session_name. If left out, the host's name and the process id. Must differ "
         "between workers.",
     )
@@ -196,12 +194,10 @@ def _not_longer(section: Section, shorter: str, longer: str) -> Iterator[Conflic
         yield Conflict(shorter, wrong, (longer,))
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings. Built by `load`; built by hand, nothing is taken from files or from the environment."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, enable_decoding=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     # Before `broker`, whose prefetch follows from it.
     lcm: LcmSettings = Field(default_factory=LcmSettings)
@@ -221,18 +217,6 @@ class Settings(BaseSettings):
         if "prefetch" in broker.model_fields_set or "lcm" not in info.data:
             return broker
         return broker.model_copy(update={"prefetch": 2 * info.data["lcm"].sessions})
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is the library's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take nothing from the process's own environment: `load` says what there is."""
-        return (init_settings,)
 
 
 SECTIONS: Mapping[str, type[Section]] = {

@@ -1,4 +1,4 @@
-"""What the configuration file and the environment give: still unchecked, each with its source."""
+"""The values of the configuration file and the environment, still unchecked, each with its source."""
 
 import re
 import tomllib
@@ -8,9 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import EnvSettingsSource
-
-from worker.settings.sections import SECTIONS, Settings
+from worker.common.text import printable
+from worker.settings.sections import SECTIONS
 
 CONFIG_VARIABLE = "LCM_WORKER_CONFIG"
 _PREFIX = "LCM_WORKER_"
@@ -45,8 +44,7 @@ class Given:
 
 def mistake(name: str, wrong: str, place: str) -> str:
     """Return the one line that tells of a mistake."""
-    line = f"{name}: {wrong} ({place})"
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    return printable(f"{name}: {wrong} ({place})")
 
 
 def from_file(path: Path, named_by: str = "") -> Given:
@@ -82,27 +80,16 @@ def from_file(path: Path, named_by: str = "") -> Given:
 
 def from_environment(environ: Mapping[str, str]) -> Given:
     """Pick the settings out of environment variables."""
-    ours = {name: text for name, text in environ.items() if name.upper().startswith(_PREFIX)}
-    known = {name.lower(): text for name, text in ours.items() if name in _VARIABLES}
-    # The library reads os.environ when it is built; what counts is what the caller gave.
-    source = EnvSettingsSource(
-        Settings,
-        case_sensitive=True,
-        env_prefix=_PREFIX.lower(),
-        env_nested_delimiter="__",
-        env_nested_max_split=1,
-    )
-    source.env_vars = known
     values = {
-        f"{section}.{name}": Value(raw, variable, f"environment variable {variable}")
-        for section, table in source().items()
-        for name, raw in table.items()
-        for variable in [f"{_PREFIX}{section}__{name}".upper()]
+        name: Value(environ[variable], variable, f"environment variable {variable}")
+        for variable, name in _VARIABLES.items()
+        if variable in environ
     }
+    ours = (variable for variable in environ if variable.upper().startswith(_PREFIX))
     return Given(values, list(_unknown_variables(ours)))
 
 
-def _unknown_variables(ours: Mapping[str, str]) -> Iterator[str]:
+def _unknown_variables(ours: Iterable[str]) -> Iterator[str]:
     for variable in ours:
         if variable in _VARIABLES or variable == CONFIG_VARIABLE or _SERVICE_LINK.fullmatch(variable):
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import Protocol
 
-from worker.errors import SettingsError
+from worker.contract.errors import SettingsError
 
 
 class Certificates(Protocol):

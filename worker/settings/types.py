@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr
 
-from worker.durations import format_duration, parse_duration
+from worker.common.durations import format_duration, parse_duration
 from worker.settings.masking import MASK, MaskedUrl, SecretFile, mask_urls
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20}
+# Not pydantic's ByteSize: it reads as much as it understands and ignores the rest, so that "512,5KiB" is 512 bytes.
 _SIZE = re.compile(r"([0-9]{1,12}) *([a-z]*)")
 
 
@@ -100,9 +101,9 @@ def _not_empty(value: str) -> str:
 def _readable(path: str) -> str:
     if not path:
         return path
-    if not Path(path).is_file():
-        raise ValueError("there is no such file")
     try:
+        if not Path(path).is_file():
+            raise ValueError("there is no such file")
         with Path(path).open("rb"):
             return path
     except OSError as error:
@@ -110,7 +111,7 @@ def _readable(path: str) -> str:
 
 
 def _mask_path(path: str) -> str:
-    # Whoever mistakes the setting gives the secret itself.
+    # A user who mistakes the setting puts the secret itself here.
     return path if path.startswith(("/", "./", "../")) else MASK
 
 

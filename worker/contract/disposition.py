@@ -1,0 +1,80 @@
+"""What a delivery came to: how to settle it, and what its one log line tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from worker.contract.errors import JobError
+from worker.contract.job import NOBODY, Producer
+from worker.contract.lookup import ExchangeTiming, LookupResult
+
+
+class Settle(Enum):
+    """What the consumer tells the broker about a delivery."""
+
+    ACK = "something else has taken its place"
+    DEAD_LETTER = "the broker is to dead-letter it, because the worker could not"
+    NOT_AT_ALL = "its channel is gone"
+
+
+class Ending(Enum):
+    """The ways in which a delivery can end: the name that the log and the metrics use, and how it is settled."""
+
+    SUCCEEDED = "succeeded", Settle.ACK
+    FAILED = "failed", Settle.ACK
+    REJECTED = "failed", Settle.DEAD_LETTER
+    RETRY_LATER = "retry_later", Settle.ACK
+    DEFERRED = "deferred", Settle.ACK
+    STALE = "stale", Settle.NOT_AT_ALL
+    CRASHED = "crashed", Settle.DEAD_LETTER
+
+    def __init__(self, label: str, settle: Settle) -> None:
+        self.label = label
+        self.settle = settle
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the job has failed for good, with a copy in the dead-letter queue or rejected into it."""
+        return self in {Ending.FAILED, Ending.REJECTED}
+
+    @property
+    def event(self) -> str:
+        """The event of the delivery's log line."""
+        return f"job.{self.label}"
+
+
+class Sent(Enum):
+    """What became of a job's result."""
+
+    DELIVERED = "a queue has it"
+    PARKED = "no queue took it: it waits in the undelivered queue"
+    RETURNED = "no queue took it, and the dead-letter queue has the job"
+
+
+@dataclass(slots=True)
+class Disposition:
+    """The end of one delivery.
+
+    Times are in milliseconds. `attempts` counts exchanges over all deliveries of the job, `exchanges` those of this
+    delivery alone; `last_exchange` is the last of them, answered or not. `outcomes` is the length of the list, `-1`
+    where there is none. `sent` is what became of its result, None where it has none.
+    """
+
+    ending: Ending
+    job_id: str = ""
+    account: str = ""
+    attempts: int = 0
+    exchanges: int = 0
+    outcomes: int = -1
+    lookup_result: LookupResult | None = None
+    last_exchange: ExchangeTiming | None = None
+    error: JobError | None = None
+    delay: float | None = None
+    reason: str = ""
+    queue_ms: float | None = None
+    publish_ms: float = 0.0
+    duration_ms: float = 0.0
+    redelivered: bool = False
+    sent: Sent | None = None
+    producer: Producer = NOBODY

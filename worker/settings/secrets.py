@@ -1,0 +1,79 @@
+"""Every secret in force, in each form in which it may appear, for the log to mask."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from worker.settings.sections import Settings
+
+_SHORTEST_SECRET = 4
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """Return every secret in force, in each form in which it may come to light, the longest first.
+
+    Secrets of less than 4 characters are left out, and so is the password "guest": as words of their own
+    they would be scrubbed from everything else as well.
+    """
+    found = {form for secret in _secrets(settings) for form in spellings(secret)}
+    kept = (form for form in found if len(form) >= _SHORTEST_SECRET and form != "guest")
+    return tuple(sorted(kept, key=lambda form: (-len(form), form)))
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    lcm = settings.lcm
+    for url in (*settings.broker.urls, lcm.url, lcm.proxy):
+        yield from secrets_in_url(url)
+    for url in (lcm.url, lcm.proxy):
+        yield from basic_of_url(url)
+    if password := lcm.password.get_secret_value():
+        yield password
+        yield from basic_forms(lcm.username or lcm.session_name, password)
+    for name, value in lcm.headers.items():
+        yield value.get_secret_value()
+        if name.lower().endswith("authorization"):
+            # "Bearer" and the like are no secret, what follows is.
+            yield value.get_secret_value().partition(" ")[2].strip()
+    yield from (greeting.send.get_secret_value() for greeting in lcm.greeting)
+
+
+def secrets_in_url(url: str) -> Iterator[str]:
+    """Yield every secret of a URL, percent-encoded as it is written and decoded."""
+    parts = urlsplit(url)
+    if parts.password:
+        yield parts.password
+        yield unquote(parts.password)
+    for item in parts.query.split("&"):
+        # The `name` parameter names a session; it is no secret, and may be as common a word as "worker".
+        if not item.startswith("name="):
+            yield item.partition("=")[2]
+    yield from (value for name, value in parse_qsl(parts.query) if name != "name")
+
+
+def basic_of_url(url: str) -> Iterator[str]:
+    """Yield what a URL's user information becomes in an `Authorization` header."""
+    parts = urlsplit(url)
+    if parts.password:
+        yield from basic_forms(unquote(parts.username or ""), unquote(parts.password))
+
+
+def basic_forms(user: str, password: str) -> Iterator[str]:
+    """Yield the Basic credential, then the parts of it that reveal the password under any user name.
+
+    Base64 writes three bytes as four letters, so the same password looks one of three ways, depending on the
+    length of what stands before it; its first letters, which it shares with that, are left out.
+    """
+    yield b64encode(f"{user}:{password}".encode()).decode()
+    ending = f":{password}".encode()
+    for before in range(3):
+        shared = (8 * before + 5) // 6
+        yield b64encode(bytes(before) + ending).decode().rstrip("=")[shared:]
+
+
+def spellings(secret: str) -> Iterator[str]:
+    """Yield the forms in which a secret may appear in a log: as it is, quoted in a URL, escaped in JSON."""
+    yield secret
+    yield quote(secret, safe="")
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
