@@ -1,12 +1,15 @@
-"""One connection to the broker: how it is opened, how it is closed for good, and what errors mean that it is lost."""
+"""One connection to the broker: opening it, closing it, and telling which errors mean that it is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any, cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
+from aiormq.channel import Channel
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import (
     AMQPError,
@@ -18,9 +21,10 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from worker.broker.fields import read_leniently
-from worker.errors import BrokerAway
+from worker.contract.errors import BrokerAway
 from worker.settings import BrokerSettings
-from worker.tls import client_context
+from worker.settings.masking import mask_urls
+from worker.settings.tls import client_context
 
 _CONNECT_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 3.0
@@ -31,10 +35,11 @@ LOST = (AMQPError, ChannelInvalidStateError, OSError, EOFError, StopAsyncIterati
 
 
 def means_loss(error: BaseException) -> bool:
-    """Whether the library says by this error that the connection or channel is gone.
+    """Whether this error of the library means that the connection or channel is gone.
 
-    It ends whatever waits on a dead connection with what ended its reader. That can be a CancelledError, which
-    nobody meant for the task that gets it, or a bare Exception where the peer closed between two frames.
+    The library fails all callers on a dead connection with the error that ended its reader. That can be a
+    CancelledError although nobody cancelled the calling task, or a bare Exception where the peer closed between two
+    frames.
     """
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
@@ -42,29 +47,60 @@ def means_loss(error: BaseException) -> bool:
     return isinstance(error, LOST) or type(error) is Exception
 
 
+_library_lock = Channel.lock.fget  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def _lock_unless_closing(channel: Channel) -> AsyncIterator[None]:
+    """Let no frame go out on a channel that the broker is closing.
+
+    The library's own lock lets it go between the broker's Channel.Close and the end of its own closing; the broker
+    answers such a frame by closing the whole connection (504).
+    """
+    async with _library_lock(channel):
+        if channel._close_exception is not None:  # noqa: SLF001 - nothing public tells
+            raise ChannelInvalidStateError("the broker closes the channel")
+        yield
+
+
+Channel.lock = property(_lock_unless_closing)  # type: ignore[method-assign, assignment]
+
+
 class _Transport(TransportFactory):
-    """Opens the socket as the library would by itself, and keeps hold of it."""
+    """Opens the socket as the library does, and keeps a reference to it."""
 
     def __init__(self) -> None:
+        self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._reading = asyncio.Event()
+        self._reading.set()
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        reader, self._writer = await factory.create(url, **kwargs)
-        return reader, self._writer
+        self._reader, self._writer = await factory.create(url, **kwargs)
+        return self._reader, self._writer
 
     def abort(self) -> None:
+        self.read(on=True)
         if self._writer is not None:
             self._writer.transport.abort()
 
     def read(self, *, on: bool) -> None:
-        if self._writer is None or self._writer.is_closing():
+        if self._reader is None or on == self._reading.is_set():
             return
-        transport = cast("asyncio.Transport", self._writer.transport)
+        # Not at the socket, which the stream reader resumes by itself: it stops when nobody reads from the stream. The
+        # method is replaced for that time only, so that reading costs nothing otherwise.
         if on:
-            transport.resume_reading()
+            self._reading.set()
+            del self._reader.readexactly
         else:
-            transport.pause_reading()
+            self._reading.clear()
+            self._reader.readexactly = self._read_later  # type: ignore[method-assign]
+
+    async def _read_later(self, n: int) -> bytes:
+        await self._reading.wait()
+        assert self._reader is not None  # noqa: S101 - its method was replaced
+        return await self._reader.readexactly(n)
 
 
 class Connection(aio_pika.Connection):
@@ -78,23 +114,26 @@ class Connection(aio_pika.Connection):
         """Do nothing: whoever opened it closes it. The library starts a task here, even on a loop that has ended."""
 
     def abort(self) -> None:
-        """Drop the socket with whatever was not sent yet."""
+        """Close the socket at once; data not sent yet is lost."""
         self._socket.abort()
 
     def read(self, *, on: bool) -> None:
-        """Stop reading from the socket, or go on: a brake on what the broker pushes, which the library lacks."""
+        """Pause or resume reading from the socket: back pressure on deliveries, which the library does not offer."""
         self._socket.read(on=on)
 
 
 async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connection:
-    """Open one connection under our own deadline, since the library's are ignored now and then.
+    """Open one connection under our own timeout, since the library ignores its own now and then.
 
     Raises:
         BrokerAway: for whatever reason; the text says which, without the password.
     """
     read_leniently()
     context: ssl.SSLContext | None = client_context(settings) if url.startswith("amqps:") else None
-    target = URL(url)
+    try:
+        target = URL(url)
+    except ValueError as error:
+        raise BrokerAway(f"{mask_urls(url)}: this is no address ({error}); see broker.url") from error
     if "heartbeat" not in target.query:
         target = target.update_query(heartbeat=_HEARTBEAT)
     port = target.explicit_port or (5671 if target.scheme == "amqps" else 5672)
@@ -112,10 +151,12 @@ async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connectio
     except ProbableAuthenticationError as error:
         raise BrokerAway(f"{where}: user name or password refused; see broker.url") from error
     except (ConnectionNotAllowed, InvalidFrameError) as error:
-        # The library keeps to itself what the broker said.
+        # The library does not pass on the broker's reason.
         raise BrokerAway(
             f"{where}: refused; see whether broker.url names a virtual host that exists, and that its user may enter"
         ) from error
+    except UnicodeError as error:
+        raise BrokerAway(f"{where}: this is no host name ({error}); see broker.url") from error
     except LOST as error:
         raise BrokerAway(f"{where}: {text_of(error)}") from error
 
@@ -137,8 +178,9 @@ async def connect_any(settings: BrokerSettings, *, name: str) -> Connection:
 
 
 async def close(connection: Connection) -> None:
-    """Say goodbye and close; hang up on a peer that does not answer. Raises nothing but by cancellation."""
-    # Not under a timeout: cancelled, the library waits on for the peer.
+    """Close with the AMQP handshake; abort where the peer does not answer. Raises nothing but CancelledError."""
+    connection.read(on=True)
+    # Not under asyncio.timeout: the library goes on waiting for the peer when it is cancelled.
     closing = asyncio.ensure_future(connection.close())
     try:
         await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT)
@@ -148,8 +190,26 @@ async def close(connection: Connection) -> None:
         await asyncio.gather(closing, return_exceptions=True)
 
 
+@asynccontextmanager
+async def broker_call(timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - it becomes an error of our own
+    """Limit a call to the broker to `timeout` seconds; the library ignores its own timeouts now and then.
+
+    Raises:
+        BrokerAway: it did not answer in time, or the connection or channel is gone.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except TimeoutError as error:
+        raise BrokerAway(f"the broker did not answer within {timeout:g} s") from error
+    except BaseException as error:
+        if means_loss(error):
+            raise BrokerAway(f"the broker left: {text_of(error)}") from error
+        raise
+
+
 def is_blocked(connection: Connection) -> bool:
-    """Whether the broker has said connection.blocked: then `ready` has something to wait for."""
+    """Whether the broker has sent connection.blocked: then the library's `ready` waits."""
     transport = connection.transport
     if transport is None:
         return False
@@ -163,11 +223,11 @@ def is_blocked(connection: Connection) -> bool:
 
 
 def text_of(error: BaseException | None) -> str:
-    """Return what a loss looks like to a reader of the log."""
+    """Return the text of a loss for the log."""
     if error is None or isinstance(error, StopAsyncIteration):
         return "closed"
     if isinstance(error, ChannelInvalidStateError):
-        return "the channel is closed"  # the library's own text names an address in memory
+        return "the channel is closed"  # the library's own text holds a memory address
     if isinstance(error, asyncio.CancelledError) and not str(error):
         return "given up by the library, as it does when no heartbeat comes"
     if isinstance(error, OSError) and error.strerror:

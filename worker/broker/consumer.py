@@ -1,32 +1,34 @@
-"""Takes deliveries, has each handled in a task of its own, and settles it: only here, once, by its Disposition."""
+"""Consumes deliveries, handles each in a task of its own, and settles it: only here, once, by its Disposition."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from yarl import URL
 
-from worker.broker.connection import LOST, means_loss, text_of
+from worker.broker.ack_gate import AckGate
+from worker.broker.connection import LOST, broker_call
 from worker.broker.declare import declare, verify
 from worker.broker.delivery import delivery_of
 from worker.broker.link import Link
 from worker.broker.one_delivery import one_delivery
+from worker.broker.suspects import SUSPECT_FROM, Held, Suspects
 from worker.broker.topology import Topology
-from worker.disposition import Disposition, Settle
-from worker.errors import PutOff
-from worker.message import Delivery
+from worker.common.clock import SYSTEM_CLOCK, Clock
+from worker.common.tasks import TaskSet, cancel
+from worker.contract.disposition import Disposition, Ending, Settle
+from worker.contract.errors import BrokerAway, Deferred
+from worker.contract.intake import PauseReason
+from worker.contract.message import Delivery
+from worker.observability.log import Log
 from worker.settings import BrokerSettings
-from worker.telemetry import Log
 
 Handle = Callable[[Delivery], Awaitable[Disposition]]
-Defer = Callable[[Delivery, PutOff], Awaitable[Disposition]]
+Defer = Callable[[Delivery, Deferred], Awaitable[Disposition]]
 
-# A delivery that came back so often may be one that kills workers.
-_SUSPECT = 3
-_SUSPECTS_RETURN = 2.0
 _LAST_WORDS_TIMEOUT = 5.0
 
 
@@ -46,28 +48,39 @@ class Consumer:
         defer: Defer,
         report: Callable[[Disposition], None],
         worker: str,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        # What was paused or resumed while the link was being prepared is caught up with when it is up.
+        # `on_up` applies pauses and resumes that came while the link was being prepared.
         self.link = Link(
-            "consume", settings, self._prepare, log, worker=worker, confirms=False, on_up=self._adjust
+            "consume",
+            settings,
+            self._prepare,
+            log,
+            worker=worker,
+            confirms=False,
+            on_up=self._adjust,
+            clock=clock,
         )
         self._topology = topology
         self._active = settings.declare == "active"
+        self._verified = False
+        self._own_users = frozenset(URL(url).user for url in settings.urls)
         self._prefetch = settings.prefetch
         self._handle = handle
         self._defer = defer
         self._report = report
         self._log = log
         self._worker = worker
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._gate = AckGate(settings.prefetch)
+        self._channel: AbstractChannel | None = None
+        self._jobs = TaskSet()
         self._tag = ""
         self._orphaned: set[int] = set()
-        self._paused: set[str] = set()
+        self._paused: set[PauseReason] = set()
         self._adjusting = asyncio.Lock()
-        self._adjustments: set[asyncio.Task[None]] = set()
-        self._suspects: list[tuple[AbstractChannel, Delivery]] = []
-        self._attending: asyncio.Task[None] | None = None
-        self._catching: set[asyncio.Task[DeliveredMessage | None]] = set()
+        self._adjustments = TaskSet()
+        self._suspects = Suspects(self, topology.retry_steps[0].delay, clock)
+        self._catching = TaskSet()
         self._leaving = asyncio.Event()
         self._draining = False
 
@@ -84,37 +97,65 @@ class Consumer:
         return self.link.is_up and bool(self._tag)
 
     @property
-    def paused(self) -> frozenset[str]:
+    def paused(self) -> frozenset[PauseReason]:
         """The reasons for which no deliveries are taken."""
         return frozenset(self._paused)
 
-    def pause(self, reason: str) -> None:
+    @property
+    def leaving(self) -> bool:
+        """Whether the worker is shutting down: it takes no more deliveries."""
+        return self._leaving.is_set()
+
+    async def depth(self) -> int:
+        """Return how many jobs wait at the broker; 0 where it doesn't say."""
+        found = 0
+
+        async def ask(channel: AbstractChannel) -> None:
+            nonlocal found
+            found = (await channel.queue_declare(self._topology.jobs, passive=True)).message_count or 0
+
+        await self._ask_channel(ask)
+        return found
+
+    def pause(self, reason: PauseReason) -> None:
         """Take no more deliveries until every reason has been resumed."""
         if reason not in self._paused:
             self._paused.add(reason)
-            self._log.warning("worker.paused", reason=reason)
+            self._log.warning("worker.paused", reason=reason.value)
             self._adjust()
 
-    def resume(self, reason: str) -> None:
+    def resume(self, reason: PauseReason) -> None:
         """Take deliveries again, unless paused for another reason."""
         if reason in self._paused:
             self._paused.remove(reason)
-            self._log.info("worker.resumed", reason=reason, still_paused=sorted(self._paused))
+            still_paused = sorted(other.value for other in self._paused)
+            self._log.info("worker.resumed", reason=reason.value, still_paused=still_paused)
             self._adjust()
 
-    async def take_one(self, patience: float) -> bool:
-        """Take one delivery in spite of a pause, and see it to its end; return whether one came in so many seconds."""
+    async def take_one(self, within: float) -> bool:
+        """Take one delivery in spite of a pause and see it to its end; return whether one came in `within` seconds."""
         channel, generation = await self.link.channel(), self.link.generation
-        if self._leaving.is_set():
+        if self.leaving:
             return False
-        catching = asyncio.get_running_loop().create_task(self._catch(channel, generation, patience))
-        self._catching.add(catching)
-        catching.add_done_callback(self._catching.discard)
-        message = await catching
+        message = await self._catching.start(self._catch(channel, generation, within))
         if message is None or self._draining:
             return False
-        await asyncio.wait({self._start(channel, self._delivery(message, generation))})
+        await self.finish((channel, self._delivery(message, generation)))
         return True
+
+    async def emptied(self) -> None:
+        """Wait until the broker delivers nothing more and nothing is in hand; to be called while paused."""
+        await self._adjust_consuming()
+        while self._jobs:
+            await asyncio.wait(self._jobs)
+
+    async def finish(self, held: Held) -> None:
+        """See a delivery to its end."""
+        await asyncio.wait({self._start(held)})
+
+    async def defer(self, held: Held, reason: Deferred) -> None:
+        """Defer a delivery."""
+        await self._work(held, lambda delivery: self._defer(delivery, reason))
 
     async def drain(self, grace: float) -> int:
         """Take no more deliveries, finish those in hand within `grace` seconds, return how many were given up.
@@ -122,7 +163,7 @@ class Consumer:
         Those go back to the broker when the link closes.
         """
         self._leaving.set()
-        # Until the broker has heard, its deliveries are still taken: they would go back, and count as returned.
+        # What arrives before the broker has processed basic.cancel is deferred: else it would count as returned.
         await self._stop_consuming()
         if self._catching:
             await asyncio.wait(self._catching)
@@ -137,21 +178,23 @@ class Consumer:
         """Cancel whatever is in hand, at once; return how many deliveries that were."""
         self._leaving.set()
         self._draining = True
-        if self._attending is not None:
-            self._attending.cancel()
-            await asyncio.gather(self._attending, return_exceptions=True)
+        await self._suspects.stop()
         left = list(self._jobs)
-        for job in left:
-            job.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await cancel(*left)
         return len(left)
 
     async def _prepare(self, channel: AbstractChannel, generation: int) -> None:
-        await (declare if self._active else verify)(channel, self._topology)
-        if self._leaving.is_set():
-            return  # a link made anew while draining takes nothing on
+        if self._active:
+            await declare(channel, self._topology)
+        elif not self._verified:
+            await verify(channel, self._topology)
+            self._verified = True
+        if self.leaving:
+            return  # a link rebuilt while draining takes no deliveries
         await channel.basic_qos(prefetch_count=self._prefetch)
         channel.on_consumer_cancel_callbacks.add(partial(self._cancelled, generation))
+        self._gate.restart()
+        self._channel = channel
         self._tag = ""
         if not self._paused:
             await self._consume(channel, generation)
@@ -163,30 +206,32 @@ class Consumer:
         self._tag = consumed.consumer_tag or ""
 
     async def _catch(
-        self, channel: AbstractChannel, generation: int, patience: float
+        self,
+        channel: AbstractChannel,
+        generation: int,
+        within: float,
     ) -> DeliveredMessage | None:
         try:
             return await one_delivery(
                 channel,
                 self._topology.jobs,
-                patience=patience,
+                within=within,
                 prefetch=self._prefetch,
                 adjusting=self._adjusting,
                 leaving=self._leaving,
+                on_arrival=self._gate.arrived,
             )
         except TimeoutError:
             self.link.drop("the broker did not answer who waits for one job", generation)
             return None
 
     def _adjust(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._adjust_consuming())
-        self._adjustments.add(task)
-        task.add_done_callback(self._adjustments.discard)
+        self._adjustments.start(self._adjust_consuming())
 
     async def _adjust_consuming(self) -> None:
-        """Consume or not, as the pauses ask by now; a link that comes up later asks by itself."""
+        """Start or stop consuming, as the pauses ask; a link that comes up later calls this by itself."""
         async with self._adjusting:
-            if not self.link.is_up or self._leaving.is_set():
+            if not self.link.is_up or self.leaving:
                 return
             if self._paused and self._tag:
                 await self._stop_consuming()
@@ -196,22 +241,25 @@ class Consumer:
     async def _stop_consuming(self) -> None:
         tag, self._tag = self._tag, ""
         if tag:
-            await self._ask_channel(lambda channel: channel.basic_cancel(tag))
+            generation = self.link.generation
+            try:
+                await self._gate.hold()
+                await self._ask_channel(lambda channel: channel.basic_cancel(tag))
+            finally:
+                await self._settle_held(generation)
 
     async def _flush(self) -> None:
-        """Wait until the broker has read the last acks: closing the connection would drop what isn't sent yet."""
+        """Wait until the broker has processed the last acks: closing the connection drops unsent frames."""
         await self._ask_channel(lambda channel: channel.basic_qos(prefetch_count=self._prefetch))
 
     async def _ask_channel(self, ask: Callable[[AbstractChannel], Awaitable[object]]) -> None:
         if not self.link.is_up:
             return
         try:
-            async with asyncio.timeout(_LAST_WORDS_TIMEOUT):
+            async with broker_call(_LAST_WORDS_TIMEOUT):
                 await ask(await self.link.channel())
-        except BaseException as error:
-            if not means_loss(error):
-                raise
-            self._log.warning("broker.unheard", error=text_of(error))
+        except BrokerAway as error:
+            self._log.warning("broker.unheard", error=str(error))
 
     def _cancelled(self, generation: int, _frame: object) -> None:
         """The broker cancelled the consumer: the queue was deleted, or its leader is gone."""
@@ -219,78 +267,61 @@ class Consumer:
         self.link.drop("the broker cancelled the consumer", generation)
 
     async def _take(self, channel: AbstractChannel, generation: int, message: DeliveredMessage) -> None:
-        # This callback dies with its channel, so the job runs in a task of its own.
+        # The library cancels this callback with its channel, so the job runs in a task of its own.
         if self._draining:
             return
-        delivery = self._delivery(message, generation)
-        if delivery.returns < _SUSPECT:
-            self._start(channel, delivery)
-            return
-        self._suspects.append((channel, delivery))
-        if self._attending is None or self._attending.done():
-            self._attending = asyncio.get_running_loop().create_task(self._attend_suspects())
+        self._gate.arrived(message.delivery_tag or 0)
+        held = (channel, self._delivery(message, generation))
+        if self._gate.holding:
+            self._jobs.start(self.defer(held, Deferred("the worker takes no more jobs for now")))
+        elif held[1].delivery_count >= SUSPECT_FROM:
+            self._suspects.add(held)
+        else:
+            self._start(held)
 
     def _delivery(self, message: DeliveredMessage, generation: int) -> Delivery:
         def is_current() -> bool:
-            # With its queue deleted nobody delivers it again, so what is in hand is finished all the same.
+            # The deliveries of a deleted queue are not redelivered, so they are finished all the same.
             return self.link.generation == generation or generation in self._orphaned
 
-        return delivery_of(message, is_current)
+        return delivery_of(message, is_current, own_users=self._own_users)
 
-    def _start(self, channel: AbstractChannel, delivery: Delivery) -> asyncio.Task[None]:
-        job = asyncio.get_running_loop().create_task(self._work(channel, delivery, self._handle))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-        return job
+    def _start(self, held: Held) -> asyncio.Task[None]:
+        return self._jobs.start(self._work(held, self._handle))
 
-    async def _attend_suspects(self) -> None:
-        """Run what came back too often with nothing else in hand, so that it takes no neighbour with it.
-
-        Other suspects are put off meanwhile, and come back together; so jobs are then taken one at a time for a
-        while.
-        """
-        self.pause("suspect")
-        try:
-            await self._adjust_consuming()
-            while self._jobs:
-                await asyncio.wait(self._jobs)
-            while self._suspects:
-                await self._run_alone()
-        finally:
-            self.resume("suspect")
-
-    async def _run_alone(self) -> None:
-        (channel, delivery), *others = self._suspects
-        self._suspects.clear()
-        for other_channel, other in others:
-            await self._work(other_channel, other, self._put_off)
-        await asyncio.wait({self._start(channel, delivery)})
-        until = time.monotonic() + self._topology.retry_steps[0].delay + _SUSPECTS_RETURN
-        while others and (left := until - time.monotonic()) > 0 and not self._leaving.is_set():
-            await self.take_one(left)
-
-    async def _put_off(self, delivery: Delivery) -> Disposition:
-        return await self._defer(delivery, PutOff("another job that came back too often runs alone"))
-
-    async def _work(self, channel: AbstractChannel, delivery: Delivery, handle: Handle) -> None:
+    async def _work(self, held: Held, handle: Handle) -> None:
+        channel, delivery = held
         try:
             disposition = await handle(delivery)
         except Exception:  # noqa: BLE001 - whatever it is, the delivery must not vanish
             self._log.exception("job.crashed", message_id=delivery.properties.message_id)
-            disposition = Disposition(Settle.DEAD_LETTER, "job.crashed")
-        await self._settle(channel, delivery, disposition.settle)
-        if disposition.settle is not Settle.DEAD_LETTER:
+            disposition = Disposition(Ending.CRASHED)
+        await self._settle(channel, delivery, disposition.ending.settle)
+        if disposition.ending is not Ending.CRASHED:
             self._report(disposition)
 
     async def _settle(self, channel: AbstractChannel, delivery: Delivery, settle: Settle) -> None:
         if settle is Settle.NOT_AT_ALL or not delivery.is_current():
             return
+        # On an earlier channel, as that of a deleted queue, nothing is held back.
+        if channel is self._channel and self._gate.holds_back(delivery.tag, settle):
+            return
+        await self._send(channel, delivery.tag, settle)
+
+    async def _settle_held(self, generation: int) -> None:
+        for tag, settle, multiple in self._gate.released():
+            if generation == self.link.generation and self._channel is not None:
+                await self._send(self._channel, tag, settle, multiple=multiple)
+
+    async def _send(
+        self, channel: AbstractChannel, tag: int, settle: Settle, *, multiple: bool = False
+    ) -> None:
         try:
-            # While the library takes a connection down, nobody empties its queue of frames.
+            # The library does not send queued frames any more while it closes a connection.
             async with asyncio.timeout(_LAST_WORDS_TIMEOUT):
                 if settle is Settle.ACK:
-                    await channel.basic_ack(delivery.tag, wait=False)
+                    await channel.basic_ack(tag, multiple=multiple, wait=False)
                 else:
-                    await channel.basic_reject(delivery.tag, requeue=False, wait=False)
+                    await channel.basic_reject(tag, requeue=False, wait=False)
         except LOST:
-            self._log.info("settle.lost", delivery_tag=delivery.tag)
+            self._log.info("settle.lost", delivery_tag=tag)

@@ -1,4 +1,4 @@
-"""Declares the topology on a broker, or verifies that it stands there."""
+"""Declares the topology on a broker, or verifies that it exists there."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from aiormq.exceptions import (
 )
 
 from worker.broker.topology import Binding, Exchange, Queue, Topology
-from worker.errors import TopologyError
+from worker.contract.errors import TopologyError
 
 Entity = Exchange | Queue
 
 
 async def declare(channel: AbstractChannel, topology: Topology) -> None:
-    """Declare everything; what stands there already must be the same.
+    """Declare everything; what exists already must have the same arguments.
 
     Raises:
         TopologyError: an entity was declared otherwise, or the user may not declare it. The channel is closed.
@@ -29,7 +29,7 @@ async def declare(channel: AbstractChannel, topology: Topology) -> None:
 
 
 async def verify(channel: AbstractChannel, topology: Topology) -> None:
-    """Check that every exchange and queue exists; a broker lets nobody see arguments or bindings this way.
+    """Check that every exchange and queue exists; a passive declare does not compare arguments or bindings.
 
     Raises:
         TopologyError: one is missing. The channel is closed.
@@ -93,7 +93,7 @@ def _explained(error: ChannelClosed, what: str) -> TopologyError:
 
 
 async def delete(channel: AbstractChannel, topology: Topology) -> None:
-    """Delete every entity of a topology that was made for a while, with whatever its queues hold."""
+    """Delete every entity of a temporary topology, with the messages in its queues."""
     for queue in topology.queues:
         await channel.queue_delete(queue.name)
     for exchange in topology.exchanges:

@@ -1,40 +1,74 @@
-"""A message of the library's as a delivery of ours."""
+"""Turns the library's messages into ours, and our properties into the library's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from operator import attrgetter
 from typing import Any
 
 from aiormq.abc import DeliveredMessage
 
-from worker.job import RETURNS_HEADER
-from worker.message import Delivery, Properties
+from worker.broker.fields import WritableProperties
+from worker.common.callbacks import always
+from worker.contract.job import DELIVERY_COUNT_HEADER
+from worker.contract.message import PROPERTY_NAMES, Delivery, Properties
+
+PERSISTENT, TRANSIENT = 2, 1
+OWN_PREFIX = "outcome-"
+BROKER_COUNT_HEADER = "x-delivery-count"
+
+_properties_of = attrgetter(*PROPERTY_NAMES)
 
 
-def delivery_of(message: DeliveredMessage, is_current: Callable[[], bool]) -> Delivery:
+def delivery_of(
+    message: DeliveredMessage,
+    is_current: Callable[[], bool] = always,
+    *,
+    own_users: Container[str | None] | None = None,
+) -> Delivery:
+    """Return a message as a Delivery; `is_current` as there.
+
+    Headers of ours count only on messages of `own_users`, which the broker has verified, and so does the broker's
+    delivery count only where it says `redelivered`: anybody can send such headers. None trusts all.
+    """
     properties = message.header.properties
+    headers: Mapping[str, Any] = properties.headers or {}
+    if own_users is not None:
+        headers = _trusted(
+            headers, ours=properties.user_id in own_users, redelivered=bool(message.redelivered)
+        )
     return Delivery(
         body=message.body,
         properties=Properties(
-            content_type=properties.content_type,
-            content_encoding=properties.content_encoding,
-            headers=properties.headers or {},
-            priority=properties.priority,
-            correlation_id=properties.correlation_id,
-            reply_to=properties.reply_to,
-            message_id=properties.message_id,
-            timestamp=properties.timestamp,
-            message_type=properties.message_type,
-            app_id=properties.app_id,
+            headers=headers, **dict(zip(PROPERTY_NAMES, _properties_of(properties), strict=True))
         ),
         redelivered=bool(message.redelivered),
         tag=message.delivery_tag or 0,
-        returns=_returns(properties.headers or {}),
+        delivery_count=_delivery_count(headers),
         is_current=is_current,
     )
 
 
-def _returns(headers: Mapping[str, Any]) -> int:
-    """Add up how often the broker and, before a copy was put off, its predecessors say that it came back."""
-    counts = (headers.get(name) for name in ("x-delivery-count", RETURNS_HEADER))
+def _trusted(headers: Mapping[str, Any], *, ours: bool, redelivered: bool) -> Mapping[str, Any]:
+    if ours and redelivered:
+        return headers
+    return {
+        name: value
+        for name, value in headers.items()
+        if (ours or not name.startswith(OWN_PREFIX)) and (redelivered or name != BROKER_COUNT_HEADER)
+    }
+
+
+def amqp_properties(properties: Properties, *, delivery_mode: int = PERSISTENT) -> WritableProperties:
+    """Return properties as the library writes them."""
+    return WritableProperties(
+        headers=dict(properties.headers),
+        delivery_mode=delivery_mode,
+        **dict(zip(PROPERTY_NAMES, _properties_of(properties), strict=True)),
+    )
+
+
+def _delivery_count(headers: Mapping[str, Any]) -> int:
+    """Add up how often it came back, as the broker counts and, for earlier copies of a deferred job, its header."""
+    counts = (headers.get(name) for name in (BROKER_COUNT_HEADER, DELIVERY_COUNT_HEADER))
     return sum(count for count in counts if type(count) is int and count > 0)

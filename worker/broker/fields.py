@@ -1,8 +1,8 @@
-"""AMQP's properties as producers of all kinds write them: read without falling over any, written as they were read.
+"""Decodes and encodes AMQP properties leniently: every property that a broker accepts can be read and written again.
 
-The library ends the connection over a property that it can't read, which brings back everything in hand, this
-message included: one producer's odd time stamp would cost all others their delivery limit. And of what it can read
-it can't write everything, so that a job with such a header could neither be retried nor dead-lettered.
+The library closes the connection over a property that it can't decode, and everything in hand is redelivered, this
+message included: one producer's invalid timestamp would use up the delivery limit of all other jobs. Some values that
+the library decodes it can't encode, so a job with such a header could neither be retried nor dead-lettered.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from aiormq import spec
 from pamqp import decode, encode
 
-from worker.job import MAX_SHORT_STRING
-from worker.text import cut
+from worker.common.text import cut
+from worker.contract.job import MAX_SHORT_STRING
 
 _TIME_SIZE = 8
 _LENGTH_SIZE = 4
 
 
 def read_leniently() -> None:
-    """Have the library read whatever a broker lets pass. Changes its own tables, in this process; twice is harmless."""
+    """Make the library decode whatever a broker accepts. Changes its decoder tables in this process; idempotent."""
     decode.METHODS.update(shortstr=_short_string, timestamp=_time, table=_headers)
     decode.TABLE_MAPPING[b"T"] = _time_in_table
 
@@ -37,7 +37,7 @@ def _short_string(value: bytes) -> tuple[int, str]:
 
 
 def _time(value: bytes) -> tuple[int, datetime | None]:
-    """Read a time; beyond the years that Python knows there is none."""
+    """Read a timestamp; None where Python's datetime can't hold its year."""
     try:
         return decode.timestamp(value)
     except (ValueError, OverflowError, OSError):
@@ -45,13 +45,13 @@ def _time(value: bytes) -> tuple[int, datetime | None]:
 
 
 def _time_in_table(value: bytes) -> tuple[int, datetime | int]:
-    """Read a time of a table; beyond the years that Python knows it is kept as its number."""
+    """Read a timestamp in a table; its number where Python's datetime can't hold its year."""
     _, moment = _time(value)
     return _TIME_SIZE, int.from_bytes(value[:_TIME_SIZE], "big") if moment is None else moment
 
 
 def _headers(value: bytes) -> tuple[int, dict[str, Any]]:
-    """Read a table; where a name is no UTF-8, or tables are nested too deeply, there is none."""
+    """Read a table; an empty one where a name is not UTF-8 or the tables are nested too deeply."""
     try:
         return decode.field_table(value)
     except (ValueError, RecursionError):
@@ -59,10 +59,15 @@ def _headers(value: bytes) -> tuple[int, dict[str, Any]]:
 
 
 class WritableProperties(spec.Basic.Properties):
-    """Basic properties whose headers may hold whatever was read from a message."""
+    """Basic properties whose headers may hold every value that was read from a message."""
 
     def encode_property(self, name: str, value: Any) -> bytes:
         return _table(value) if name == "headers" else super().encode_property(name, value)
+
+
+def size_of(table: Mapping[str, Any]) -> int:
+    """Return how many bytes a table of headers takes."""
+    return len(_table(table))
 
 
 def _table(table: Mapping[str, Any]) -> bytes:

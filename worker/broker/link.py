@@ -1,20 +1,18 @@
-"""One connection to the broker, kept up for as long as the worker runs.
+"""A supervised connection to the broker: reconnects for as long as the worker runs.
 
-Lose anything, rebuild everything: whatever goes first, the connection, its one channel or the consumer on it,
-the whole link is thrown away and made anew, with a jittered pause. Each life of a link has a number, its
-generation; what belongs to an earlier one is stale.
+Lose anything, rebuild everything: whether the connection, its one channel or the consumer on it is lost, the whole
+link is closed and made anew after a jittered pause. Each life of a link has a number, its generation; a delivery of
+an earlier generation is stale.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Awaitable, Callable
 
 from aiormq.abc import AbstractChannel
 
-from worker.backoff import Jitter, backoff
 from worker.broker.connection import (
     Connection,
     close,
@@ -23,12 +21,16 @@ from worker.broker.connection import (
     means_loss,
     text_of,
 )
-from worker.errors import BrokerAway, TopologyError
+from worker.common.backoff import backoff
+from worker.common.callbacks import ignore
+from worker.common.clock import SYSTEM_CLOCK, Clock
+from worker.common.tasks import TaskSet
+from worker.contract.errors import BrokerAway, TopologyError
+from worker.observability.log import Log
 from worker.settings import BrokerSettings
-from worker.telemetry import Log
 
 Prepare = Callable[[AbstractChannel, int], Awaitable[None]]
-"""Makes a new channel fit for its purpose; given the channel and the generation."""
+"""Sets up a new channel, such as its topology and consumer; given the channel and the generation."""
 
 _PREPARE_TIMEOUT = 60.0
 _FIRST_PAUSE = 0.5
@@ -36,18 +38,14 @@ _LONGEST_PAUSE = 30.0
 _BLOCKED_CHECK = 0.5
 
 
-def _ignore() -> None:
-    """Nobody has asked to be told."""
-
-
 class Link:
     """A supervised connection with one channel. `on_up` is called at the beginning of each life.
 
-    `last_blocked` is when the broker was last seen to take no messages, by the event loop's clock; looked at every
-    half second. `trouble` is what the last life ended by, or why the next one can't begin; "" before there was any.
+    `last_blocked` is when the broker was last seen blocked, by the event loop's clock; sampled every half second.
+    `trouble` is why the last life ended or the next one can't begin; "" before there was any.
 
     `run` never returns; it ends by cancellation, or with TopologyError where `prepare` raised it in the first
-    life. Later, a topology that went wrong is an outage like any other: it is said and tried again.
+    life. Later, a wrong topology is an outage like any other: it is logged and tried again.
     """
 
     def __init__(
@@ -59,9 +57,8 @@ class Link:
         *,
         worker: str,
         confirms: bool,
-        on_up: Callable[[], object] = _ignore,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        jitter: Jitter = random.uniform,
+        on_up: Callable[[], object] = ignore,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.role = role
         self.generation = 0
@@ -76,12 +73,11 @@ class Link:
         self._worker = worker
         self._confirms = confirms
         self._on_up = on_up
-        self._sleep = sleep
-        self._jitter = jitter
+        self._clock = clock
         self._channel: AbstractChannel | None = None
         self._up = asyncio.Event()
         self._dropped: asyncio.Future[str] | None = None
-        self._retired: set[asyncio.Task[None]] = set()
+        self._retired = TaskSet()
 
     def __repr__(self) -> str:
         state = "blocked" if self.blocked else "up" if self.is_up else "down"
@@ -105,15 +101,18 @@ class Link:
     async def side_channel(self) -> AbstractChannel:
         """Open another channel, with confirms, on the present connection: its loss leaves the link alone.
 
-        Raises what the library raises where the connection goes meanwhile; see `means_loss`.
+        Raises what the library raises where the connection is lost meanwhile; see `means_loss`.
         """
         while self._connection is None:
             await self._up.wait()
-        opened = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+        try:
+            opened = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+        except RuntimeError as error:  # what the library raises on a connection that it has closed
+            raise ConnectionResetError("the connection is closed") from error
         return await opened.get_underlay_channel()
 
     def drop(self, reason: str, generation: int) -> None:
-        """Throw the life of this generation away, because it is in doubt; a later one is none the worse for it."""
+        """End the life of this generation, because it is in doubt; does nothing to a later one."""
         if generation == self.generation and self._dropped is not None and not self._dropped.done():
             self._dropped.set_result(reason)
 
@@ -138,19 +137,20 @@ class Link:
                     failures = 0
                     await self._live(connection, channel)
                 if connection is not None:
-                    self._retire(connection)
+                    # Without waiting for it: the peer may be frozen.
+                    self._retired.start(close(connection))
                     connection = None
-                await self._sleep(self._pause(failures))
+                await self._clock.sleep(self._pause(failures))
         finally:
             if connection is not None:
                 await close(connection)
             await asyncio.gather(*self._retired, return_exceptions=True)
 
     def _pause(self, failures: int) -> float:
-        return backoff(_FIRST_PAUSE, _LONGEST_PAUSE, failures, self._jitter)
+        return backoff(_FIRST_PAUSE, _LONGEST_PAUSE, failures, self._clock.jitter)
 
     async def _open(self, connection: Connection) -> AbstractChannel:
-        # From here on, since what is prepared can be lost again at once.
+        # Before `prepare`, since the channel can be lost at once.
         self._dropped = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(_PREPARE_TIMEOUT):
@@ -158,7 +158,7 @@ class Link:
                     publisher_confirms=self._confirms, on_return_raises=self._confirms
                 )
                 channel = await opened.get_underlay_channel()
-                # What the broker sends from the first moment on belongs to the new life.
+                # Deliveries can arrive while `prepare` runs; they belong to the new generation.
                 self.generation += 1
                 await self._prepare(channel, self.generation)
         except BaseException as error:
@@ -211,12 +211,6 @@ class Link:
             )
         else:
             self._log.info("broker.unblocked", role=self.role)
-
-    def _retire(self, connection: Connection) -> None:
-        """Close what is left of a life, without waiting for it: the peer may be frozen."""
-        task = asyncio.get_running_loop().create_task(close(connection))
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
 
 
 def _why(dropped: asyncio.Future[str], done: set[asyncio.Future[object]]) -> str:

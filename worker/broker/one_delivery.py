@@ -1,8 +1,9 @@
-"""Takes one delivery as a consumer of its own, which gets its turn beside all others."""
+"""Takes one delivery by a consumer of its own, which gets its turn beside the consumers of other workers."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -10,48 +11,52 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from worker.broker.connection import means_loss
 
-_TIMEOUT = 5.0
+_CALL_TIMEOUT = 5.0
 
 
 async def one_delivery(
     channel: AbstractChannel,
     queue: str,
     *,
-    patience: float,
+    within: float,
     prefetch: int,
     adjusting: asyncio.Lock,
     leaving: asyncio.Event,
+    on_arrival: Callable[[int], object],
 ) -> DeliveredMessage | None:
-    """Consume a queue until a delivery comes; None where none does in so many seconds, or before `leaving` is set.
+    """Consume a queue until a delivery comes; None where none does within `within` seconds or before `leaving` is set.
 
-    A look into the queue would find nothing where other workers leave nothing. `prefetch` is what the channel has for
-    its next consumer, which is not made meanwhile by who holds `adjusting`.
+    Not by `basic.get`, which finds nothing where other workers leave nothing. `prefetch` is what the channel's next
+    consumer gets; `adjusting` keeps it from being made meanwhile. `on_arrival` is
+    told the delivery's tag.
 
     Raises:
-        TimeoutError: the broker did not answer; where it was heard, it may deliver what nobody will take.
+        TimeoutError: the broker did not answer; where it heard us, it may deliver what nobody will take.
     """
     loop = asyncio.get_running_loop()
     caught: asyncio.Future[DeliveredMessage] = loop.create_future()
 
     async def take(message: DeliveredMessage) -> None:
+        # At once, since an ack for many must not include a delivery that nobody knows of.
+        on_arrival(message.delivery_tag or 0)
         caught.set_result(message)
 
     left = loop.create_task(leaving.wait())
     tag = uuid4().hex
     try:
-        async with adjusting, asyncio.timeout(_TIMEOUT):
-            # For whoever begins to consume after it: this one may hold one, the next as many as ever.
+        async with adjusting, asyncio.timeout(_CALL_TIMEOUT):
+            # The prefetch of a channel holds for consumers started after it: 1 for this one, the usual for the next.
             await channel.basic_qos(prefetch_count=1)
             await channel.basic_consume(queue, take, no_ack=False, consumer_tag=tag)
             await channel.basic_qos(prefetch_count=prefetch)
         ends: set[asyncio.Future[Any]] = {caught, left, channel.closing}
-        await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        async with asyncio.timeout(_TIMEOUT):
+        await asyncio.wait(ends, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.timeout(_CALL_TIMEOUT):
             await channel.basic_cancel(tag)
     except BaseException as error:
         if isinstance(error, TimeoutError) or not means_loss(error):
             raise
     finally:
         left.cancel()
-    # What came before the broker had heard that it should send nothing more is taken, too.
+    # A delivery that arrived before the broker processed basic.cancel counts, too.
     return caught.result() if caught.done() else None

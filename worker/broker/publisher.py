@@ -1,45 +1,68 @@
-"""Publishes so that nothing is lost: persistent, mandatory, confirmed, and again where the confirm never came."""
+"""Publishes messages: persistent, mandatory, confirmed, and published again where the confirm was lost."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from dataclasses import replace
 
 from aiormq import spec
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import ChannelAccessRefused, DeliveryError, PublishError
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelClosed,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    DeliveryError,
+    PublishError,
+)
 
-from worker.backoff import Jitter, backoff
-from worker.broker.connection import means_loss, text_of
+from worker.broker.channels import PublishChannel, PublishChannels
+from worker.broker.confirm_wait import ConfirmWait, Silence
+from worker.broker.connection import broker_call, means_loss, text_of
 from worker.broker.declare import declare, verify
-from worker.broker.fields import WritableProperties
+from worker.broker.delivery import PERSISTENT
 from worker.broker.link import Link
+from worker.broker.sizes import fitted_properties, limit_in
 from worker.broker.topology import Topology
-from worker.errors import PublishForbidden, PublishLost, PublishRefused, PutOff, StaleDelivery, Unroutable
-from worker.message import Message
+from worker.common.backoff import backoff
+from worker.common.callbacks import ignore
+from worker.common.clock import SYSTEM_CLOCK, Clock
+from worker.contract.errors import (
+    BrokerAway,
+    ExchangeMissing,
+    MessageTooLarge,
+    NotTaken,
+    PublishForbidden,
+    PublishLost,
+    PublishRefused,
+    StaleDelivery,
+    TopologyError,
+    Unconfirmed,
+    Unroutable,
+)
+from worker.contract.message import Message
+from worker.observability.log import Log
 from worker.settings import BrokerSettings
-from worker.telemetry import Log
 
-_PERSISTENT = 2
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
+_STALE_REFUSAL = 10.0
+"""Seconds of refusals after which a new channel is tried.
 
-
-def _ignore(_: str) -> None:
-    """Nobody counts."""
+RabbitMQ 3.10 refuses for ever on a channel that it refused once, although the queue takes messages again.
+"""
+_DECLARE_TIMEOUT = 30.0
 
 
 class Publisher:
     """The publishing side of the broker, on a link of its own. `count` is told how each publish ended.
 
-    A worker waits for its rights as for anything else; a command is better off to `fail_fast`.
+    With `fail_fast`, for commands, only a refusal is waited out: a missing queue or permission is an error at once.
 
     A connection of its own, because a broker in a memory or disk alarm stops reading from connections that
-    publish: acks must not be stuck behind that.
+    publish: acks must not wait for that.
     """
 
     def __init__(
@@ -49,175 +72,205 @@ class Publisher:
         log: Log,
         *,
         worker: str,
-        hold: float = math.inf,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        jitter: Jitter = random.uniform,
-        count: Callable[[str], object] = _ignore,
+        clock: Clock = SYSTEM_CLOCK,
+        count: Callable[[str], object] = ignore,
         fail_fast: bool = False,
     ) -> None:
         self.link = Link("publish", settings, self._prepare, log, worker=worker, confirms=True)
+        self.channels = PublishChannels(self.link, settings.publish_timeout)
         self._topology = topology
-        self._results = topology.results
+        self._exchanges = {exchange.name for exchange in topology.exchanges}
+        self._bound_exchanges = {binding.exchange for binding in topology.bindings}
         self._active = settings.declare == "active"
-        self._timeout = settings.publish_timeout
+        self._patient = Silence(settings.publish_timeout, settings.publish_timeout)
         self._log = log
-        self._hold = hold
-        self._sleep = sleep
-        self._jitter = jitter
+        self._clock = clock
         self._count = count
-        self._fail_fast = fail_fast
-        self._in_flight: dict[str, asyncio.Event] = {}
-        self._held: set[tuple[str, str]] = set()
+        self._final = (Unroutable, PublishForbidden) if fail_fast else ()
+        self._verified = False
+        self._max_body: int | None = None
+        self._declaring = asyncio.Lock()
+        self._declared_at = -math.inf
 
-    async def publish(self, message: Message, is_wanted: Callable[[], bool], *, hold: bool = True) -> None:
+    async def publish(
+        self,
+        message: Message,
+        is_wanted: Callable[[], bool],
+        *,
+        patience: float = 0.0,
+        silence: Silence | None = None,
+        alone: bool = False,
+        on_refusal: Callable[[NotTaken], object] = ignore,
+    ) -> None:
         """Publish, and return once the broker has confirmed that a queue holds the message.
 
-        While the broker is away or blocked, waits. With `hold`, also while no queue is bound or the broker
-        refuses, which is said once per episode.
+        While the broker is away or blocked, waits. A message that the broker does not take is published again for
+        `patience` seconds, and `on_refusal` is told each time. `silence` is how long its confirm may take, by default
+        `publish_timeout`. With `alone` it gets a channel of its own.
 
         Raises:
             StaleDelivery: `is_wanted` turned false before the message went out.
-            Unroutable: no queue is bound; only without `hold`.
-            PublishForbidden: only without `hold`, where it is to fail fast.
-            PutOff: a result was held for longer than the `hold` seconds of the constructor. Copies of jobs are
-                held without end, since nothing else can be done with them.
+            MessageTooLarge: the broker takes no message of this size.
+            NotTaken: no queue took the message: it was returned, refused, or not confirmed.
         """
-        failures, held_since = 0, 0.0
-        async with self._alone(message.properties.message_id or ""):
-            while True:
-                channel = await self.link.channel()
+        failures, since = 0, 0.0
+        while True:
+            try:
+                await self._try(message, is_wanted, silence or self._patient, alone=alone)
+            except NotTaken as error:
+                now = self._clock.monotonic()
+                since = since or now
+                if now - since >= patience or isinstance(error, self._final):
+                    raise
+                on_refusal(error)
+                if isinstance(error, PublishRefused) and now - since >= _STALE_REFUSAL:
+                    self.channels.retire_shared(message.exchange, "the broker refuses on this channel")
+                failures += 1
+                await self._clock.sleep(backoff(_FIRST_PAUSE, _LONGEST_PAUSE, failures, self._clock.jitter))
+            else:
+                return
+
+    async def _try(
+        self, message: Message, is_wanted: Callable[[], bool], silence: Silence, *, alone: bool
+    ) -> None:
+        """Publish until it is confirmed or not taken: again, on a channel of its own, where the channel was lost."""
+        wished, declared = alone, False
+        while True:
+            sent_at = asyncio.get_running_loop().time()
+            channel: PublishChannel | None = None
+            try:
+                channel = await self.channels.lend(message, alone=alone)
                 if not is_wanted():
                     raise StaleDelivery("the delivery's channel is gone")
-                try:
-                    await self._publish_once(channel, message)
-                except PublishLost as error:
-                    self._count("lost")
-                    self._log.warning("publish.lost", reason=str(error), routing_key=message.routing_key)
-                    # The channel closes a moment before the link notices.
-                    await self._sleep(0.01)
-                except (Unroutable, PublishRefused) as error:
-                    self._count("returned" if isinstance(error, Unroutable) else "refused")
-                    if not hold and self._is_final(error):
-                        raise
-                    self._say_held(message, error)
-                    held_since = held_since or time.monotonic()
-                    if message.exchange == self._results and time.monotonic() - held_since > self._hold:
-                        raise PutOff(f"its result was held too long: {error}") from error
-                    failures += 1
-                    await self._sleep(self._pause(failures))
-                else:
-                    self._count("confirmed")
-                    self._held.discard((message.exchange, message.routing_key))
-                    return
-
-    def _is_final(self, error: Unroutable | PublishRefused) -> bool:
-        return isinstance(error, Unroutable) or (self._fail_fast and isinstance(error, PublishForbidden))
+                await self._publish_once(channel, message, silence)
+            except PublishLost as error:
+                self._count("lost")
+                self._log.warning("publish.lost", reason=str(error), routing_key=message.routing_key)
+                # What closed or blocked the channel may have been another message: alone, it can only be this one.
+                alone = wished or (channel is not None and channel.generation == self.link.generation)
+                if channel is not None and channel.is_shared:
+                    self.channels.retire(channel, str(error))
+                # A channel closes a moment before the link notices that its connection is gone.
+                await self._clock.sleep(0.01)
+            except NotTaken as error:
+                self._count(_counted(error))
+                if (
+                    declared
+                    or not self._should_exist(message, error)
+                    or not await self._declare_again(sent_at)
+                ):
+                    raise
+                declared = True
+            else:
+                self._count("confirmed")
+                return
+            finally:
+                if channel is not None:
+                    self.channels.give_back(channel, message)
 
     async def _prepare(self, channel: AbstractChannel, _generation: int) -> None:
-        # A deleted exchange closes this channel; only declaring it again helps.
-        await (declare if self._active else verify)(channel, self._topology)
+        if self._active:
+            await declare(channel, self._topology)
+        elif not self._verified:
+            # Later, what is missing is told by each message that is not taken.
+            await verify(channel, self._topology)
+            self._verified = True
 
-    @asynccontextmanager
-    async def _alone(self, message_id: str) -> AsyncIterator[None]:
-        """Let no two messages of one id be in flight: the library finds returned ones by their id alone."""
-        while (other := self._in_flight.get(message_id)) is not None:
-            await other.wait()
-        done = self._in_flight[message_id] = asyncio.Event()
-        try:
-            yield
-        finally:
-            del self._in_flight[message_id]
-            done.set()
+    def _should_exist(self, message: Message, error: NotTaken) -> bool:
+        """Tell whether a message was not taken because an exchange or a queue that we declare is gone."""
+        if not self._active:
+            return False
+        if isinstance(error, ExchangeMissing):
+            return message.exchange in self._exchanges
+        return isinstance(error, Unroutable) and message.exchange in self._bound_exchanges
 
-    async def _publish_once(self, channel: AbstractChannel, message: Message) -> None:
-        patience = _Patience(self.link, self._timeout)
-        try:
-            confirm = await channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=amqp_properties(message),
-                mandatory=True,
+    async def _declare_again(self, sent_at: float) -> bool:
+        """Declare the topology, unless another message had it declared meanwhile; return whether it stands."""
+        async with self._declaring:
+            if self._declared_at > sent_at:
+                return True
+            channel: PublishChannel | None = None
+            try:
+                channel = await self.channels.open()
+                async with broker_call(_DECLARE_TIMEOUT):
+                    await declare(channel.channel, self._topology)
+            except (BrokerAway, PublishLost, TopologyError) as error:
+                self._log.warning("topology.not_declared", error=str(error))
+                return False
+            finally:
+                if channel is not None:
+                    self.channels.close(channel)
+            self._declared_at = asyncio.get_running_loop().time()
+            return True
+
+    def _check_size(self, message: Message) -> None:
+        if self._max_body is not None and len(message.body) > self._max_body:
+            raise MessageTooLarge(
+                f"it has {len(message.body)} bytes, and the broker takes {self._max_body} (max_message_size)"
             )
-        except PublishError as error:
-            raise Unroutable(
-                f"no queue takes {message.routing_key!r} of exchange {message.exchange!r}"
-            ) from error
-        except ChannelAccessRefused as error:
-            raise PublishForbidden(
-                f"this user may not publish to exchange {message.exchange!r} ({text_of(error)}); "
-                "see its permissions, or broker.url"
-            ) from error
-        except DeliveryError as error:
-            raise PublishRefused(f"the broker refused it: {error}") from error
-        except BaseException as error:
-            if means_loss(error):
-                raise PublishLost(f"the connection went before the confirm: {text_of(error)}") from error
-            raise
-        finally:
-            patience.end()
+
+    async def _publish_once(self, channel: PublishChannel, message: Message, silence: Silence) -> None:
+        self._check_size(message)
+        frame_max = channel.channel.connection.connection_tune.frame_max or 0
+        # The broker verifies it, so that our own headers can be told from a producer's.
+        own = replace(message.properties, user_id=channel.channel.connection.url.user)
+        properties = fitted_properties(own, frame_max, delivery_mode=PERSISTENT)
+        with ConfirmWait(channel, self.link, silence, has_own_channel=not channel.is_shared):
+            try:
+                confirm = await channel.channel.basic_publish(
+                    message.body,
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    properties=properties,
+                    mandatory=True,
+                )
+            except PublishError as error:
+                channel.note_confirm()
+                raise Unroutable(
+                    f"no queue takes {message.routing_key!r} of exchange {message.exchange!r}"
+                ) from error
+            except ChannelClosed as error:
+                raise self._why_closed(error, message, alone=not channel.is_shared) from error
+            except DeliveryError as error:
+                channel.note_confirm()
+                raise PublishRefused(f"the broker refused it: {error}") from error
+            except BaseException as error:
+                if means_loss(error):
+                    raise PublishLost(f"the connection went before the confirm: {text_of(error)}") from error
+                raise
+        channel.note_confirm()
         if not isinstance(confirm, spec.Basic.Ack):
             raise PublishRefused(f"the broker answered {confirm!r}")
 
-    def _say_held(self, message: Message, error: Exception) -> None:
-        target = (message.exchange, message.routing_key)
-        if target in self._held:
-            return
-        self._held.add(target)
-        self._log.warning(
-            "result.unroutable" if isinstance(error, Unroutable) else "publish.refused",
-            exchange=message.exchange,
-            routing_key=message.routing_key,
-            error=str(error),
-            held=True,
-        )
-
-    def _pause(self, failures: int) -> float:
-        return backoff(_FIRST_PAUSE, _LONGEST_PAUSE, failures, self._jitter)
-
-
-class _Patience:
-    """How long a confirm is waited for before the connection counts as lost.
-
-    While the broker is blocked the confirm may still come, so publishing again would make copies: the waiting
-    starts over when it is blocked no more, since only then does it begin to work off what has piled up.
-    """
-
-    def __init__(self, link: Link, seconds: float) -> None:
-        self._link = link
-        self._generation = link.generation
-        self._seconds = seconds
-        self._start(seconds)
-
-    def end(self) -> None:
-        self._timer.cancel()
-
-    def _start(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._over)
-
-    def _over(self) -> None:
-        since_blocked = asyncio.get_running_loop().time() - self._link.last_blocked
-        if self._link.blocked:
-            self._start(self._seconds)
-        elif since_blocked < self._seconds:
-            self._start(self._seconds - since_blocked)
-        else:
-            reason = f"no confirm within {self._seconds:g} s (broker.publish_timeout)"
-            self._link.drop(reason, self._generation)
+    def _why_closed(self, error: ChannelClosed, message: Message, *, alone: bool) -> Exception:
+        """Tell whether this message made the broker close the channel, on which others were in flight as well."""
+        said = text_of(error)
+        match error:
+            case ChannelNotFoundEntity() if f"no exchange '{message.exchange}'" in said:
+                return ExchangeMissing(f"exchange {message.exchange!r} does not exist")
+            case ChannelAccessRefused() if _names(said, message):
+                return PublishForbidden(
+                    f"this user may not publish to exchange {message.exchange!r} ({said}); "
+                    "see its permissions, or broker.url"
+                )
+            case ChannelPreconditionFailed():
+                self._max_body = limit_in(said) or self._max_body
+                self._check_size(message)
+        if alone:
+            return PublishRefused(f"the broker closed the channel over it: {said}")
+        return PublishLost(f"the broker closed the channel: {said}")
 
 
-def amqp_properties(message: Message, *, delivery_mode: int = _PERSISTENT) -> WritableProperties:
-    properties = message.properties
-    return WritableProperties(
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        headers=dict(properties.headers),
-        delivery_mode=delivery_mode,
-        priority=properties.priority,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        message_id=properties.message_id,
-        timestamp=properties.timestamp,
-        message_type=properties.message_type,
-        app_id=properties.app_id,
-    )
+def _names(said: str, message: Message) -> bool:
+    """Tell whether the broker's words about a missing right are about this message."""
+    topic = f"topic '{message.routing_key}'"
+    return f"exchange '{message.exchange}'" in said and (topic in said or "topic '" not in said)
+
+
+def _counted(error: NotTaken) -> str:
+    match error:
+        case Unroutable():
+            return "returned"
+        case Unconfirmed():
+            return "unconfirmed"
+    return "refused"

@@ -1,7 +1,7 @@
-"""Sends results to the callers that wait for them by `reply_to`: best effort, and never in a job's way.
+"""Sends results to the `reply_to` queues of callers: best effort, and without delaying any job.
 
-A caller may be gone, its queue full or forbidden. So replies leave by a channel of their own, whose loss costs nothing
-else, and whoever hands one over does not wait.
+A caller may be gone, its queue full or forbidden. So replies use a channel of their own, whose loss affects nothing
+else, and handing a reply over does not wait.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import PublishError
 
 from worker.broker.connection import means_loss, text_of
+from worker.broker.delivery import TRANSIENT
 from worker.broker.link import Link
-from worker.broker.publisher import amqp_properties
-from worker.message import Message
-from worker.reply import DIRECT, refusal_of
+from worker.broker.sizes import fitted_properties
+from worker.contract.message import Message
+from worker.contract.reply_to import DIRECT, refusal_of
+from worker.observability.log import Log
 from worker.settings import BrokerSettings
-from worker.telemetry import Log
 
-_TRANSIENT = 1
 _AT_A_TIME = 16
 _MOST_WAITING = 1000
 
@@ -39,7 +39,7 @@ class Replies:
         self._opening = asyncio.Lock()
 
     def __call__(self, result: Message, reply_to: str, job_id: str) -> None:
-        """Hand over a result for a caller; what can't be sent is logged and forgotten."""
+        """Hand over a result for a caller; what can't be sent is logged and dropped."""
         if reason := refusal_of(reply_to, self._allowed, self._own_prefix):
             self._log.info("reply.refused", job_id=job_id, reply_to=reply_to, reason=reason)
             return
@@ -55,7 +55,7 @@ class Replies:
                 senders.create_task(self._send_each())
 
     async def flush(self, seconds: float) -> None:
-        """Wait until all is sent, for so long at most."""
+        """Wait until all replies are sent, for `seconds` at most."""
         waiting = asyncio.ensure_future(self._waiting.join())
         await asyncio.wait({waiting}, timeout=seconds)
         waiting.cancel()
@@ -81,8 +81,10 @@ class Replies:
             message.body,
             exchange=message.exchange,
             routing_key=message.routing_key,
-            properties=amqp_properties(message, delivery_mode=_TRANSIENT),
-            # To a caller's direct reply-to, which is no queue, the broker returns even what it has delivered.
+            properties=fitted_properties(
+                message.properties, channel.connection.connection_tune.frame_max or 0, delivery_mode=TRANSIENT
+            ),
+            # With `mandatory`, the broker returns a direct reply-to message even when it has delivered it.
             mandatory=not message.routing_key.startswith(f"{DIRECT}."),
         )
 

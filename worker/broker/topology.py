@@ -11,13 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.durations import format_duration
+from worker.common.durations import format_duration
 from worker.settings import BrokerSettings
 
 JOB_KEY = "job"
 DEAD_KEY = "dead"
-# 4.x drops a message of a quorum queue after 20 returns unless told otherwise; -1 drops it at the first on 3.10.
-_LOOKED_AT_OFTEN = 1_000_000
+UNDELIVERED_KEY = "undelivered"
+KEPT = {"x-delivery-limit": 1_000_000, "x-overflow": "reject-publish"}
+"""Arguments of queues whose messages are kept until somebody takes them, and browsed and returned meanwhile.
+
+The delivery limit is never reached: without one, RabbitMQ 4.x drops a message of a quorum queue after 20 returns; with
+-1, 3.10 drops it at the first. A length limit, as by a policy, refuses messages rather than dropping the oldest.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Topology:
     results: str
     retry: str
     dead: str
+    undelivered: str
     retry_steps: tuple[RetryStep, ...]
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
@@ -74,7 +80,9 @@ class Topology:
 def topology_of(settings: BrokerSettings) -> Topology:
     """Derive the whole topology from the settings."""
     prefix = settings.prefix
-    jobs, results, retry, dead = (f"{prefix}.{name}" for name in ("jobs", "results", "retry", "dead"))
+    jobs, results, retry, dead, undelivered = (
+        f"{prefix}.{name}" for name in ("jobs", "results", "retry", "dead", "undelivered")
+    )
     steps = tuple(RetryStep(delay, format_duration(delay)) for delay in settings.retry_delays)
     jobs_queue = Queue(
         jobs, {"x-delivery-limit": settings.delivery_limit, **_dead_lettered_to(dead, DEAD_KEY)}
@@ -86,23 +94,31 @@ def topology_of(settings: BrokerSettings) -> Topology:
         )
         for step in steps
     )
-    kept = {"x-delivery-limit": _LOOKED_AT_OFTEN}
-    results_queues = (Queue(results, kept),) if settings.results_queue else ()
+    results_queues = (Queue(results, KEPT),) if settings.results_queue else ()
     return Topology(
         jobs=jobs,
         results=results,
         retry=retry,
         dead=dead,
+        undelivered=undelivered,
         retry_steps=steps,
         exchanges=(
             Exchange(jobs, "direct"),
             Exchange(results, "topic"),
             Exchange(retry, "direct"),
             Exchange(dead, "direct"),
+            Exchange(undelivered, "direct"),
         ),
-        queues=(Queue(dead, kept), *results_queues, jobs_queue, *retry_queues),
+        queues=(
+            Queue(dead, KEPT),
+            Queue(undelivered, {**KEPT, "x-max-length": settings.undelivered_limit}),
+            *results_queues,
+            jobs_queue,
+            *retry_queues,
+        ),
         bindings=(
             Binding(dead, dead, DEAD_KEY),
+            Binding(undelivered, undelivered, UNDELIVERED_KEY),
             *(Binding(results, queue.name, "#") for queue in results_queues),
             Binding(jobs, jobs, JOB_KEY),
             *(Binding(retry, f"{retry}.{step.key}", step.key) for step in steps),

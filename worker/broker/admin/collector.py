@@ -1,4 +1,4 @@
-"""Takes messages off a queue for somebody who wants to see them: a demo, a person at a terminal."""
+"""Consumes a queue for the demo, which shows the messages."""
 
 from __future__ import annotations
 
@@ -8,35 +8,32 @@ from contextlib import asynccontextmanager
 
 from aiormq.abc import DeliveredMessage
 
-from worker.broker.connection import close, connect_any
+from worker.broker.admin.calls import connected
 from worker.broker.delivery import delivery_of
-from worker.message import Delivery
+from worker.contract.message import Delivery
 from worker.settings import BrokerSettings
 
-_WINDOW = 200
+_PREFETCH = 200
 
 
 @asynccontextmanager
-async def collecting(
+async def collect(
     settings: BrokerSettings, queue: str, *, name: str
 ) -> AsyncIterator[asyncio.Queue[Delivery]]:
-    """Consume a queue, acknowledging each message once it is handed over.
+    """Consume a queue: each message is put into the queue that is given, and acknowledged.
 
     Raises:
         BrokerAway: the broker can't be reached.
     """
-    connection = await connect_any(settings, name=name)
-    try:
+    async with connected(settings, name=name) as connection:
         channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
-        await channel.basic_qos(prefetch_count=_WINDOW)
+        await channel.basic_qos(prefetch_count=_PREFETCH)
         collected: asyncio.Queue[Delivery] = asyncio.Queue()
 
-        async def take(message: DeliveredMessage) -> None:
-            delivery = delivery_of(message, lambda: True)
+        async def receive(message: DeliveredMessage) -> None:
+            delivery = delivery_of(message)
             collected.put_nowait(delivery)
             await channel.basic_ack(delivery.tag, wait=False)
 
-        await channel.basic_consume(queue, take)
+        await channel.basic_consume(queue, receive)
         yield collected
-    finally:
-        await close(connection)

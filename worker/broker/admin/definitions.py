@@ -1,16 +1,16 @@
-"""The topology as a RabbitMQ definitions document, with a user for each part and no more rights than it needs.
+"""The topology as a RabbitMQ definitions document, with users for workers, producers and consumers.
 
-RabbitMQ matches permissions as regular expressions against names, and an exchange and a queue of one name are one to
-it. So what a permission allows is wider than what it is meant for, as far as names are shared:
+The users have the least permissions that work. RabbitMQ matches permissions as regular expressions against names, and
+does not distinguish an exchange from a queue of the same name, so that a permission covers both:
 
 - worker (`broker.declare = "passive"`): reads the jobs queue; writes to the exchanges of results, retries and dead
-  letters; to the default exchange as well where `broker.reply_to_prefixes` admits callers. It configures nothing: a
-  passive declare needs no permission, and dead-lettering none once the queue stands.
-- producer: writes to the jobs exchange. The default exchange would open every queue of the virtual host to it.
-- consumer: reads the results queue, and the results exchange, which it may bind queues of its own to. Those are named
-  `<prefix>.results.<anything>`, and it may do everything with them.
+  letters, and to the default exchange where `broker.reply_to_prefixes` admits callers. It configures nothing: a
+  passive declare needs no permission, nor does dead-lettering once the queue exists.
+- producer: writes to the jobs exchange. Writing to the default exchange would let it into every queue of the vhost.
+- consumer: reads the results queue and the results exchange, to which it may bind queues of its own. Those are named
+  `<prefix>.results.<anything>`, and it has all permissions on them.
 
-Whoever may read a queue may also purge it: RabbitMQ knows no finer right.
+The permission to read a queue includes purging it; RabbitMQ has no finer one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 from worker.broker.topology import Topology
 
 _NOTHING = "^$"
-_DEFAULT_EXCHANGE = "amq.default"  # what permissions call the exchange without a name
+_DEFAULT_EXCHANGE = "amq.default"  # the name of the default exchange in permissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +48,39 @@ def vhost_of(url: str) -> str:
 def definitions_of(
     topology: Topology, *, vhost: str, users: Users, replies: bool, accounts: bool = True
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the document that `rabbitmqctl import_definitions` and `load_definitions` take, from 3.10 on.
+    """Return a document for `rabbitmqctl import_definitions` and `load_definitions`, from RabbitMQ 3.10 on.
 
-    Its users have no password: with an empty hash RabbitMQ lets nobody in until `rabbitmqctl change_password`, and
-    takes an existing user's password away. So without `accounts` it has the permissions alone, for users that exist.
-    With `replies` the worker may publish to the default exchange.
+    Its users have an empty password hash: they can't log in until `rabbitmqctl change_password`, and an import removes
+    the password of an existing user.
+
+    Args:
+        topology: the exchanges, queues and bindings.
+        vhost: the virtual host.
+        users: the names of the users.
+        replies: let the worker publish to the default exchange.
+        accounts: create the users; else they have to exist, and get permissions only.
     """
-    there = {"vhost": vhost}
-    lasting = {"durable": True, "auto_delete": False}
+    in_vhost = {"vhost": vhost}
+    durable = {"durable": True, "auto_delete": False}
     return {
         "vhosts": [{"name": vhost}],
         "users": [_user(name) for name in users.all] if accounts else [],
         "permissions": [
-            {"user": name, **there, **rights}
+            {"user": name, **in_vhost, **rights}
             for name, rights in zip(users.all, _rights(topology, replies=replies), strict=True)
         ],
         "exchanges": [
-            {"name": each.name, **there, "type": each.kind, **lasting, "internal": False, "arguments": {}}
+            {"name": each.name, **in_vhost, "type": each.kind, **durable, "internal": False, "arguments": {}}
             for each in topology.exchanges
         ],
         "queues": [
-            {"name": each.name, **there, **lasting, "arguments": each.all_arguments}
+            {"name": each.name, **in_vhost, **durable, "arguments": each.all_arguments}
             for each in topology.queues
         ],
         "bindings": [
             {
                 "source": each.exchange,
-                **there,
+                **in_vhost,
                 "destination": each.queue,
                 "destination_type": "queue",
                 "routing_key": each.key,
@@ -96,10 +102,15 @@ def _user(name: str) -> dict[str, Any]:
 
 def _rights(topology: Topology, *, replies: bool) -> tuple[Mapping[str, str], ...]:
     """Return the permissions of worker, producer and consumer."""
-    targets = (topology.results, topology.retry, topology.dead, *((_DEFAULT_EXCHANGE,) if replies else ()))
+    default = (_DEFAULT_EXCHANGE,) if replies else ()
+    targets = (topology.results, topology.retry, topology.dead, topology.undelivered, *default)
     own = rf"{re.escape(topology.results)}\..+"
     return (
-        {"configure": _NOTHING, "write": _exactly(*targets), "read": _exactly(topology.jobs)},
+        {
+            "configure": _NOTHING,
+            "write": _exactly(*targets),
+            "read": _exactly(topology.jobs, topology.undelivered),
+        },
         {"configure": _NOTHING, "write": _exactly(topology.jobs), "read": _NOTHING},
         {
             "configure": f"^{own}$",

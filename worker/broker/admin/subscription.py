@@ -1,4 +1,4 @@
-"""A queue of one run's own on the results exchange, so that results wait there while its connection is lost."""
+"""A queue of one run's own on the results exchange, which keeps its results while the connection is lost."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ from dataclasses import replace
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
 
-from worker.broker.connection import means_loss, text_of
+from worker.broker.connection import broker_call, means_loss, text_of
 from worker.broker.declare import declare
 from worker.broker.link import Link
-from worker.broker.topology import Binding, Queue, Topology
-from worker.errors import TopologyError
+from worker.broker.topology import KEPT, Binding, Queue, Topology
+from worker.contract.errors import BrokerAway, TopologyError
+from worker.observability.log import Log
 from worker.settings import BrokerSettings
-from worker.telemetry import Log
 
 KEPT_HOURS = 24
 """How long the queue outlives a run that ended before all of its results had come."""
 
-_WINDOW = 500
+_PREFETCH = 500
 _DELETE_TIMEOUT = 5.0
-# As for the other queues that are looked at: without one, 4.x drops what came back 20 times.
-_DELIVERY_LIMIT = 1_000_000
 
-Take = Callable[[list[bytes]], Awaitable[None]]
-"""Is given the bodies of some results; what it has returned from is acknowledged."""
+Handler = Callable[[list[bytes]], Awaitable[None]]
+"""Is given the bodies of some results, which are acknowledged once it has returned."""
 
 
 class Subscription:
-    """Hands over the results that go by some routes.
+    """Passes the results of some routes to a handler.
 
-    The queue is durable and a quorum queue, as all that hold results are; neither exclusive nor auto-delete, since
-    such a queue goes with its connection. While it stands, the results of these routes are routable: without it,
-    and without the common results queue, a worker would have to hold them.
+    The queue is a durable quorum queue, as all that hold results are. It is neither exclusive nor auto-delete, since
+    such a queue is deleted with its connection. While it exists, the results of these routes are routable; without
+    it, and without the common results queue, a worker would have to hold them.
+
+    Args:
+        settings: which broker.
+        topology: names the exchange for results.
+        log: is given the events of the connection.
+        handle: is given the results.
+        queue: the name of the queue.
+        routes: the routes of the jobs whose results are wanted.
+        name: the connection's.
     """
 
     def __init__(
@@ -43,36 +50,33 @@ class Subscription:
         settings: BrokerSettings,
         topology: Topology,
         log: Log,
-        take: Take,
+        handle: Handler,
         *,
         queue: str,
         routes: Iterable[str],
         name: str,
     ) -> None:
         self.queue = queue
-        expires = {"x-expires": KEPT_HOURS * 3600 * 1000, "x-delivery-limit": _DELIVERY_LIMIT}
+        arguments = {"x-expires": KEPT_HOURS * 3600 * 1000, **KEPT}
         bindings = tuple(Binding(topology.results, queue, f"result.*.{route}") for route in sorted(routes))
-        self._topology = replace(topology, exchanges=(), queues=(Queue(queue, expires),), bindings=bindings)
+        self._topology = replace(topology, exchanges=(), queues=(Queue(queue, arguments),), bindings=bindings)
         self.link = Link("results", settings, self._prepare, log, worker=name, confirms=False)
-        self._take = take
+        self._handle = handle
         self._waiting: asyncio.Queue[tuple[AbstractChannel, DeliveredMessage]] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Hand over results until cancelled. Raises what `take` raised, and TopologyError."""
+        """Pass on results until cancelled. Raises what the handler raised, and TopologyError."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.link.run())
-            group.create_task(self._hand_over())
+            group.create_task(self._pass_on())
 
     async def delete(self) -> None:
         """Delete the queue, if the broker is there; else it expires."""
         if not self.link.is_up:
             return
-        try:
-            async with asyncio.timeout(_DELETE_TIMEOUT):
+        with suppress(BrokerAway):
+            async with broker_call(_DELETE_TIMEOUT):
                 await (await self.link.channel()).queue_delete(self.queue)
-        except BaseException as error:
-            if not isinstance(error, TimeoutError) and not means_loss(error):
-                raise
 
     async def _prepare(self, channel: AbstractChannel, _generation: int) -> None:
         try:
@@ -84,25 +88,26 @@ class Subscription:
                 f"this user may not make the queue {self.queue} for its results ({text_of(error.__cause__)});"
                 " it has to configure, write and read it, and to read the results exchange"
             ) from error
-        await channel.basic_qos(prefetch_count=_WINDOW)
+        await channel.basic_qos(prefetch_count=_PREFETCH)
 
-        async def arrived(message: DeliveredMessage) -> None:
+        async def receive(message: DeliveredMessage) -> None:
             self._waiting.put_nowait((channel, message))
 
-        await channel.basic_consume(self.queue, arrived)
+        await channel.basic_consume(self.queue, receive)
 
-    async def _hand_over(self) -> None:
+    async def _pass_on(self) -> None:
         while True:
             batch = [await self._waiting.get()]
             while not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            await self._take([message.body for _, message in batch])
-            # Of several lives of the link only the last can still be told, and by then these are all it has sent.
+            await self._handle([message.body for _, message in batch])
+            # A batch may hold deliveries of several channels. Only the last of these can still be open, and all that it
+            # delivered up to this tag has been handled.
             channel, last = batch[-1]
             await self._acknowledge(channel, last.delivery_tag or 0)
 
     async def _acknowledge(self, channel: AbstractChannel, tag: int) -> None:
-        """Acknowledge all up to this one; where the channel is gone, they come once more."""
+        """Acknowledge everything up to this tag; where the channel is closed, the broker delivers it again."""
         try:
             with suppress(RuntimeError):
                 await channel.basic_ack(tag, multiple=True, wait=False)

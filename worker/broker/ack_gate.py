@@ -1,0 +1,82 @@
+"""Holds acknowledgements back before a consumer is cancelled, so that the cancelling returns nothing to the queue.
+
+What the broker has assigned to a consumer and not sent yet when it processes basic.cancel counts as returned, and so
+towards the delivery limit. A broker that gets no acks stops assigning once the prefetch is full; below that it has
+nothing to assign once nothing has come for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+
+from worker.contract.disposition import Settle
+
+_QUIET = 0.1  # seconds without a delivery after which nothing is in transit
+_LONGEST = 2.0  # seconds for which acks are held back at most
+
+
+class AckGate:
+    """Knows the deliveries of one channel that are not settled yet, and keeps what is to be settled while it holds.
+
+    Whoever settles a delivery asks `holds_back` first, and whoever made it hold sends what `released` returns.
+    """
+
+    def __init__(self, prefetch: int) -> None:
+        self._prefetch = prefetch
+        self._open: set[int] = set()
+        self._held: dict[int, Settle] = {}
+        self._last_arrival = 0.0
+        self._arrival = asyncio.Event()
+        self.holding = False
+        """Whether acks are being held back: what arrives now arrives for a consumer that is about to end."""
+
+    def restart(self) -> None:
+        """Begin anew with a new channel, which has no deliveries."""
+        self._open.clear()
+        self._held.clear()
+
+    def arrived(self, tag: int) -> None:
+        """Take note of a delivery."""
+        self._open.add(tag)
+        self._last_arrival = asyncio.get_running_loop().time()
+        self._arrival.set()
+
+    def holds_back(self, tag: int, settle: Settle) -> bool:
+        """Tell whether this delivery is not to be settled now, but among those `released`."""
+        if self.holding:
+            self._held[tag] = settle
+        else:
+            self._open.discard(tag)
+        return self.holding
+
+    async def hold(self) -> None:
+        """Hold back from now on, and return when nothing is in transit, after 2 s at most."""
+        self.holding = True
+        loop = asyncio.get_running_loop()
+        began = self._last_arrival = loop.time()
+        while len(self._open) < self._prefetch:
+            left = min(self._last_arrival + _QUIET, began + _LONGEST) - loop.time()
+            if left <= 0:
+                return
+            self._arrival.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._arrival.wait()
+
+    def released(self) -> list[tuple[int, Settle, bool]]:
+        """Hold back no more; return what is to be settled: each tag, how, and whether all before it are meant as well.
+
+        One ack for many, since RabbitMQ forgets acks that came in a burst where the channel is closed right behind.
+        """
+        self.holding = False
+        held, self._held = self._held, {}
+        others = self._open - {tag for tag, settle in held.items() if settle is Settle.ACK}
+        self._open -= held.keys()
+        first_other = min(others, default=math.inf)
+        before = [tag for tag in held if tag < first_other]
+        settled = [(max(before), Settle.ACK, True)] if before else []
+        return settled + [
+            (tag, held[tag], False) for tag in sorted(held) if tag > first_other or tag in others
+        ]
