@@ -1,11 +1,12 @@
-"""When LCM is out, and when it is back. Pure: `now` and jitter come in, decisions go out.
+"""The state of the circuit breaker: when LCM is out, and when it is back. Pure: `now` and jitter come in.
 
 An outage starts in one of two ways: no session can be opened, or the exchanges of `failures` different accounts
-fail in a row. Different ones, since an LCM that meets one account with silence for ever is not out. It ends by the
+fail in a row. The accounts must differ, since an LCM that never answers one account is not out. An outage ends by the
 opposite of what started it: a session that opens, or a probing exchange that LCM answers.
 
-There may be many such accounts, and their retries come in a bunch. So an account that has failed twice while LCM was
-there for others, without an answer of its own since, is no evidence any more: it fails by itself, and is charged.
+There may be many accounts that LCM never answers, and their retries come in bursts. So an account that has failed
+twice while LCM answered others, without an answer of its own since, no longer counts as evidence of an outage: its
+failures are charged to its job.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from worker.backoff import Jitter, backoff
+from worker.common.backoff import Jitter, backoff
 
 _NO_EVIDENCE = 2
-"""So many rows of failures, each broken by another account's answer, and an account counts for nothing."""
+"""An account with this many failures, each followed by an answer to another account, is no evidence of an outage."""
 
-_REMEMBERED = 10_000  # accounts; the oldest are forgotten, and count again
+_REMEMBERED = 10_000  # accounts; the oldest are forgotten, and count as evidence again
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Outage:
 
 
 class Breaker:
-    """Told how openings and exchanges fare, says when an outage starts and ends, and when to probe."""
+    """Takes note of how openings and exchanges end, and decides when an outage starts, ends, and is probed."""
 
     def __init__(self, failures: int, probe_delay: float, probe_max_delay: float) -> None:
         self.outage: Outage | None = None
@@ -87,7 +88,7 @@ class Breaker:
     def probe_delay(self, jitter: Jitter) -> float:
         """Return the seconds until the next probe: between half and all of a doubling from the first delay on.
 
-        Whoever is refused waits the longest from the beginning, so that nobody is locked out.
+        After a refusal (401, 403, a wrong certificate) it is the longest delay at once, so that LCM locks nobody out.
         """
         outage = self.outage
         if outage is None:
@@ -96,12 +97,12 @@ class Breaker:
         return backoff(self._first, self._longest, doublings, jitter)
 
     def look_delay(self, jitter: Jitter) -> float:
-        """Return the seconds until the next look for something to probe with, which costs LCM nothing."""
+        """Return the seconds until the next look for a job to probe with, which costs LCM nothing."""
         return backoff(self._first, self._longest, 0, jitter)
 
     def _start(self, outage: Outage) -> Outage:
         if not outage.by_exchanges:
-            self._failed.clear()  # what failed while LCM went away has not failed by itself
+            self._failed.clear()  # exchanges that failed while LCM went away say nothing about their accounts
         self.outage = outage
         return outage
 

@@ -1,18 +1,18 @@
-"""When the next session may be opened, and when the next exchange may start. Pure: `now` comes in."""
+"""When the next session may be opened. Pure: the random number comes in."""
 
 from __future__ import annotations
 
 import math
 
-from worker.backoff import Jitter, backoff
+from worker.common.backoff import Jitter, backoff
 
 
 class ReconnectPace:
-    """How long to wait before opening a session, from how the last ones fared.
+    """The backoff before a session is opened, from how the last ones ended.
 
-    A session that opens proves nothing: a peer that accepts and closes would be called upon thousands of times
-    a second. So only a good exchange ends the waiting. Sessions that fail together count once: `attempt` is
-    taken when an opening starts, and handed back when it failed.
+    An opened session proves nothing: a peer that accepts and closes would get thousands of connections a second. So
+    only a good exchange resets the backoff. Sessions that fail together count once: read `attempt` when an opening
+    starts, and pass it to `failed`.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -33,7 +33,7 @@ class ReconnectPace:
         """Return the seconds to wait now: none while all is well, else between half and all of a doubling."""
         if not self._failures:
             return 0.0
-        # A peer that says 401 or shows a wrong certificate locks out those who insist.
+        # After a 401 or with a wrong certificate, fast retries can get the account locked out.
         doublings = math.inf if self._refused else self._failures - 1
         return backoff(self._first, self._longest, doublings, jitter)
 
@@ -47,19 +47,3 @@ class ReconnectPace:
     def good_exchange(self) -> None:
         self._failures = 0
         self._refused = False
-
-
-class ExchangeRate:
-    """Spaces exchanges evenly, at most `per_second` of them; 0 is no limit."""
-
-    def __init__(self, per_second: float) -> None:
-        self._interval = 1 / per_second if per_second else 0.0
-        self._next = 0.0
-
-    def reserve(self, now: float) -> float:
-        """Take the next place and return the seconds to wait for it."""
-        if not self._interval:
-            return 0.0
-        place = max(now, self._next)
-        self._next = place + self._interval
-        return place - now

@@ -1,28 +1,27 @@
-"""The sessions of one worker: who gets which, and when another is opened.
+"""The pool of sessions: which caller gets which session, and when another is opened.
 
-Assignment is synchronous, so that no session can be promised twice: `_assign` looks at who waits and what is
-idle, hands over, and starts openings. Only openings and closings do I/O, in tasks of their own, and each ends
-in `_assign`.
+Assignment is synchronous, so that no session can be given to two callers: `_assign` gives idle sessions to waiters
+and starts openings. Only openings and closings do I/O, in tasks of their own, and each ends in `_assign`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from worker.backoff import Jitter
-from worker.errors import PutOff, SessionNotOpened
+from worker.common.callbacks import ignore
+from worker.common.clock import SYSTEM_CLOCK, Clock
+from worker.common.tasks import TaskSet, start
+from worker.contract.errors import Deferred, SessionNotOpened
 from worker.lcm.pacing import ReconnectPace
 from worker.lcm.session import Ended, Session
+from worker.observability.log import Log
 from worker.settings import LcmSettings, OutageSettings
-from worker.telemetry import Log
 
 OpenSession = Callable[[int, Ended], Awaitable[Session]]
 """Opens the session of a slot, or raises SessionNotOpened."""
 
-Sleep = Callable[[float], Awaitable[object]]
 _NO_ATTEMPT = -1
 
 
@@ -30,10 +29,6 @@ _NO_ATTEMPT = -1
 class _Waiter:
     session: asyncio.Future[Session]
     fresh: bool
-
-
-def _ignore(*_: object) -> None:
-    """Nobody has asked to be told."""
 
 
 class Pool:
@@ -52,10 +47,9 @@ class Pool:
         outage: OutageSettings,
         log: Log,
         *,
-        sleep: Sleep = asyncio.sleep,
-        jitter: Jitter = random.uniform,
-        on_away: Callable[[SessionNotOpened], object] = _ignore,
-        on_opened: Callable[[], object] = _ignore,
+        clock: Clock = SYSTEM_CLOCK,
+        on_away: Callable[[SessionNotOpened], object] = ignore,
+        on_opened: Callable[[], object] = ignore,
     ) -> None:
         self._open_session = open_session
         self._size = lcm.sessions
@@ -63,8 +57,7 @@ class Pool:
         self._hold = outage.hold
         self._pace = ReconnectPace(outage.probe_delay, outage.probe_max_delay)
         self._log = log
-        self._sleep = sleep
-        self._jitter = jitter
+        self._clock = clock
         self._on_away = on_away
         self._on_opened = on_opened
         self._idle: list[Session] = []
@@ -73,7 +66,7 @@ class Pool:
         self._free_slots = list(range(self._size, 0, -1))
         self._attempts: dict[int, int] = {}
         self._opening: set[asyncio.Task[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = TaskSet()
 
     def __repr__(self) -> str:
         return f"<Pool {', '.join(f'{count} {state}' for state, count in self.counts().items())}>"
@@ -98,7 +91,7 @@ class Pool:
         With `fresh`, one on which no exchange has taken place yet.
 
         Raises:
-            PutOff: it took too long, or who waits was turned away.
+            Deferred: it took too long, or the waiters were rejected.
         """
         if self._idle and not fresh and not self._waiters:
             session = self._idle.pop()
@@ -122,7 +115,7 @@ class Pool:
         """Take a session back, to be used again if it is still good."""
         self._busy.discard(session)
         if session.alive:
-            # Alive after an exchange means answered: everything else ends a session.
+            # A session that is alive after an exchange was answered: everything else ends it.
             if session.exchanges and self._pace.failing:
                 self._pace.good_exchange()
             if self._max_exchanges and session.exchanges >= self._max_exchanges:
@@ -132,39 +125,39 @@ class Pool:
         self._assign()
 
     @property
-    def paced(self) -> bool:
-        """Whether the next session is opened only after a pause, because the last ones fared badly."""
+    def backing_off(self) -> bool:
+        """Whether the next session is opened only after a backoff, because the last ones failed."""
         return self._pace.failing
 
-    async def try_one(self) -> bool:
-        """Wait for a session and give it back; return whether there was one before the waiting was ended."""
+    async def probe(self) -> bool:
+        """Wait for a session and give it back; return whether there was one before the waiters were rejected."""
         try:
             self.release(await self.acquire())
-        except PutOff:
+        except Deferred:
             return False
         return True
 
-    async def look(self) -> None:
-        """Open a session where there is none, so that it shows whether LCM is in reach; it is kept for the next job."""
+    async def ensure_session(self) -> None:
+        """Open a session where there is none, to see whether LCM can be reached; it is kept for the next job."""
         if self._busy or self._idle or self._opening:
             return
         try:
             session = await self.acquire()
-        except PutOff:
+        except Deferred:
             return
-        # It may be cut while it lies idle, again and again: that is not to slow down the next job's.
+        # A load balancer may cut it while it is idle: that must not cause a backoff for the next job's session.
         self._attempts[session.slot] = _NO_ATTEMPT
         self.release(session)
 
-    def turn_away(self, reason: str) -> None:
-        """End the waiting of all who wait for a session, by PutOff."""
+    def reject_waiters(self, reason: str) -> None:
+        """Raise Deferred in all callers that wait for a session."""
         for waiter in self._waiters:
             if not waiter.session.done():
-                waiter.session.set_exception(PutOff(reason))
+                waiter.session.set_exception(Deferred(reason))
         self._waiters.clear()
 
     async def close(self) -> None:
-        """Close every session: idle ones with a goodbye, busy ones at once."""
+        """Close every session: idle ones by the closing handshake, busy ones at once."""
         for waiter in self._waiters:
             waiter.session.cancel()
         for task in self._opening:
@@ -177,8 +170,8 @@ class Pool:
         await asyncio.gather(*self._opening, *self._closing, return_exceptions=True)
 
     def _assign(self) -> None:
-        """Hand idle sessions to those who wait, then open as many more as are needed and allowed."""
-        # Whoever needs a fresh session comes first, or those who take any would leave none.
+        """Give idle sessions to waiters, then open as many more as are needed and allowed."""
+        # Waiters for a fresh session come first, or those for any session would leave none.
         waiting = sorted((w for w in self._waiters if not w.session.done()), key=lambda w: not w.fresh)
         for waiter in waiting if self._idle else ():
             session = self._fitting(waiter)
@@ -189,13 +182,15 @@ class Pool:
         allowed = 1 if self._pace.failing else self._size
         while self._free_slots and len(self._opening) < min(len(self._waiters), allowed):
             self._start_opening()
-        # Who still waits beside an idle session needs a fresh one, for which a place must become free.
+        # A waiter beside an idle session needs a fresh one: close an idle one to make room.
         if self._waiters and self._idle and not (self._free_slots or self._opening or self._closing):
             self._start_closing(self._idle.pop(0))
 
     def _held_too_long(self, waiter: _Waiter) -> None:
         if not waiter.session.done():
-            waiter.session.set_exception(PutOff(f"no session was free within {self._hold:g} s (outage.hold)"))
+            waiter.session.set_exception(
+                Deferred(f"no session was free within {self._hold:g} s (outage.hold)")
+            )
             self._waiters.remove(waiter)
 
     def _fitting(self, waiter: _Waiter) -> Session | None:
@@ -207,15 +202,14 @@ class Pool:
 
     def _start_opening(self) -> None:
         slot = self._free_slots.pop()
-        task = asyncio.get_running_loop().create_task(self._open(slot), name=f"lcm-open-{slot}")
-        self._opening.add(task)
+        self._opening.add(start(self._open(slot), f"lcm-open-{slot}"))
 
     async def _open(self, slot: int) -> None:
         self._attempts[slot] = self._pace.attempt
         session: Session | None = None
         try:
-            if delay := self._pace.delay(self._jitter):
-                await self._sleep(delay)
+            if delay := self._pace.delay(self._clock.jitter):
+                await self._clock.sleep(delay)
             session = await self._open_session(slot, self._session_ended)
         except SessionNotOpened as error:
             self._not_opened(slot, error)
@@ -236,9 +230,7 @@ class Pool:
                 self._assign()
 
     def _start_closing(self, session: Session) -> None:
-        task = asyncio.get_running_loop().create_task(session.close(), name=f"lcm-close-{session.slot}")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing.start(session.close(), f"lcm-close-{session.slot}")
 
     def _session_ended(self, session: Session, reason: str) -> None:
         """Called by a session, once, when it has ended for whatever reason."""
@@ -250,9 +242,11 @@ class Pool:
             session=session.slot,
             reason=reason,
             exchanges=session.exchanges,
-            unasked=session.unasked.total(),
+            unasked=session.unsolicited,
         )
-        if not session.answered and not session.ended_by_us:
+        if session.flooded:
+            self._pace.failed(self._pace.attempt)
+        elif not (session.answered or session.ended_by_us):
             self._pace.failed(self._attempts[session.slot])
         self._assign()
 
@@ -260,6 +254,6 @@ class Pool:
         counts = self._pace.failed(self._attempts[slot], refused=error.refused)
         level = self._log.error if error.refused else self._log.warning
         level("lcm.session_failed", error=str(error), waiting=self.waiting)
-        # Of those that fail together one says it: the others were under way as well, and are no probes.
+        # Openings that fail together are reported once: the others were no probes.
         if counts and not self._busy and not self._idle:
             self._on_away(error)

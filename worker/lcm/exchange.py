@@ -1,0 +1,68 @@
+"""One exchange on one session of the pool."""
+
+from __future__ import annotations
+
+from worker.common.clock import Clock
+from worker.common.rate import Rate
+from worker.contract.errors import ConnectionLost
+from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
+from worker.lcm.pool import Pool
+from worker.lcm.session import Session
+
+_SHORTEST_TIMEOUT = 0.001
+
+
+class Exchange:
+    """Asks LCM once for each request; `budget` is in seconds of exchanges and pauses for one delivery."""
+
+    def __init__(self, pool: Pool, rate: Rate, reply_timeout: float, budget: float, clock: Clock) -> None:
+        self._pool = pool
+        self._rate = rate
+        self._reply_timeout = reply_timeout
+        self._budget = budget
+        self._clock = clock
+
+    async def __call__(self, request: LookupRequest) -> LookupResult:
+        """Ask LCM once.
+
+        A session that was used before may have been cut while it was idle, which says nothing about LCM or the
+        account: then the exchange is repeated once on a fresh session, and counted once.
+        """
+        try:
+            return await self._on_session(request, fresh=False)
+        except _CutWhileIdle:
+            request.exchanges -= 1
+            return await self._on_session(request, fresh=True)
+
+    async def _on_session(self, request: LookupRequest, *, fresh: bool) -> LookupResult:
+        session = await self._pool.acquire(fresh=fresh)
+        try:
+            # With the session in hand: places reserved before it would all be due at once when LCM comes back.
+            if wait := self._rate.reserve(self._clock.monotonic()):
+                await self._clock.sleep(wait)
+            return await self._ask(session, request, fresh=fresh)
+        finally:
+            self._pool.release(session)
+
+    async def _ask(self, session: Session, request: LookupRequest, *, fresh: bool) -> LookupResult:
+        first = session.exchanges == 0 and session.alive
+        asked_at = self._clock.now()
+        request.check(asked_at)
+        request.exchanges += 1
+        timeout = min(self._reply_timeout, max(self._budget - request.spent, _SHORTEST_TIMEOUT))
+        started = self._clock.monotonic()
+        try:
+            items = await session.exchange(request.account, timeout)
+        except ConnectionLost as lost:
+            if first or fresh:
+                raise
+            raise _CutWhileIdle(str(lost)) from lost
+        finally:
+            seconds = self._clock.monotonic() - started
+            request.spent += seconds
+            timing = request.last_exchange = ExchangeTiming(session.slot, session.exchanges, seconds)
+        return LookupResult(items, asked_at, self._clock.now(), timing)
+
+
+class _CutWhileIdle(Exception):
+    """A session that had served before closed in mid-exchange."""

@@ -1,0 +1,156 @@
+"""Opens sessions with LCM: URL, credentials, TLS, and the greeting.
+
+The vendor publishes this for its metrics socket, so all of it is configurable here: a `name` query parameter, unique
+among connections, and HTTP Basic credentials of that name and a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from base64 import b64encode
+from typing import cast
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from worker.common.text import cut
+from worker.contract.errors import SessionNotOpened
+from worker.lcm import envelope, outcome_list
+from worker.lcm.envelope import ErrorReply
+from worker.lcm.session import Ended, Session, how_it_closed
+from worker.lcm.socket import Socket
+from worker.settings import LcmSettings
+from worker.settings.tls import client_context
+
+_CLOSE_TIMEOUT = 2.0
+_LONGEST_REASON = 500
+_REFUSED = frozenset({401, 403})
+
+
+def session_name(pattern: str, *, worker: str, slot: int, unixtime: int) -> str:
+    """Fill the placeholders of `lcm.session_name`."""
+    return pattern.replace("{worker}", worker).replace("{n}", str(slot)).replace("{unixtime}", str(unixtime))
+
+
+def connect_url(url: str, name: str) -> str:
+    """Return the URL with `name` as its query parameter of that name, where there is one."""
+    if not name:
+        return url
+    parts = urlsplit(url)
+    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key != "name"]
+    return urlunsplit(parts._replace(query=urlencode([*query, ("name", name)], quote_via=quote)))
+
+
+def connect_headers(settings: LcmSettings, name: str) -> dict[str, str]:
+    """Return the extra headers: those of the settings, and Basic credentials where there are any."""
+    headers = {key: value.get_secret_value() for key, value in settings.headers.items()}
+    user = settings.username or name
+    password = settings.password.get_secret_value()
+    if user or password:
+        token = b64encode(f"{user}:{password}".encode()).decode()
+        headers["Authorization"] = f"Basic {token}"
+    return headers
+
+
+class _Connect(connect):
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Follow no redirect: credentials and account numbers are for the LCM of the settings alone."""
+        return exc
+
+
+class SessionOpener:
+    """Opens sessions as the settings say. Raises SettingsError where the TLS files can't be used."""
+
+    def __init__(self, settings: LcmSettings, worker: str) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._session_errors = envelope.session_errors_of(settings.session_errors)
+        self._tls = client_context(settings) if settings.url.startswith("wss:") else None
+
+    async def __call__(self, slot: int, on_ended: Ended) -> Session:
+        """Open one session and go through the greeting, all within `connect_timeout`.
+
+        Raises:
+            SessionNotOpened: for whatever reason; its text says which.
+        """
+        socket: Socket | None = None
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                socket = await self._connect(slot)
+                await self._greet(socket)
+        except BaseException as error:
+            if socket is not None:
+                socket.transport.abort()
+            if isinstance(error, OSError | WebSocketException | ValueError | EOFError):
+                raise self._not_opened(error) from error
+            raise
+        fenced = bool(self._settings.ping_interval)
+        return Session(socket, slot, self._session_errors, on_ended, fenced=fenced)
+
+    async def _connect(self, slot: int) -> Socket:
+        settings = self._settings
+        name = session_name(settings.session_name, worker=self._worker, slot=slot, unixtime=int(time.time()))
+        opened = await _Connect(
+            connect_url(settings.url, name),
+            additional_headers=connect_headers(settings, name),
+            ssl=self._tls,
+            # A proxy from the environment would see every account number.
+            proxy=settings.proxy or None,
+            # A small compressed frame can inflate a thousandfold.
+            compression=None,
+            max_size=settings.max_reply,
+            open_timeout=None,
+            create_connection=Socket,
+            ping_interval=settings.ping_interval or None,
+            ping_timeout=settings.ping_timeout or None,
+            close_timeout=_CLOSE_TIMEOUT,
+        )
+        return cast(Socket, opened)
+
+    async def _greet(self, socket: Socket) -> None:
+        for greeting in self._settings.greeting:
+            await socket.send(greeting.send.get_secret_value())
+            if greeting.await_subtopic:
+                await self._await_reply(socket, greeting.await_subtopic)
+
+    async def _await_reply(self, socket: Socket, subtopic: str) -> None:
+        answered = False
+        while not answered:
+            raw = bytes(await socket.recv(decode=False))
+            answered = envelope.is_reply_of(raw, subtopic)
+            error: object = outcome_list.classify(raw, self._session_errors)
+            if answered and not isinstance(error, ErrorReply):
+                error = envelope.error_of(raw, self._session_errors)
+            if isinstance(error, ErrorReply):
+                # An agent whose login is refused may get locked out by fast retries, as with a wrong password.
+                refused = answered and not error.about_lcm
+                raise SessionNotOpened(
+                    f"LCM answered the greeting with an error: {error.remote_message}", refused=refused
+                )
+
+    def _not_opened(self, error: Exception) -> SessionNotOpened:
+        where = urlsplit(self._settings.url)
+        reason, refused = _why_not(error, self._settings.connect_timeout)
+        port = where.port or (443 if where.scheme == "wss" else 80)
+        return SessionNotOpened(f"no session with LCM at {where.hostname}:{port}: {reason}", refused=refused)
+
+
+def _why_not(error: Exception, connect_timeout: float) -> tuple[str, bool]:
+    """Return why a session could not be opened, and whether LCM refused our identity."""
+    match error:
+        case TimeoutError():
+            return f"not open within {connect_timeout:g} s (lcm.connect_timeout)", False
+        case InvalidStatus():
+            status = error.response.status_code
+            return f"it answered HTTP {status}", status in _REFUSED
+        case ssl.SSLCertVerificationError():
+            return f"its certificate does not verify: {error.verify_message}", True
+        case ConnectionClosed():
+            return f"it closed during the greeting ({how_it_closed(error)})", False
+        case OSError():
+            return error.strerror or str(error) or type(error).__name__, False
+    # The text may quote a header of the reply.
+    return cut(f"{type(error).__name__}: {error}", _LONGEST_REASON), False

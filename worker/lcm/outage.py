@@ -1,0 +1,158 @@
+"""Outages of LCM: the monitor notices them, the prober has jobs deferred and tries LCM until it is back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from worker.common.clock import SYSTEM_CLOCK, Clock
+from worker.common.tasks import cancel, start
+from worker.contract.errors import LookupFailed, SessionNotOpened
+from worker.contract.intake import Intake, PauseReason
+from worker.lcm.breaker import Breaker, Outage
+from worker.observability.log import Log
+
+_JOB_TIMEOUT = 5.0  # seconds to wait for a job to probe with, before looking whether the outage still lasts
+_BY_SESSIONS = "jobs are deferred until LCM is back; see lcm.url, its credentials, and LCM itself"
+_BY_EXCHANGES = (
+    "jobs are deferred until LCM answers one; see what `lcm-worker lookup` gets, and lcm.reply_timeout"
+)
+
+
+class Sessions(Protocol):
+    """The side that keeps sessions with LCM."""
+
+    @property
+    def backing_off(self) -> bool: ...
+    def reject_waiters(self, reason: str) -> None: ...
+    async def probe(self) -> bool: ...
+
+
+class OutageMonitor:
+    """Is told how sessions and exchanges fare, and knows whether LCM is out."""
+
+    def __init__(self, breaker: Breaker, log: Log, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.breaker = breaker
+        self._log = log
+        self._monotonic = clock.monotonic
+        self._may_probe = False
+        self._probers: list[Prober] = []
+
+    def add(self, prober: Prober) -> None:
+        """Have a prober told, at once, when an outage starts and when it ends."""
+        self._probers.append(prober)
+
+    @property
+    def out(self) -> str:
+        """Why LCM is out, "" where it isn't."""
+        outage = self.breaker.outage
+        return f"LCM is out: {outage.reason}" if outage else ""
+
+    def allow_probe(self) -> None:
+        """Let the next exchange take place in spite of the outage."""
+        self._may_probe = True
+
+    def admit_probe(self) -> bool:
+        """Whether this exchange is the one that may take place."""
+        admitted, self._may_probe = self._may_probe, False
+        return admitted
+
+    def answered(self, account: str) -> None:
+        self._after(self.breaker.answered(account))
+
+    def not_answered(self, account: str, error: LookupFailed) -> None:
+        reason = f"the exchanges of different accounts fail in a row, last by {error.code}"
+        self._before(self.breaker.not_answered(account, reason, self._monotonic()))
+
+    def session_opened(self) -> None:
+        self._after(self.breaker.session_opened())
+
+    def session_not_opened(self, error: SessionNotOpened) -> None:
+        self._before(self.breaker.session_not_opened(str(error), self._monotonic(), refused=error.refused))
+
+    def _before(self, outage: Outage | None) -> None:
+        if outage is None:
+            return
+        self._log.warning(
+            "lcm.outage_started",
+            reason=outage.reason,
+            by="exchanges" if outage.by_exchanges else "sessions",
+            remedy=_BY_EXCHANGES if outage.by_exchanges else _BY_SESSIONS,
+        )
+        for prober in self._probers:
+            prober.outage_started()
+
+    def _after(self, outage: Outage | None) -> None:
+        if outage is None:
+            return
+        seconds = round(self._monotonic() - outage.since, 1)
+        # The probes that failed, and the one that did not.
+        self._log.info("lcm.outage_ended", seconds=seconds, probes=outage.probes + 1)
+        self._may_probe = False
+        for prober in self._probers:
+            prober.outage_ended()
+
+
+class Prober:
+    """Pauses the intake during an outage, and tries LCM with one session or one job at a time until it is back."""
+
+    def __init__(
+        self,
+        monitor: OutageMonitor,
+        sessions: Sessions,
+        intake: Intake,
+        log: Log,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._monitor = monitor
+        self._breaker = monitor.breaker
+        self._sessions = sessions
+        self._intake = intake
+        self._log = log
+        self._clock = clock
+        self._probing: asyncio.Task[None] | None = None
+        monitor.add(self)
+
+    def outage_started(self) -> None:
+        """Take no more jobs, let nobody wait for a session, and begin to probe."""
+        self._intake.pause(PauseReason.OUTAGE)
+        self._sessions.reject_waiters(self._monitor.out)
+        # The probe of an outage that has just ended may still be under way: it goes on with this one.
+        if self._probing is None or self._probing.done():
+            self._probing = start(self._probe(), "lcm-probe")
+
+    def outage_ended(self) -> None:
+        """Take jobs again."""
+        self._intake.resume(PauseReason.OUTAGE)
+
+    async def stop(self) -> None:
+        """Probe no more."""
+        await cancel(self._probing)
+
+    async def _probe(self) -> None:
+        while (outage := self._breaker.outage) is not None:
+            try:
+                await self._probe_once(outage)
+            except Exception:  # noqa: BLE001 - probing must go on, or work would never resume
+                self._log.exception("lcm.probe_broke")
+                await self._clock.sleep(self._breaker.probe_delay(self._clock.jitter))
+
+    async def _probe_once(self, outage: Outage) -> None:
+        if not outage.by_exchanges:
+            # The pool opens one session at a time, each after a pause, for as long as somebody waits.
+            await self._sessions.probe()
+            return
+        if not self._sessions.backing_off:
+            await self._clock.sleep(self._breaker.probe_delay(self._clock.jitter))
+            if self._is_over(outage):
+                return  # The next outage's first probe is timed from its own start.
+        self._monitor.allow_probe()
+        while not await self._intake.take_one(_JOB_TIMEOUT):
+            # No long pause: no probe took place, and the next job that comes must not wait for it.
+            await self._clock.sleep(self._breaker.look_delay(self._clock.jitter))
+            if self._is_over(outage):
+                return
+
+    def _is_over(self, outage: Outage) -> bool:
+        now = self._breaker.outage
+        return now is None or now.since != outage.since

@@ -1,0 +1,176 @@
+"""The exchange *SetCallOutComeOffline*: its request, and the outcome list in its reply. No input or output.
+
+The vendor documents one request and one reply (see docs/lcm-protocol.md). Its sibling pages spell ids in other ways,
+and an outcome list of one as an object; those are read here, and never sent.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from worker.common.text import kind_of
+from worker.lcm.envelope import (
+    UNREADABLE,
+    ErrorReply,
+    Malformed,
+    Payload,
+    Unparseable,
+    UnreadableReply,
+    Unsolicited,
+    encode_request,
+    error_in,
+    open_envelope,
+    read_error_fields,
+    reason,
+    repeated_key,
+)
+
+REQUEST_SUBTOPIC = "SetCallOutComeOffline"
+REPLY_SUBTOPIC = "SetCallOutComeOfflineResponse"
+
+Item = tuple[str, str]
+"""One outcome as LCM sent it: its id (not blank) and its description, `""` where missing or null."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """An outcome list, in LCM's order and spelling."""
+
+    items: list[Item]
+
+
+Frame = Reply | ErrorReply | Malformed | Unsolicited | Unparseable
+
+
+class _Outcome(msgspec.Struct, gc=False):
+    documented_id: str | int | None = msgspec.field(default=None, name="OutComeID")
+    sibling_id: str | int | None = msgspec.field(default=None, name="OutcomeID")
+    other_sibling_id: str | int | None = msgspec.field(default=None, name="OutcomeId")
+    description: str | int | None = msgspec.field(default=None, name="Description")
+
+
+class _SampleOutcome(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    identity: str = msgspec.field(name="OutComeID")
+    description: str = msgspec.field(name="Description")
+
+
+class _SamplePayload(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    response: list[_SampleOutcome]
+
+
+class _Sample(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A reply of the very form of the vendor's sample."""
+
+    channel: Literal["LCM"]
+    topic: Literal["WebService"]
+    subtopic: Literal["SetCallOutComeOfflineResponse"]
+    message: _SamplePayload
+
+
+_read_sample = msgspec.json.Decoder(_Sample).decode
+_read_outcomes = msgspec.json.Decoder(list[_Outcome]).decode
+_read_outcome = msgspec.json.Decoder(_Outcome).decode
+
+# Removed from the left, as a reader takes them, escapes leave no quotes but those around strings.
+_without_escapes = re.compile(rb"\\.", re.DOTALL).sub
+# Of a sample, every key and value but the list and its items is a string between two quotes.
+_QUOTES_AROUND = 2 * 8
+_QUOTES_OF_ONE = 2 * 4
+
+
+def encode(account_number: str) -> bytes:
+    """Encode the request for one account, as the UTF-8 of one text message."""
+    return encode_request(REQUEST_SUBTOPIC, {"AccountNumber": account_number})
+
+
+def classify(raw: bytes, session_errors: frozenset[str] = frozenset()) -> Frame:
+    """Say what one incoming message is. Never raises, whatever the bytes.
+
+    `session_errors` lists values of `errorType` or `msg` that mean LCM itself is unwell where they come in an
+    ordinary reply, as `envelope.session_errors_of` returns them.
+    """
+    if (items := _sample_items(raw)) is not None:
+        return Reply(items)
+    payload = open_envelope(raw, REPLY_SUBTOPIC)
+    if not isinstance(payload, Payload):
+        return payload
+    try:
+        return _read_reply(raw, payload, session_errors)
+    except UnreadableReply as error:
+        return Malformed(str(error))
+    except UNREADABLE as error:
+        return Malformed(reason(error))
+
+
+def _sample_items(raw: bytes) -> list[Item] | None:
+    """Read the form that nearly every message has, at a third of the price; `None` leaves it to the long way."""
+    try:
+        outcomes = _read_sample(raw).message.response
+    except UNREADABLE:
+        return None
+    items = [(outcome.identity, outcome.description) for outcome in outcomes]
+    for identity, _ in items:
+        if not identity or identity.isspace():
+            return None
+    # The decoder ignores a key that stands twice, but its quotes count.
+    quoted = _without_escapes(b"", raw) if b"\\" in raw else raw
+    return items if quoted.count(b'"') == _QUOTES_AROUND + _QUOTES_OF_ONE * len(items) else None
+
+
+def _read_reply(raw: bytes, payload: Payload, session_errors: frozenset[str]) -> Frame:
+    response = bytes(payload.response)
+    error = error_in(payload, session_errors, answered=response not in (b"", b"null"))
+    if error is None and response[:1] == b"{":
+        error = error_in(read_error_fields(response), session_errors, answered=_has_id(response))
+    if error is not None:
+        return error
+    items = [_item(outcome) for outcome in _outcomes(response)]
+    if (key := repeated_key(raw)) is not None:
+        raise UnreadableReply(f"the key {key!r} stands twice in one object")
+    return Reply(items)
+
+
+def _outcomes(response: bytes) -> list[_Outcome]:
+    if response[:1] == b"[":
+        return _read_outcomes(response)
+    if response[:1] == b"{":
+        return [_read_outcome(response)]
+    # By its kind alone: LCM's text may name the account, which not every log may hold.
+    raise UnreadableReply(
+        f"`response` should be a list of outcomes or one outcome; it is {kind_of(response)}"
+    )
+
+
+def _item(outcome: _Outcome) -> Item:
+    # The common case first: this runs some fifty times for every reply.
+    found = outcome.documented_id
+    if found is None or outcome.sibling_id is not None or outcome.other_sibling_id is not None:
+        found = _only_id(outcome)
+    identity = found if type(found) is str else str(found)
+    if not identity or identity.isspace():
+        raise UnreadableReply("an outcome with a blank id")
+    description = outcome.description
+    return identity, description if type(description) is str else _text(description)
+
+
+def _only_id(outcome: _Outcome) -> str | int:
+    ids = {str(value).strip(): value for value in _spelled_ids(outcome) if value is not None}
+    if len(ids) != 1:
+        raise UnreadableReply("an outcome without an id" if not ids else "an outcome with several ids")
+    return next(iter(ids.values()))
+
+
+def _text(description: str | int | None) -> str:
+    return "" if description is None else str(description)
+
+
+def _has_id(response: bytes) -> bool:
+    return any(value is not None for value in _spelled_ids(_read_outcome(response)))
+
+
+def _spelled_ids(outcome: _Outcome) -> tuple[str | int | None, ...]:
+    return outcome.documented_id, outcome.sibling_id, outcome.other_sibling_id

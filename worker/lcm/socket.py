@@ -1,0 +1,43 @@
+"""A websocket connection that ends itself where its peer floods it or does not read.
+
+The library answers each ping at once, and buffers the pongs for a peer that does not read them without limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event
+
+from worker.lcm.flood import FLOOD_SECONDS, MOST_UNSENT, MOST_UNSOLICITED, FloodCounter
+
+
+class Socket(ClientConnection):
+    """A client's connection. `fault` tells why it ended itself, "" where it did not."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fault = ""
+        self._pings = FloodCounter()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle incoming data, unless the answers to it pile up."""
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > MOST_UNSENT:
+            self._end(f"does not read: over {MOST_UNSENT} bytes wait for it")
+
+    def process_event(self, event: Event) -> None:
+        """Handle one frame, unless there are too many pings."""
+        super().process_event(event)
+        if (
+            isinstance(event, Frame)
+            and event.opcode is Opcode.PING
+            and self._pings.exceeded(self.loop.time())
+        ):
+            self._end(f"sent more than {MOST_UNSOLICITED} pings in {FLOOD_SECONDS:g} s")
+
+    def _end(self, fault: str) -> None:
+        self.fault = self.fault or fault
+        self.transport.abort()
