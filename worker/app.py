@@ -1,84 +1,89 @@
-"""Puts the worker together, runs it, and takes it apart in order."""
+"""Composes the worker from its components, runs it, and shuts it down in order."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
-import signal
-from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
 from worker import __version__
 from worker.broker.consumer import Consumer
+from worker.broker.outbox import Outbox
 from worker.broker.publisher import Publisher
 from worker.broker.replies import Replies
-from worker.broker.topology import DEAD_KEY, topology_of
-from worker.disposition import Disposition
+from worker.broker.topology import topology_of
+from worker.broker.undelivered import Resender
+from worker.common.clock import SYSTEM_CLOCK
+from worker.common.signals import on_stop_signal
+from worker.common.tasks import cancel, start
+from worker.contract.disposition import Disposition
+from worker.contract.errors import Deferred
+from worker.contract.intake import PauseReason
+from worker.contract.job import Producer
 from worker.guard import Guard
-from worker.health import HealthServer
-from worker.keepers import GuardKeeper, OutageKeeper
 from worker.lcm.breaker import Breaker
+from worker.lcm.handshake import SessionOpener
 from worker.lcm.lookup import build_lookup
+from worker.lcm.outage import OutageMonitor, Prober
+from worker.lcm.places import Places
 from worker.lcm.pool import Pool
-from worker.lcm.session import SessionOpener
-from worker.metrics import Metrics
-from worker.pipeline import Pipeline, Routes
-from worker.report import Report
+from worker.observability.http import HealthServer
+from worker.observability.job_log import JobLog
+from worker.observability.log import Log
+from worker.observability.metrics import Metrics
+from worker.pipeline import Pipeline
 from worker.settings import Settings
 from worker.status import Status, pages_of
-from worker.telemetry import Log
 
-_LAST_REPLIES = 2.0  # seconds that replies to callers, which are best effort, may keep a worker from its end
+_LAST_REPLIES = 2.0  # seconds that the shutdown waits for replies to callers, which are best effort
 
 
 class App:
-    """One worker. `run` until `stop`; a second `stop` gives up what is in hand, which the broker keeps."""
+    """One worker. `run` works until `stop`; a second `stop` gives up the jobs in hand, which the broker redelivers."""
 
     def __init__(self, settings: Settings, log: Log) -> None:
         self._settings = settings
         self._log = log
         name = settings.worker.name
-        topology = topology_of(settings.broker)
-        routes = Routes(topology.results, topology.retry, topology.dead, DEAD_KEY, topology.retry_steps)
-        outage = settings.outage
-        self.outages = OutageKeeper(Breaker(outage.failures, outage.probe_delay, outage.probe_max_delay), log)
-        self.guard = GuardKeeper(
-            Guard(settings.guard.window, settings.guard.ratio), log, pause=outage.probe_max_delay
-        )
+        broker, lcm, outage = settings.broker, settings.lcm, settings.outage
+        topology = topology_of(broker)
+        self.metrics = Metrics(version=__version__)
+        self.report = JobLog(log)
+        breaker = Breaker(outage.failures, outage.probe_delay, outage.probe_max_delay)
+        self.outages = OutageMonitor(breaker, log)
         self.pool = Pool(
-            SessionOpener(settings.lcm, name),
-            settings.lcm,
+            SessionOpener(lcm, name),
+            lcm,
             outage,
             log,
             on_away=self.outages.session_not_opened,
             on_opened=self.outages.session_opened,
         )
-        self.metrics = Metrics(version=__version__)
-        self.publisher = Publisher(
-            settings.broker,
-            topology,
-            log,
-            worker=name,
-            hold=outage.hold,
-            count=self.metrics.published,
+        self.publisher = Publisher(broker, topology, log, worker=name, count=self.metrics.published)
+        outbox = Outbox(
+            self.publisher, topology, log, on_refusal=self._copies_refused, on_parked=self.metrics.parked
         )
-        self.replies = Replies(self.publisher.link, settings.broker, log)
-        self.report = Report(log)
-        look_up = build_lookup(
-            self.pool, settings.lcm, settings.retry, keeper=self.outages, count=self.metrics.exchanged
-        )
+        self.resender = Resender(outbox, self.publisher, topology, log, count=self.metrics.sent_again)
+        self.replies = Replies(self.publisher.link, broker, log)
         pipeline = Pipeline(
-            look_up,
-            self.publisher.publish,
-            routes,
+            build_lookup(
+                self.pool,
+                lcm,
+                settings.retry,
+                outages=self.outages,
+                places=Places(broker.prefetch, topology.retry_steps[0].delay, SYSTEM_CLOCK),
+                count=self.metrics.exchanged,
+            ),
+            outbox,
+            topology,
             worker=name,
-            delivery_limit=settings.broker.delivery_limit,
+            delivery_limit=broker.delivery_limit,
             reply=self.replies,
+            admit=self._admit,
         )
         self.consumer = Consumer(
-            settings.broker,
+            broker,
             topology,
             log,
             handle=pipeline,
@@ -86,14 +91,22 @@ class App:
             report=self._ended,
             worker=name,
         )
-        self.outages.attach(self.pool, self.consumer)
-        self.guard.attach(self.consumer)
-        self.status = Status(self.consumer, self.publisher.link, self.pool, self.outages)
+        self.prober = Prober(self.outages, self.pool, self.consumer, log)
+        guard = settings.guard
+        self.guard = Guard(
+            guard.window,
+            guard.ratio,
+            self.consumer,
+            self.consumer.depth,
+            log,
+            pause=outage.probe_max_delay,
+        )
+        self.status = Status(self.consumer, outbox, self.resender, self.pool, self.outages)
         self._stopping = asyncio.Event()
         self._giving_up = asyncio.Event()
 
     def stop(self) -> None:
-        """Ask for an orderly end; asked again, for one at once."""
+        """Ask for an orderly shutdown; called again, for an immediate one."""
         if self._stopping.is_set():
             self._giving_up.set()
         self._stopping.set()
@@ -113,16 +126,17 @@ class App:
 
     async def _work(self) -> None:
         self._log.info("worker.started", version=__version__, pid=os.getpid(), **self._whereabouts())
-        publish_link = _task(self.publisher.link.run(), "publish-link")
-        consume_link = _task(self.consumer.link.run(), "consume-link")
+        publish_link = start(self.publisher.link.run(), "publish-link")
+        consume_link = start(self.consumer.link.run(), "consume-link")
         others = [
-            _task(self._get_ready(), "get-ready"),
-            _task(self._watch_lcm(), "watch-lcm"),
-            _task(self._log_stats(), "stats"),
-            _task(self.replies.run(), "replies"),
+            start(self._get_ready(), "get-ready"),
+            start(self._watch_lcm(), "watch-lcm"),
+            start(self._log_stats(), "stats"),
+            start(self.replies.run(), "replies"),
+            start(self.resender.run(), "resender"),
         ]
         self.status.supervisors = (publish_link, consume_link)
-        stopping = _task(self._stopping.wait(), "stopping")
+        stopping = start(self._stopping.wait(), "stopping")
         try:
             await asyncio.wait({stopping, publish_link, consume_link}, return_when=asyncio.FIRST_COMPLETED)
             if self._stopping.is_set():
@@ -133,50 +147,56 @@ class App:
                 if link.done():
                     link.result()
         finally:
-            await self.outages.stop()
+            await self.prober.stop()
             await self.guard.stop()
             await self.consumer.give_up()
-            # Closing the consuming link hands back what was given up, so the sessions in use may go.
-            await _cancel(stopping, *others, consume_link)
+            # Closing the consuming link returns the deliveries that were given up; then their sessions can be closed.
+            await cancel(stopping, *others, consume_link)
             await self.pool.close()
-            await _cancel(publish_link)
+            await cancel(publish_link)
             self._log.info("worker.stopped", totals=dict(self.report.totals))
 
     async def _drain(self) -> None:
         self._log.info("worker.draining", in_flight=self.consumer.in_flight)
-        draining = _task(self.consumer.drain(self._settings.worker.shutdown_grace), "drain")
-        giving_up = _task(self._giving_up.wait(), "giving-up")
+        draining = start(self.consumer.drain(self._settings.worker.shutdown_grace), "drain")
+        giving_up = start(self._giving_up.wait(), "giving-up")
         try:
             await asyncio.wait({draining, giving_up}, return_when=asyncio.FIRST_COMPLETED)
             left = draining.result() if draining.done() else await self.consumer.give_up()
             if left:
                 self._log.warning("worker.gave_up", deliveries=left, reason="they go back to the broker")
         finally:
-            await _cancel(draining, giving_up)
+            await cancel(draining, giving_up)
 
     def _ended(self, disposition: Disposition) -> None:
         self.report(disposition)
         self.guard(disposition)
         self.metrics.ended(disposition)
 
+    def _admit(self, producer: Producer) -> Deferred | None:
+        return self.guard.admit(producer)
+
+    def _copies_refused(self, refused: bool) -> None:
+        (self.consumer.pause if refused else self.consumer.resume)(PauseReason.COPIES)
+
     async def _get_ready(self) -> None:
-        """Open a first session before a job needs it, so that what is wrong with LCM shows at once."""
+        """Open a first session before a job needs it, so that a wrong LCM setting shows at once."""
         opened = False
         while not opened:
-            # Whoever waits for one is turned away when an outage starts; then it is waited out.
-            opened = await self.pool.try_one()
+            # Waiters are rejected when an outage starts; then it is waited out.
+            opened = await self.pool.probe()
         self.status.reached_lcm = True
         await self.publisher.link.channel()
         await self.consumer.link.channel()
         self._log.info("worker.ready", prefetch=self._settings.broker.prefetch)
 
     async def _watch_lcm(self) -> None:
-        """Notice that LCM is gone even where no job asks for it: ready means that it is in reach."""
+        """Notice that LCM is unreachable even while no job needs it: a ready worker can reach LCM."""
         longest = self._settings.outage.probe_max_delay
         while True:
-            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret
+            await asyncio.sleep(SYSTEM_CLOCK.jitter(longest / 2, longest))
             if not self.outages.out:
-                await self.pool.look()
+                await self.pool.ensure_session()
 
     async def _log_stats(self) -> None:
         while True:
@@ -200,36 +220,7 @@ class App:
 
 
 async def serve(settings: Settings, log: Log) -> None:
-    """Run a worker in this process until SIGTERM or SIGINT; raises as `App.run`."""
+    """Run a worker in this process until SIGTERM, SIGINT or SIGHUP; raises as `App.run`."""
     app = App(settings, log)
-    loop = asyncio.get_running_loop()
-    with _Signals(loop, app.stop):
+    with on_stop_signal(app.stop):
         await app.run()
-
-
-class _Signals:
-    """Calls `stop` for each SIGTERM and SIGINT while it is entered."""
-
-    _NUMBERS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-        self._loop = loop
-        self._stop = stop
-
-    def __enter__(self) -> None:
-        for number in self._NUMBERS:
-            self._loop.add_signal_handler(number, self._stop)
-
-    def __exit__(self, *_: object) -> None:
-        for number in self._NUMBERS:
-            self._loop.remove_signal_handler(number)
-
-
-def _task(coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(coroutine, name=name)
-
-
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,41 +1,71 @@
-"""Notices when nearly every job fails for good in a way that points to a bad deploy, not to bad jobs. Pure."""
+"""The guard: keeps a bad deploy from emptying a queue into the dead-letter queue, and its jobs from stopping others'.
+
+It watches each producer by itself, and all together. While nearly every job of a producer fails in a way that points to
+a bad deploy, a few of its jobs are tried at a time until one succeeds, and its others are deferred. The intake is
+paused only where hardly anything else is in the queue, and then a whole pass over the queue is made now and then.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
-SUSPICIOUS = frozenset({"lcm_rejected", "reply_too_large", "internal"})
+from worker.common.clock import SYSTEM_CLOCK, Clock
+from worker.common.tasks import cancel, start
+from worker.contract.disposition import Disposition, Ending
+from worker.contract.errors import Deferred, JobError
+from worker.contract.intake import Intake, PauseReason
+from worker.contract.job import Producer
+from worker.observability.log import Log
+
+_TRIES = 3  # jobs of a tripped producer that are tried at a time
+_TRIES_TOGETHER = 12  # the same for all producers that only all together have tripped
+_MOST_PRODUCERS = 1000
+_HARDLY_ANY = 0.01  # the part of a pass that other producers' jobs may be for the intake to be paused
+_REST = 4  # times that a pass took: so long is the intake paused after it, within limits
+_LONGEST_REST = 600.0
 
 
-class Guard:
-    """Watches the last `window` jobs of different accounts; `ratio` 0 switches it off.
+class FailureWindow:
+    """The last `size` jobs of different accounts, and how many of them failed in a suspicious way.
 
-    While `tripped`, a few jobs at a time are let through, until one of them comes out well.
+    It trips when `ratio` of a full window is suspicious, and stays so until a job succeeds. A ratio of 0 switches it
+    off.
     """
 
-    def __init__(self, window: int, ratio: float) -> None:
+    def __init__(self, size: int, ratio: float) -> None:
         self.tripped = False
-        self._window = window
-        self._needed = ratio * window
+        self._size = size
+        self._needed = ratio * size
         self._last: OrderedDict[str, bool] = OrderedDict()
         self._suspicious = 0
 
     def __repr__(self) -> str:
         state = "tripped" if self.tripped else "watching"
-        return f"<Guard {state}, {self._suspicious} of the last {len(self._last)} suspicious>"
+        return f"<FailureWindow {state}, {self._suspicious} of the last {len(self._last)} suspicious>"
 
-    def job_ended(self, account: str, error_code: str | None) -> bool:
-        """Take note of a job's end, `None` for a good one; return whether `tripped` has changed."""
+    @property
+    def has_success(self) -> bool:
+        """Whether a job of the window did not fail suspiciously."""
+        return self._suspicious < len(self._last)
+
+    def trip(self) -> None:
+        """Count as tripped whatever the window holds."""
+        self.tripped = True
+
+    def job_ended(self, account: str, error: JobError | None) -> bool:
+        """Take note of a job's end, `None` for success; return whether `tripped` has changed."""
         if not self._needed:
             return False
-        suspicious = error_code in SUSPICIOUS
-        self._note(account, suspicious=suspicious)
+        self._note(account, suspicious=error is not None and error.suspicious)
         if self.tripped:
-            if error_code is None:
+            if error is None:
                 self._reset()
                 return True
             return False
-        self.tripped = len(self._last) >= self._window and self._suspicious >= self._needed
+        self.tripped = len(self._last) >= self._size and self._suspicious >= self._needed
         return self.tripped
 
     def _note(self, account: str, *, suspicious: bool) -> None:
@@ -43,7 +73,7 @@ class Guard:
         self._suspicious -= self._last.pop(account, False)
         self._last[account] = suspicious
         self._suspicious += suspicious
-        if len(self._last) > self._window:
+        if len(self._last) > self._size:
             _, oldest = self._last.popitem(last=False)
             self._suspicious -= oldest
 
@@ -51,3 +81,215 @@ class Guard:
         self.tripped = False
         self._last.clear()
         self._suspicious = 0
+
+
+@dataclass(slots=True)
+class _Tries:
+    """Jobs that may be tried: `most` at a time, with `pause` seconds at most between two times."""
+
+    most: int
+    pause: float
+    clock: Clock
+    _left: int = 0
+    _next: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._next = self._later()
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        if self.clock.monotonic() >= self._next:
+            self._next = self._later()
+            self._left = self.most
+        self._left -= 1
+        return self._left >= 0
+
+    def _later(self) -> float:
+        return self.clock.monotonic() + self.clock.jitter(self.pause / 2, self.pause)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A producer: its window, and the tries it has while that has tripped.
+
+    `tries` is its own where it has tripped by itself. `has_first_try` gives it one at once.
+    """
+
+    window: FailureWindow
+    tries: _Tries | None = None
+    has_first_try: bool = False
+
+    def may_try(self) -> bool:
+        if self.has_first_try:
+            self.has_first_try = False
+            return True
+        return self.tries is not None and self.tries.take()
+
+
+@dataclass(slots=True)
+class _Pass:
+    """As many deliveries as the queue held at the beginning, and how many of them were of producers not tripped."""
+
+    depth: int
+    seen: int = 0
+    others: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def count(self, *, tripped: bool) -> None:
+        self.seen += 1
+        self.others += not tripped
+        if self.seen >= self.depth:
+            self.over.set()
+
+    @property
+    def brought_others(self) -> bool:
+        return self.others > _HARDLY_ANY * self.seen
+
+
+@dataclass
+class Guard:
+    """Admits jobs or has them deferred, by their producer; pauses the intake where nearly all would be deferred.
+
+    Args:
+        size, ratio: those of each window, see FailureWindow.
+        intake: what is paused.
+        depth: tells how many jobs wait at the broker, 0 where it doesn't say.
+        log: is told when a producer trips, and when it is over.
+        pause: the longest time in seconds between two tries.
+    """
+
+    size: int
+    ratio: float
+    intake: Intake
+    depth: Callable[[], Awaitable[int]]
+    log: Log
+    pause: float
+    clock: Clock = SYSTEM_CLOCK
+    _whole: FailureWindow = field(init=False)
+    _tries_together: _Tries = field(init=False)
+    _producers: OrderedDict[Producer, _Watched] = field(init=False, default_factory=OrderedDict)
+    _pass: _Pass | None = field(init=False, default=None)
+    _passing: asyncio.Task[None] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._whole = FailureWindow(self.size, self.ratio)
+        self._tries_together = self._tries(_TRIES_TOGETHER)
+
+    def admit(self, producer: Producer) -> Deferred | None:
+        """Tell why a producer's job is not to be looked up now; None where it is."""
+        watched = self._watched(producer)
+        tripped = watched.window.tripped
+        if self._pass is not None:
+            self._pass.count(tripped=tripped)
+        if not tripped or watched.may_try():
+            return None
+        return Deferred(
+            "nearly every job of its producer fails for good; a few are tried at a time", further=True
+        )
+
+    def __call__(self, disposition: Disposition) -> None:
+        """Take note of the end of a delivery."""
+        if disposition.ending is not Ending.SUCCEEDED and not disposition.ending.is_failure:
+            return
+        account, error, producer = disposition.account, disposition.error, disposition.producer
+        watched = self._watched(producer)
+        # What a producer in good standing achieves tells nothing about those that have tripped together.
+        counts = watched.window.tripped or not self._whole.tripped
+        if watched.window.job_ended(account, error):
+            if watched.window.tripped:
+                self._tripped_alone(producer, watched, error)
+            else:
+                self._recovered(producer)
+        if counts and self._whole.job_ended(account, error):
+            if self._whole.tripped:
+                self._tripped_together(error)
+            else:
+                self._recovered_together()
+
+    async def stop(self) -> None:
+        """Pause no more."""
+        await cancel(self._passing)
+
+    def _tries(self, most: int) -> _Tries:
+        return _Tries(most, self.pause, self.clock)
+
+    def _watched(self, producer: Producer) -> _Watched:
+        watched = self._producers.get(producer)
+        if watched is None:
+            watched = self._producers[producer] = _Watched(FailureWindow(self.size, self.ratio))
+            if self._whole.tripped:
+                self._suspect(watched)
+                watched.has_first_try = True
+            if len(self._producers) > _MOST_PRODUCERS:
+                self._producers.popitem(last=False)
+        self._producers.move_to_end(producer)
+        return watched
+
+    def _suspect(self, watched: _Watched) -> None:
+        watched.window.trip()
+        watched.tries = self._tries_together
+
+    def _tripped_alone(self, producer: Producer, watched: _Watched, error: JobError | None) -> None:
+        watched.tries = self._tries(_TRIES)
+        self._tell_tripped(
+            error, user_id=producer.user_id, app_id=producer.app_id, route=producer.route, producers=1
+        )
+        self._begin_passes()
+
+    def _tripped_together(self, error: JobError | None) -> None:
+        self._tries_together = self._tries(_TRIES_TOGETHER)
+        suspects = [
+            each for each in self._producers.values() if not (each.window.tripped or each.window.has_success)
+        ]
+        for watched in suspects:
+            self._suspect(watched)
+        if suspects:
+            self._tell_tripped(error, producers=len(suspects))
+            self._begin_passes()
+
+    def _tell_tripped(self, error: JobError | None, **fields: str | int) -> None:
+        self.log.error(
+            "guard.tripped",
+            error=error.code if error else None,
+            **fields,
+            remedy="nearly every job fails for good in the same way: look for a change at LCM, in this worker or in"
+            " what the producer sends; where the error is about the session and not about accounts, list it in"
+            " lcm.session_errors",
+        )
+
+    def _recovered(self, producer: Producer) -> None:
+        self.log.info(
+            "guard.recovered", user_id=producer.user_id, app_id=producer.app_id, route=producer.route
+        )
+        self._begin_passes()
+
+    def _recovered_together(self) -> None:
+        for watched in self._producers.values():
+            watched.has_first_try = watched.tries is self._tries_together
+
+    def _begin_passes(self) -> None:
+        """Begin a new pass over the queue: something has changed. Passes end by themselves with the last trip."""
+        if self._passing is not None:
+            self._passing.cancel()
+        self.intake.resume(PauseReason.GUARD)
+        self._pass = None
+        self._passing = start(self._make_passes(), "guard")
+
+    async def _make_passes(self) -> None:
+        depth = await self.depth()
+        while any(watched.window.tripped for watched in self._producers.values()):
+            began = self.clock.monotonic()
+            self._pass = _Pass(depth)
+            if depth:
+                await self._pass.over.wait()
+            # Other workers may keep the queue empty, so at least one job is waited for.
+            depth = max(1, self._pass.seen)
+            if self._pass.brought_others:
+                continue
+            took = self.clock.monotonic() - began
+            self.intake.pause(PauseReason.GUARD)
+            rest = max(self.clock.jitter(self.pause / 2, self.pause), min(took * _REST, _LONGEST_REST))
+            await self.clock.sleep(rest)
+            depth = max(1, await self.depth())
+            self.intake.resume(PauseReason.GUARD)
+        self._pass = None

@@ -1,4 +1,4 @@
-"""One delivery's way: decode, look up, normalize, publish; and what becomes of it where that fails.
+"""One delivery's way: read the job, look up, normalize, publish; and what becomes of it where that fails.
 
 A delivery's Disposition is returned only after the broker has confirmed what takes its place: the result, a copy
 in a retry queue, or a copy in the dead-letter queue. So settling by it can't lose a job.
@@ -6,97 +6,74 @@ in a retry queue, or a copy in the dead-letter queue. So settling by it can't lo
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Protocol, TypeVar
 
-from worker import copies, result
-from worker.disposition import Disposition, Settle
-from worker.errors import (
+from worker.broker.topology import DEAD_KEY, RetryStep, Topology
+from worker.common.callbacks import ignore
+from worker.common.clock import SYSTEM_CLOCK, Clock
+from worker.contract import job_copies, outcomes, result
+from worker.contract.disposition import Disposition, Ending, Sent
+from worker.contract.errors import (
+    Deferred,
     Expired,
+    FailureAction,
     InternalError,
     InvalidJob,
     JobError,
+    MessageTooLarge,
     Poison,
-    PutOff,
-    Remedy,
+    ResultTooLarge,
     StaleDelivery,
-    Unroutable,
-    disposition_of,
+    remedy_for,
 )
-from worker.inquiry import Answer, Inquiry
-from worker.job import Job, decode
-from worker.message import Delivery, Message, Properties
+from worker.contract.job import Job, Producer
+from worker.contract.job_reader import read_job
+from worker.contract.lookup import Lookup, LookupRequest, LookupResult
+from worker.contract.message import Delivery, Message, Properties
 
 
-class LookUp(Protocol):
-    """Asks LCM; raises JobError, StaleDelivery or PutOff."""
+class Outbox(Protocol):
+    """Publishes, and returns once the broker has confirmed that a queue has the message.
 
-    def __call__(self, inquiry: Inquiry, /) -> Awaitable[Answer]: ...
-
-
-class Publish(Protocol):
-    """Publishes and returns once confirmed.
-
-    Raises StaleDelivery; Unroutable where not told to `hold`; PutOff where a result was held too long.
+    Each raises StaleDelivery, where `is_wanted` turned false before, and MessageTooLarge. `result` and `dead` raise
+    Deferred where neither the queues that the message is for nor the one that keeps it in their place takes it.
     """
 
-    def __call__(
-        self, message: Message, is_wanted: Callable[[], bool], /, *, hold: bool = True
-    ) -> Awaitable[None]: ...
+    async def result(
+        self, message: Message, is_wanted: IsWanted, /, *, has_dead_letter: bool = False
+    ) -> Sent: ...
+    async def dead(self, message: Message, is_wanted: IsWanted, /) -> None: ...
+    async def retry(self, message: Message, is_wanted: IsWanted, /) -> None: ...
 
 
-class Reply(Protocol):
-    """Takes a result for the caller whom its job named; does not wait, and never raises."""
-
-    def __call__(self, result: Message, reply_to: str, job_id: str, /) -> None: ...
-
-
-class RetryStep(Protocol):
-    """One delay: its seconds, and the routing key of its queue."""
-
-    @property
-    def delay(self) -> float: ...
-    @property
-    def key(self) -> str: ...
+IsWanted = Callable[[], bool]
+Reply = Callable[[Message, str, str], None]
+"""Takes a result, the `reply_to` of its job and the job's id; does not wait, and never raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """Where the pipeline's messages go."""
-
-    results: str
-    retry: str
-    dead: str
-    dead_key: str
-    retry_steps: Sequence[RetryStep]
-
-
-def _no_reply(*_: object) -> None:
-    """Results go to the results exchange alone."""
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Course:
-    """One delivery in hand, from arrival to its end."""
+class JobRun:
+    """One delivery in hand, from its arrival to its end."""
 
     delivery: Delivery
     arrived_at: datetime
     started: float
     job: Job
-    inquiry: Inquiry
-    answer: Answer | None = None
+    request: LookupRequest
+    lookup_result: LookupResult | None = None
     publish_seconds: float = 0.0
 
     @property
     def attempts(self) -> int:
-        return self.job.attempts + self.inquiry.exchanges
+        """The exchanges made for the job, over all its deliveries."""
+        return self.job.attempts + self.request.exchanges
 
 
 class Pipeline:
@@ -104,204 +81,247 @@ class Pipeline:
 
     def __init__(
         self,
-        look_up: LookUp,
-        publish: Publish,
-        routes: Routes,
+        look_up: Lookup,
+        outbox: Outbox,
+        topology: Topology,
         *,
         worker: str,
         delivery_limit: int,
-        reply: Reply = _no_reply,
-        now: Callable[[], datetime] = _utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
+        reply: Reply = ignore,
+        admit: Callable[[Producer], Deferred | None] = ignore,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._look_up = look_up
-        self._publish = publish
-        self._routes = routes
+        self._outbox = outbox
+        self._topology = topology
         self._worker = worker
         self._delivery_limit = delivery_limit
         self._reply = reply
-        self._now = now
-        self._monotonic = monotonic
+        self._admit = admit
+        self._now = clock.now
+        self._sleep = clock.sleep
+        self._monotonic = clock.monotonic
 
     async def __call__(self, delivery: Delivery) -> Disposition:
         """Handle one delivery to its end. Never raises but by cancellation or where even failing failed."""
-        course, mistake = self._begin(delivery)
-        try:
-            if mistake is not None:
-                return await self._fail(course, mistake)
-            if delivery.returns >= self._delivery_limit:
-                return await self._fail(course, _poison(delivery.returns))
-            return await self._succeed_or_fail(course)
-        except StaleDelivery:
-            return self._end(course, Settle.NOT_AT_ALL, "job.stale")
+        run, mistake = self._begin(delivery)
+        return await self._to_an_end(run, self._handle(run, mistake))
 
-    async def defer(self, delivery: Delivery, reason: PutOff) -> Disposition:
+    async def defer(self, delivery: Delivery, reason: Deferred) -> Disposition:
         """Defer a delivery that was not begun. Raises as `__call__`."""
-        course, _ = self._begin(delivery)
-        try:
-            return await self._defer(course, reason)
-        except StaleDelivery:
-            return self._end(course, Settle.NOT_AT_ALL, "job.stale")
+        run, _ = self._begin(delivery)
+        return await self._to_an_end(run, self._defer(run, reason))
 
-    def _begin(self, delivery: Delivery) -> tuple[_Course, InvalidJob | None]:
+    async def _to_an_end(self, run: JobRun, handling: Awaitable[Disposition]) -> Disposition:
+        try:
+            try:
+                return await handling
+            except Deferred as reason:
+                return await self._defer(run, reason)
+        except StaleDelivery:
+            return self._end(run, Ending.STALE)
+        except MessageTooLarge as error:
+            return await self._reject(run, error)
+
+    async def _handle(self, run: JobRun, mistake: InvalidJob | None) -> Disposition:
+        if reason := self._admit(run.job.producer):
+            return await self._defer(run, reason)
+        if mistake is not None:
+            return await self._fail(run, mistake)
+        if run.delivery.delivery_count >= self._delivery_limit:
+            return await self._fail(run, _poison(run.delivery.delivery_count))
+        return await self._succeed_or_fail(run)
+
+    def _begin(self, delivery: Delivery) -> tuple[JobRun, InvalidJob | None]:
         arrived_at, started = self._now(), self._monotonic()
         try:
-            job, mistake = decode(delivery.body, delivery.properties), None
+            job, mistake = read_job(delivery.body, delivery.properties), None
         except InvalidJob as error:
             job, mistake = error.job, error
-        inquiry = Inquiry(job.account_number, job.deadline, delivery.is_current, last_error=job.last_error)
-        return _Course(delivery, arrived_at, started, job, inquiry), mistake
+        request = LookupRequest(
+            job.account_number, job.deadline, delivery.is_current, last_error=job.last_error
+        )
+        return JobRun(delivery, arrived_at, started, job, request), mistake
 
-    async def _succeed_or_fail(self, course: _Course) -> Disposition:
+    async def _succeed_or_fail(self, run: JobRun) -> Disposition:
         try:
-            return await self._succeed(course)
+            return await self._succeed(run)
         except JobError as error:
-            return await self._remedy(course, error)
-        except PutOff as reason:
-            return await self._defer(course, reason)
-        except StaleDelivery:
+            return await self._remedy(run, error)
+        except (Deferred, StaleDelivery):
             raise
-        except Exception as error:  # noqa: BLE001 - a defect of ours must not cost the job
+        except Exception as error:  # noqa: BLE001 - a defect of the worker's must not cost the job
             defect = InternalError(f"a defect of the worker: {type(error).__name__}")
             defect.__cause__ = error
-            return await self._remedy(course, defect)
+            return await self._remedy(run, defect)
 
-    async def _succeed(self, course: _Course) -> Disposition:
-        answer = course.answer = await self._look_up(course.inquiry)
-        normalized = result.normalize(answer.items)
+    async def _succeed(self, run: JobRun) -> Disposition:
+        found = run.lookup_result = await self._look_up(run.request)
+        normalized = outcomes.normalize(found.items)
         message = result.succeeded(
-            course.job,
-            normalized,
-            exchange=self._routes.results,
-            source="shared" if answer.shared else "lcm",
-            attempts=course.attempts,
-            looked_up_at=answer.answered_at,
-            completed_at=self._now(),
-            duration_ms=self._since(course.started),
-            worker=self._worker,
+            run.job, found, normalized, self._completion(run), amqp_exchange=self._topology.results
         )
-        await self._confirmed(course, message)
-        self._reply_with(message, course)
-        return self._end(course, Settle.ACK, "job.succeeded", outcomes=len(normalized.outcomes))
-
-    async def _remedy(self, course: _Course, error: JobError) -> Disposition:
-        match disposition_of(error):
-            case Remedy.RETRY if course.job.retries < len(self._routes.retry_steps):
-                return await self._retry_later(course, error)
-            case Remedy.EXPIRE:
-                return await self._expire(course, error)
-        return await self._fail(course, error)
-
-    async def _retry_later(self, course: _Course, error: JobError) -> Disposition:
-        step = self._routes.retry_steps[course.job.retries]
-        course.inquiry.last_error = f"{error.code}: {error.message}"
         try:
-            course.inquiry.check(self._now() + timedelta(seconds=step.delay))
-        except Expired as expired:
-            return await self._expire(course, expired)
-        properties = copies.retry_copy(
-            course.delivery.properties, course.job, error, attempts=course.attempts
-        )
-        await self._copy(course, self._routes.retry, step.key, properties)
-        return self._end(course, Settle.ACK, "job.retry_later", error=error, delay=step.delay)
+            sent = await self._confirmed(run, self._outbox.result(message, run.delivery.is_current))
+        except MessageTooLarge as error:
+            raise ResultTooLarge(f"the result can't be published: {error}") from error
+        self._reply_with(message, run)
+        return self._end(run, Ending.SUCCEEDED, outcomes=len(normalized.outcomes), sent=sent)
 
-    async def _defer(self, course: _Course, reason: PutOff) -> Disposition:
-        """Put a copy that has used no retry delay into the first retry queue."""
-        step = self._routes.retry_steps[0]
+    async def _remedy(self, run: JobRun, error: JobError) -> Disposition:
+        match remedy_for(error):
+            case FailureAction.RETRY if run.job.retries < len(self._topology.retry_steps):
+                return await self._retry_later(run, error)
+            case FailureAction.EXPIRE:
+                return await self._expire(run, error)
+        return await self._fail(run, error)
+
+    async def _retry_later(self, run: JobRun, error: JobError) -> Disposition:
+        step = self._topology.retry_steps[run.job.retries]
+        run.request.note_failure(error)
         try:
-            course.inquiry.check(self._now() + timedelta(seconds=step.delay))
+            run.request.check(self._now() + timedelta(seconds=step.delay))
         except Expired as expired:
-            return await self._expire(course, expired)
-        delivery = course.delivery
-        properties = copies.deferred_copy(
-            delivery.properties, course.job, attempts=course.attempts, returns=delivery.returns
-        )
-        await self._copy(course, self._routes.retry, step.key, properties)
-        return self._end(course, Settle.ACK, "job.deferred", reason=str(reason), delay=step.delay)
+            return await self._expire(run, expired)
+        properties = job_copies.retry_copy(run.delivery.properties, run.job, error, attempts=run.attempts)
+        await self._retry(run, step.key, properties)
+        return self._end(run, Ending.RETRY_LATER, error=error, delay=step.delay)
 
-    async def _fail(self, course: _Course, error: JobError) -> Disposition:
-        """Dead-letter first, and only then say so, so that whoever hears of it finds the job."""
-        properties = copies.dead_copy(
-            course.delivery.properties,
-            course.job,
+    async def _defer(self, run: JobRun, reason: Deferred) -> Disposition:
+        """Put a copy that has used no retry delay into the first retry queue, or further with each pass."""
+        passes = run.job.passes + reason.further
+        step = self._deferral_step(run, further=reason.further)
+        try:
+            run.request.check(self._now() + timedelta(seconds=step.delay))
+        except Expired as expired:
+            try:
+                return await self._expire(run, expired)
+            except Deferred as again:
+                reason = again
+        delivery = run.delivery
+        properties = job_copies.deferred_copy(
+            delivery.properties,
+            run.job,
+            attempts=run.attempts,
+            delivery_count=delivery.delivery_count,
+            passes=passes,
+        )
+        await self._retry(run, step.key, properties)
+        return self._end(run, Ending.DEFERRED, reason=str(reason), delay=step.delay)
+
+    def _deferral_step(self, run: JobRun, *, further: bool) -> RetryStep:
+        """Return the first retry queue, or with each pass a further one, as far as the deadline lets."""
+        first, *others = self._topology.retry_steps
+        if not further:
+            return first
+        left = math.inf
+        if run.job.deadline is not None:
+            left = (run.job.deadline - self._now()).total_seconds()
+        return [first, *(step for step in others[: run.job.passes] if step.delay < left)][-1]
+
+    async def _reject(self, run: JobRun, error: MessageTooLarge) -> Disposition:
+        """Fail a job of which the broker takes no copy, since a queue or its limit has changed meanwhile."""
+        mistake = InvalidJob(f"no copy can be published: {error}", job=run.job)
+        while True:
+            try:
+                return await self._tell_failed(run, mistake, Ending.REJECTED, has_dead_letter=True)
+            except StaleDelivery:
+                return self._end(run, Ending.STALE)
+            except Deferred:
+                # Nothing can take the job's place, so it keeps it until its failed result is taken.
+                await self._sleep(self._topology.retry_steps[0].delay)
+
+    async def _fail(self, run: JobRun, error: JobError) -> Disposition:
+        """Dead-letter first, so that whoever gets the failed result finds the job in the dead-letter queue."""
+        properties = job_copies.dead_copy(
+            run.delivery.properties,
+            run.job,
             error,
-            attempts=course.attempts,
+            attempts=run.attempts,
             failed_at=self._now(),
             worker=self._worker,
         )
-        await self._copy(course, self._routes.dead, self._routes.dead_key, properties)
-        return await self._expire(course, error)
-
-    async def _expire(self, course: _Course, error: JobError) -> Disposition:
-        message = result.failed(
-            course.job,
-            error,
-            exchange=self._routes.results,
-            attempts=course.attempts,
-            completed_at=self._now(),
-            duration_ms=self._since(course.started),
-            worker=self._worker,
-        )
-        unroutable = False
+        ending = Ending.FAILED
         try:
-            await self._confirmed(course, message, hold=False)
-        except Unroutable:
-            unroutable = True
-        self._reply_with(message, course)
-        return self._end(course, Settle.ACK, "job.failed", error=error, unroutable=unroutable)
+            letter = Message(self._topology.dead, DEAD_KEY, run.delivery.body, properties)
+            await self._confirmed(run, self._outbox.dead(letter, run.delivery.is_current))
+        except MessageTooLarge:
+            # The broker moves what it rejects to the dead-letter queue itself, whatever its size.
+            ending = Ending.REJECTED
+        return await self._tell_failed(run, error, ending, has_dead_letter=True)
 
-    def _reply_with(self, result: Message, course: _Course) -> None:
-        if reply_to := course.delivery.properties.reply_to:
-            self._reply(result, reply_to, course.job.job_id)
+    async def _expire(self, run: JobRun, error: JobError) -> Disposition:
+        return await self._tell_failed(run, error, Ending.FAILED, has_dead_letter=False)
 
-    async def _copy(self, course: _Course, exchange: str, key: str, properties: Properties) -> None:
-        await self._confirmed(course, Message(exchange, key, course.delivery.body, properties))
+    async def _tell_failed(
+        self, run: JobRun, error: JobError, ending: Ending, *, has_dead_letter: bool
+    ) -> Disposition:
+        message = result.failed(run.job, error, self._completion(run), amqp_exchange=self._topology.results)
+        publishing = self._outbox.result(message, run.delivery.is_current, has_dead_letter=has_dead_letter)
+        try:
+            sent = await self._confirmed(run, publishing)
+        except MessageTooLarge:
+            sent = Sent.RETURNED
+        self._reply_with(message, run)
+        return self._end(run, ending, error=error, sent=sent)
 
-    async def _confirmed(self, course: _Course, message: Message, *, hold: bool = True) -> None:
+    def _completion(self, run: JobRun) -> result.Completion:
+        return result.Completion(run.attempts, self._now(), self._since(run.started), self._worker)
+
+    def _reply_with(self, message: Message, run: JobRun) -> None:
+        if reply_to := run.delivery.properties.reply_to:
+            self._reply(message, reply_to, run.job.job_id)
+
+    async def _retry(self, run: JobRun, key: str, properties: Properties) -> None:
+        copy = Message(self._topology.retry, key, run.delivery.body, properties)
+        await self._confirmed(run, self._outbox.retry(copy, run.delivery.is_current))
+
+    async def _confirmed(self, run: JobRun, publishing: Awaitable[T]) -> T:
         began = self._monotonic()
         try:
-            await self._publish(message, course.delivery.is_current, hold=hold)
+            return await publishing
         finally:
-            course.publish_seconds += self._monotonic() - began
+            run.publish_seconds += self._monotonic() - began
 
     def _end(
         self,
-        course: _Course,
-        settle: Settle,
-        event: str,
+        run: JobRun,
+        ending: Ending,
         *,
         outcomes: int = -1,
         error: JobError | None = None,
         delay: float | None = None,
         reason: str = "",
-        unroutable: bool = False,
+        sent: Sent | None = None,
     ) -> Disposition:
         return Disposition(
-            settle,
-            event,
-            job_id=course.job.job_id,
-            account=course.job.account_number,
-            attempts=course.attempts,
-            exchanges=course.inquiry.exchanges,
+            ending,
+            job_id=run.job.job_id,
+            account=run.job.account_number,
+            attempts=run.attempts,
+            exchanges=run.request.exchanges,
             outcomes=outcomes,
-            answer=course.answer,
-            asked=course.inquiry.asked,
+            lookup_result=run.lookup_result,
+            last_exchange=run.request.last_exchange,
             error=error,
             delay=delay,
             reason=reason,
-            unroutable=unroutable,
-            queue_ms=_age(course.delivery.properties.timestamp, course.arrived_at),
-            publish_ms=round(course.publish_seconds * 1000, 1),
-            duration_ms=self._since(course.started),
-            redelivered=course.delivery.redelivered,
+            sent=sent,
+            producer=run.job.producer,
+            queue_ms=_age(run.delivery.properties.timestamp, run.arrived_at),
+            publish_ms=round(run.publish_seconds * 1000, 1),
+            duration_ms=self._since(run.started),
+            redelivered=run.delivery.redelivered,
         )
 
     def _since(self, started: float) -> float:
         return round((self._monotonic() - started) * 1000, 1)
 
 
-def _poison(returns: int) -> Poison:
-    return Poison(f"it came back {returns} times without an end, as if it killed the workers that had it")
+def _poison(delivery_count: int) -> Poison:
+    return Poison(
+        f"it came back {delivery_count} times without an end, as if it killed the workers that had it"
+    )
 
 
 def _age(published: datetime | None, arrived_at: datetime) -> float | None:

@@ -1,4 +1,4 @@
-"""How this worker is at the moment: live, ready, and in numbers."""
+"""The present state of the worker: whether it is live and ready, and its gauges."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from typing import Any
 import msgspec
 
 from worker.broker.consumer import Consumer
-from worker.broker.link import Link
-from worker.health import Page, Pages
-from worker.keepers import OutageKeeper
+from worker.broker.outbox import Outbox
+from worker.broker.undelivered import Resender
+from worker.contract.intake import PauseReason
+from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
-from worker.metrics import CONTENT_TYPE, Metrics, Now
-from worker.readiness import NotReady, Reason, Verdict, verdict
+from worker.observability.http import Page, Pages
+from worker.observability.metrics import CONTENT_TYPE, Metrics, Now
+from worker.observability.readiness import NotReady, Reason, Verdict, verdict
 
 _LOST_SUPERVISOR = Reason("supervisor_ended", "what keeps a connection to the broker up has ended")
 
 
 class Status:
-    """Looks at the parts of a worker. `supervisors`, `draining` and `reached_lcm` are for the worker to set."""
+    """Reads the state of the components. `supervisors`, `draining` and `reached_lcm` are set by the app."""
 
-    def __init__(self, consumer: Consumer, publish_link: Link, pool: Pool, outages: OutageKeeper) -> None:
+    def __init__(
+        self, consumer: Consumer, outbox: Outbox, resender: Resender, pool: Pool, outages: OutageMonitor
+    ) -> None:
         self._consumer = consumer
-        self._publish_link = publish_link
+        self._outbox = outbox
+        self._resender = resender
+        self._publish_link = outbox.link
         self._pool = pool
         self._outages = outages
         self.supervisors: Sequence[asyncio.Task[Any]] = ()
@@ -33,7 +39,7 @@ class Status:
         self.reached_lcm = False
 
     def live(self) -> Verdict:
-        """Tell whether the worker can do its work again by itself, whatever keeps it from that now."""
+        """Tell whether the worker can recover by itself; if not, it has to be restarted."""
         ended = not self.draining and any(task.done() for task in self.supervisors)
         return Verdict(not ended, (_LOST_SUPERVISOR,) if ended else ())
 
@@ -42,7 +48,7 @@ class Status:
         return verdict(self._against())
 
     def now(self) -> Now:
-        """Return what metrics tell of this moment."""
+        """Return the gauges of this moment."""
         sessions = self._pool.counts()
         waiting = sessions.pop("waiting")
         return Now(
@@ -53,6 +59,7 @@ class Status:
             waiting=waiting,
             links={link.role: link.is_up for link in (self._consumer.link, self._publish_link)},
             blocked=self._publish_link.blocked,
+            undelivered=self._resender.waiting,
         )
 
     def _against(self) -> dict[NotReady, str]:
@@ -63,7 +70,9 @@ class Status:
             against[NotReady.OUTAGE] = self._outages.out
         elif not self.reached_lcm:
             against[NotReady.STARTING] = repr(self._pool)
-        if "guard" in self._consumer.paused:
+        if PauseReason.COPIES in self._consumer.paused:
+            against[NotReady.COPIES_REFUSED] = self._outbox.copies_refused
+        if PauseReason.GUARD in self._consumer.paused:
             against[NotReady.GUARD] = ""
         if not (self._consumer.consuming or against):
             against[NotReady.NOT_CONSUMING] = self._why_not_consuming()
@@ -74,7 +83,7 @@ class Status:
         return against
 
     def _why_not_consuming(self) -> str:
-        paused = ", ".join(sorted(self._consumer.paused))
+        paused = ", ".join(sorted(reason.value for reason in self._consumer.paused))
         return f"paused: {paused}" if paused else self._consumer.link.trouble
 
 
