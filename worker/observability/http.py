@@ -1,7 +1,7 @@
-"""Answers over HTTP how the worker is: `/livez`, `/readyz`, `/metrics`.
+"""The health server: `/livez`, `/readyz` and `/metrics` over HTTP.
 
-The server runs in threads of its own and asks the event loop for each page, so that a loop which is stuck is told
-apart from a worker that is gone: that, too, gets an answer.
+The server runs in threads of its own and asks the event loop for each page, so a blocked event loop gets an answer of
+its own (503), unlike a worker that is gone.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 
-from worker.errors import SettingsError
-from worker.telemetry import Log
+from worker.contract.errors import SettingsError
+from worker.observability.log import Log
 
+MOST_CONNECTIONS = 32
 _LOOP_PATIENCE = 5.0
-_REQUEST_TIMEOUT = 5.0
+_REQUEST_TIMEOUT = 10.0  # seconds for the whole of a connection, waiting for the event loop included
 _POLL = 0.1
 _TEXT = "text/plain; charset=utf-8"
 
@@ -49,7 +52,7 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on, also where the settings leave the choice open by 0."""
+        """The port that the server listens on, also where the settings say 0, which is any free one."""
         return self._server.server_address[1] if self._server else 0
 
     async def __aenter__(self) -> Self:
@@ -75,11 +78,48 @@ class HealthServer:
 
 
 class _Server(ThreadingHTTPServer):
+    """A thread for each connection, of which there are few, each for a short time.
+
+    At the limit the oldest connection gives way, so that clients that send nothing keep nobody from an answer.
+    """
+
     daemon_threads = True
     block_on_close = False
 
+    def __init__(self, *args: Any) -> None:
+        self._opened: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        with self._lock:
+            if len(self._opened) >= MOST_CONNECTIONS:
+                self._end(next(iter(self._opened)))
+            self._opened[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End the connections that take too long; called every _POLL seconds, and after each new connection."""
+        with self._lock:
+            now = time.monotonic()
+            for late in [one for one, since in self._opened.items() if now - since > _REQUEST_TIMEOUT]:
+                self._end(late)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection that was served."""
+        with self._lock:
+            self._opened.pop(request, None)
+        super().shutdown_request(request)
+
+    def _end(self, request: socket.socket) -> None:
+        del self._opened[request]
+        with suppress(OSError):
+            # Wakes its thread, which then closes it.
+            request.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that hung up."""
+        """Log nothing about a client that hung up."""
 
 
 class _Ipv6Server(_Server):

@@ -1,7 +1,7 @@
 """The worker's log: one JSON object per line, or coloured text on a terminal.
 
 `build_log` is the only place that knows how lines are made. Components are given a `Log` and name an event and
-its fields; what they pass is data, so nothing in it can break a line.
+its fields; what they pass is data, which can't inject a line.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from typing import Any, Protocol, cast
 import msgspec
 import structlog
 
+from worker.common.text import cut, printable, well_formed
+from worker.observability.sink import ByteStream, Sink
 from worker.settings import LogSettings
-from worker.text import well_formed
 
 # At DEBUG these print query strings, Authorization headers, payloads and frames.
 _TALKATIVE = ("websockets", "aiormq", "aio_pika", "asyncio")
-# Says at ERROR, with tracebacks, that a connection was lost or refused, which the link says better.
+# Logs lost and refused connections at ERROR with tracebacks; the link's own events tell them better.
 _REPEATING = "aiormq.connection"
-# Line breaks to some readers, though not to JSON, and what a terminal takes for commands: as UTF-8.
+# UTF-8 of characters that some readers take for line breaks, though JSON doesn't, and of terminal control codes.
 _BREAKING = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\x7f")
+_DROPPED = "the reader of the log stalled or the disk was full; see what reads the worker's standard error"
+LONGEST_TEXT = 32 * 1024  # bytes of UTF-8; the longest are tracebacks
 _AS_IT_IS = {int, float, bool, type(None)}
 
 Event = MutableMapping[str, Any]
@@ -38,44 +41,13 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 class Log(Protocol):
-    """What a component may do with the log."""
+    """The log as components see it."""
 
     def debug(self, event: str, **fields: Any) -> Any: ...
     def info(self, event: str, **fields: Any) -> Any: ...
     def warning(self, event: str, **fields: Any) -> Any: ...
     def error(self, event: str, **fields: Any) -> Any: ...
     def exception(self, event: str, **fields: Any) -> Any: ...
-
-
-class ByteStream(Protocol):
-    """What lines are written to."""
-
-    def write(self, data: bytes, /) -> Any: ...
-    def flush(self) -> Any: ...
-    def isatty(self) -> bool: ...
-    def fileno(self) -> int: ...
-
-
-class Sink:
-    """Writes finished lines to a binary stream, each at once. That they can't be written is no reason to stop."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
-
-    def msg(self, line: bytes) -> None:
-        try:
-            self._stream.write(line + b"\n")
-            self._stream.flush()
-        except BrokenPipeError:
-            # Nobody reads any more. The descriptor itself is turned away, since the interpreter flushes what is
-            # left there when it ends, and would end with a failure of its own.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-        except OSError:
-            pass  # a full disk, a terminal that is gone: this line is lost, the next one may not be
-
-    debug = info = warning = error = critical = exception = log = msg
 
 
 def build_log(
@@ -97,8 +69,11 @@ def build_log(
     ]
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     wrapper = structlog.make_filtering_bound_logger(level)
-    log = structlog.wrap_logger(Sink(out), processors, wrapper_class=wrapper, context_class=dict)
-    return cast(Log, log.bind())  # unbound, it would bind itself anew for every line
+    sink = Sink(out)
+    log = structlog.wrap_logger(sink, processors, wrapper_class=wrapper, context_class=dict)
+    bound = cast(Log, log.bind())  # unbound, structlog would bind it anew for every line
+    sink.on_dropped = lambda lines: bound.warning("log.dropped", lines=lines, remedy=_DROPPED)
+    return bound
 
 
 def _standard_error() -> ByteStream:
@@ -139,14 +114,14 @@ class _Forward(logging.Handler):
 
 
 def hash_account(account: str) -> str:
-    """Return what stands for an account number where it must not be read: equal for equal accounts."""
+    """Return the hash that replaces an account number in the log: equal for equal accounts."""
     return "sha256:" + hashlib.sha256(account.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def hash_accounts(_log: object, _method: str, event: Event) -> Event:
-    """Replace the line's account wherever it stands in it, and leave out what may name one unknown here.
+    """Replace the account of a line by its hash in all fields, and remove texts that may hold any other account.
 
-    That is what LCM said in its own words, and whatever a library puts into its messages: frames, for example.
+    Those are LCM's own words (`said`) and the messages of libraries, which may hold frames.
     """
     event.pop("said", None)
     if event["event"] == "library.log":
@@ -162,7 +137,7 @@ def hash_accounts(_log: object, _method: str, event: Event) -> Event:
 
 
 def _without_texts(exc_info: _ExcInfo) -> str:
-    """Write an exception and its causes by their places and types alone: a text of theirs may name an account."""
+    """Format an exception and its causes without their texts, which may hold account numbers."""
     error: BaseException | None = exc_info[1]
     lines: list[str] = []
     while error is not None:
@@ -172,10 +147,10 @@ def _without_texts(exc_info: _ExcInfo) -> str:
 
 
 class _Plain:
-    """Reduces every field to JSON's own kinds, in text that UTF-8 can hold and without a known secret in it.
+    """Reduces every field to JSON types, in text that UTF-8 can hold, and masks known secrets.
 
-    The secrets are the last net, for the texts of libraries. They come the longest first, or one that holds
-    another would be found only in part.
+    Masking is the last defence, against secrets in the texts of libraries. The longest secrets come first, or one
+    that contains another would be masked only in part.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -191,7 +166,7 @@ class _Plain:
 
     def _plain(self, value: Any) -> Any:
         if type(value) is str:
-            return self._hide(well_formed(value))
+            return cut(self._hide(well_formed(value)), LONGEST_TEXT)
         if type(value) in _AS_IT_IS:
             return value
         if isinstance(value, dict):
@@ -229,16 +204,10 @@ def _render_console(worker: str) -> Callable[[object, str, Event], bytes]:
     def render(log: object, method: str, event: Event) -> bytes:
         event["worker"] = worker
         trace = event.pop("exception", "")
-        text = renderer(log, method, {name: _one_line(value) for name, value in event.items()})
-        # Indented, so that no line of a text in it can pass for one of the log.
-        lines = [f"    {_one_line(line)}" for line in trace.split("\n")] if trace else []
+        shown = {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+        text = renderer(log, method, shown)
+        # Indented, so that no line of an exception's text can be taken for a line of the log.
+        lines = [f"    {printable(line)}" for line in trace.split("\n")] if trace else []
         return "\n".join([text, *lines]).encode()
 
     return render
-
-
-def _one_line(value: object) -> object:
-    """Escape what would move a terminal's cursor: line breaks and other control characters."""
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return value.encode("unicode_escape").decode()

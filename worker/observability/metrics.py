@@ -1,7 +1,7 @@
-"""All that a worker counts and measures for Prometheus: one closed list, kept here alone.
+"""All metrics of the worker for Prometheus: one closed list, defined only here.
 
-Names and units follow Prometheus's conventions: seconds, `_total` for what only grows. Labels are few, and their
-values come from closed sets; nothing that belongs to one job, such as its account, is ever one.
+Names and units follow Prometheus's conventions: seconds, `_total` for counters. Labels are few, and their values come
+from closed sets; nothing that belongs to one job, such as its account, is ever a label value.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from worker.disposition import Disposition
-from worker.errors import ERRORS, LookupFailed
+from worker.contract.disposition import Disposition, Ending
+from worker.contract.errors import ERRORS, LookupFailed
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "lcm_worker"
 
-_DELIVERIES = ("succeeded", "failed", "retry_later", "deferred", "stale")
-_PUBLISHES = ("confirmed", "returned", "refused", "lost")
+_DELIVERIES = tuple(dict.fromkeys(ending.label for ending in Ending if ending is not Ending.CRASHED))
+_PUBLISHES = ("confirmed", "returned", "refused", "unconfirmed", "lost")
+_UNDELIVERED = ("parked", "sent_again")
 _NOT_ANSWERED = tuple(
     code for code, error in ERRORS.items() if issubclass(error, LookupFailed) and error.transient
 )
@@ -33,7 +34,7 @@ _AGE = (0.1, 1, 5, 30, 60, 300, 900, 3600, 21600, 86400)
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What is read at the moment of a scrape. `links` tells whether each is up, by role."""
+    """The gauges at the moment of a scrape. `links` tells whether each connection to the broker is up, by role."""
 
     ready: bool = False
     out: bool = False
@@ -42,13 +43,14 @@ class Now:
     waiting: int = 0
     links: Mapping[str, bool] = field(default_factory=dict)
     blocked: bool = False
+    undelivered: int = 0
 
 
 class Metrics:
-    """Is told of the end of each delivery, exchange and publish."""
+    """Counts the end of each delivery, exchange and publish."""
 
     def __init__(self, *, version: str) -> None:
-        # A series beside each counter, which nobody asked for.
+        # The client would add a series with its creation time to each counter.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._gauges = _Gauges(version)
@@ -73,9 +75,15 @@ class Metrics:
         self._publishes = self._counter(
             "publishes",
             "Messages published, by how that ended: confirmed; returned, as no queue is bound; refused by the "
-            "broker; lost, with the connection, and published again.",
+            "broker; unconfirmed; lost, with the channel or connection, and published again.",
             "result",
             _PUBLISHES,
+        )
+        self._undelivered = self._counter(
+            "undelivered",
+            "Results that no queue took: parked in the undelivered queue, and sent again from there.",
+            "result",
+            _UNDELIVERED,
         )
         self._lcm = self._histogram("lcm_seconds", "Time of the answered exchange of a job.", _EXCHANGE)
         self._job = self._histogram("job_seconds", "Time from a delivery's arrival to its end.", _JOB)
@@ -88,13 +96,13 @@ class Metrics:
 
     def ended(self, disposition: Disposition) -> None:
         """Take note of the end of a delivery."""
-        self._deliveries.labels(disposition.event.removeprefix("job.")).inc()
-        if disposition.event == "job.failed" and disposition.error is not None:
+        self._deliveries.labels(disposition.ending.label).inc()
+        if disposition.ending.is_failure and disposition.error is not None:
             self._failed.labels(disposition.error.code).inc()
         if disposition.exchanges > 1:
             self._retries.inc(disposition.exchanges - 1)
-        if disposition.answer is not None and not disposition.answer.shared:
-            self._lcm.observe(disposition.answer.seconds)
+        if disposition.lookup_result is not None and not disposition.lookup_result.shared:
+            self._lcm.observe(disposition.lookup_result.timing.seconds)
         self._job.observe(disposition.duration_ms * _MILLISECOND)
         if disposition.publish_ms:
             self._publish.observe(disposition.publish_ms * _MILLISECOND)
@@ -106,8 +114,16 @@ class Metrics:
         self._exchanges.labels(result).inc()
 
     def published(self, result: str) -> None:
-        """Take note of a publish, as its counter's text lists them."""
+        """Take note of how a publish ended: a value of _PUBLISHES."""
         self._publishes.labels(result).inc()
+
+    def parked(self) -> None:
+        """Take note of a result that was parked in the undelivered queue."""
+        self._undelivered.labels("parked").inc()
+
+    def sent_again(self, results: int) -> None:
+        """Take note of parked results that were sent again."""
+        self._undelivered.labels("sent_again").inc(results)
 
     def page(self, now: Now) -> bytes:
         """Return everything in Prometheus's text format, as CONTENT_TYPE says."""
@@ -121,7 +137,7 @@ class Metrics:
     def _counter(self, name: str, says: str, label: str, values: Iterable[str]) -> Counter:
         counter = Counter(f"{PREFIX}_{name}_total", says, [label], registry=self._registry)
         for value in values:
-            # So that a rate is known from the first event on: a series that appears with it has no rate.
+            # A series that appears with its first event has no rate for it.
             counter.labels(value)
         return counter
 
@@ -130,7 +146,7 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    """What is true at the moment of a scrape."""
+    """Collects the gauges at the moment of a scrape."""
 
     def __init__(self, version: str) -> None:
         self.now = Now()
@@ -143,6 +159,11 @@ class _Gauges(Collector):
         yield _gauge("lcm_outage", "Whether LCM counts as out: 1, or 0.", int(now.out))
         yield _gauge("broker_blocked", "Whether the broker takes no messages: 1, or 0.", int(now.blocked))
         yield _gauge("in_flight_deliveries", "Deliveries in work.", now.in_flight)
+        yield _gauge(
+            "undelivered_waiting",
+            "Results in the undelivered queue, when it was last looked at.",
+            now.undelivered,
+        )
         yield _gauge("session_waiters", "Exchanges that wait for a session.", now.waiting)
         yield _gauges("sessions", "Sessions with LCM by state.", "state", now.sessions)
         yield _gauges(

@@ -1,4 +1,4 @@
-"""What a worker says of itself when asked whether it is live, and whether it is ready. Pure."""
+"""The answers of `/livez` and `/readyz`. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class NotReady(Enum):
     STARTING = "starting", "no session with LCM has been opened yet"
     OUTAGE = "lcm_outage", "LCM is out; jobs are deferred"
     GUARD = "guard", "nearly all jobs failed for good in the same way; only a few are tried at a time"
+    COPIES_REFUSED = "copies_refused", "a retry queue takes no copies, so no jobs are taken"
     NOT_CONSUMING = "not_consuming", "the broker delivers no jobs to this worker"
     NOT_PUBLISHING = "not_publishing", "there is no connection to publish results by"
     BLOCKED = "broker_blocked", "the broker has a memory or disk alarm and takes no messages"
@@ -36,7 +37,7 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The body of an answer: it is good exactly when there are no reasons against it."""
+    """The body of an answer: `ok` exactly when there are no reasons against it."""
 
     ok: bool
     reasons: tuple[Reason, ...] = ()
