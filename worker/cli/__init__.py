@@ -1,7 +1,11 @@
-"""The commands, one module each; every one is thin and hands over to the part that does the work.
+"""The command line: all commands in one Typer app, and the entry point `main`.
 
-A command imports that part only when it is called: `--help`, or a health check every few seconds, would else pay
-for all the others.
+A command is a module, or a folder where it is a program of its own. There, `options.py` holds the command as users
+type it, its options and their validation; what it does is in `run.py` (`actions.py` for the four of `dead` and of
+`undelivered`, `live.py` for `top`) and in helpers named after what they know.
+
+Commands import what they need only when they are called, since `--help`, or a health check every few seconds, would
+otherwise load the dependencies of all commands.
 """
 
 from __future__ import annotations
@@ -11,18 +15,21 @@ import sys
 
 import typer
 
-from worker.cli import config, dead, topology
+from worker.cli import topology
 from worker.cli.asyncapi import asyncapi
 from worker.cli.check import check
-from worker.cli.common import root, status_of
-from worker.cli.demo import demo
+from worker.cli.common import note, root, status_of
+from worker.cli.config import options as config
+from worker.cli.dead import options as dead
+from worker.cli.demo.options import demo
 from worker.cli.health import health
-from worker.cli.lookup import lookup
+from worker.cli.lookup.options import lookup
 from worker.cli.run import run
 from worker.cli.simulate import simulate
-from worker.cli.submit import submit
-from worker.cli.top import top
-from worker.errors import WorkerError
+from worker.cli.submit.options import submit
+from worker.cli.top.options import top
+from worker.cli.undelivered import options as undelivered
+from worker.contract.errors import WorkerError
 
 app = typer.Typer(
     name="lcm-worker",
@@ -34,20 +41,21 @@ app = typer.Typer(
 app.callback()(root)
 for command in (run, check, lookup, submit, top, health, asyncapi, simulate, demo):
     app.command()(command)
-for name, group in {"dead": dead.app, "topology": topology.app, "config": config.app}.items():
+groups = {"dead": dead.app, "undelivered": undelivered.app, "topology": topology.app, "config": config.app}
+for name, group in groups.items():
     app.add_typer(group, name=name)
 
 
 def main() -> None:
-    """Run the command line; exit status 2 for what the user has to put right first."""
+    """Run the command line. Exit status 2 where the user has to correct something first, 130 when interrupted."""
     for library in ("aio_pika", "aiormq", "websockets"):
-        # A command says by itself what went wrong. The worker's log has what they say, too.
+        # Without a handler, Python prints their warnings to standard error, beside the command's own notes.
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
         app(prog_name="lcm-worker")
     except WorkerError as error:
         for line in str(error).splitlines():
-            print(f"lcm-worker: {line}", file=sys.stderr)
+            note(line)
         sys.exit(status_of(error))
     except KeyboardInterrupt:
         sys.exit(130)

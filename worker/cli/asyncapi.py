@@ -1,19 +1,18 @@
-"""`lcm-worker asyncapi`: the messages, described for programs."""
+"""`lcm-worker asyncapi`: the AsyncAPI document of the messages."""
 
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from worker.cli.common import ConfigOption, settings_of
+from worker.cli.common import ConfigOption, print_line, settings_of
 
 
 class Format(StrEnum):
-    """How the document is written."""
+    """The format of the document."""
 
     yaml = "yaml"
     json = "json"
@@ -35,11 +34,9 @@ def asyncapi(
 
     document = document_of(settings_of(context, config).broker)
     if written_as is Format.json:
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(document, indent=2, ensure_ascii=False)
     else:
         import yaml
 
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
-    # In UTF-8 whatever the locale, as both formats want it.
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
+    print_line(text.rstrip("\n").encode())

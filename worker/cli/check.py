@@ -1,4 +1,4 @@
-"""`lcm-worker check`: is everything there that `run` needs?"""
+"""`lcm-worker check`: checks what `run` needs: settings, broker, topology and LCM."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from worker.cli.common import ConfigOption, run_async, settings_of
-from worker.errors import BrokerAway, SessionNotOpened
+from worker.common.callbacks import ignore
+from worker.contract.errors import BrokerAway, SessionNotOpened
 from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from worker.broker.inspect import Finding
-    from worker.lcm.session import Session
+    from worker.broker.admin.inspect import Finding
 
 _STYLES = {"ok": "green", "warn": "yellow", "missing": "red", "wrong": "red", "away": "red"}
-# What the user has to put right weighs more than what may come back by itself.
+# The highest of all lines counts: a mistake to correct ranks above what may come back by itself.
 _STATUS = {"ok": 0, "warn": 0, "away": 1, "missing": 2, "wrong": 2}
 
 
@@ -31,7 +31,7 @@ def check(context: typer.Context, config: ConfigOption = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from worker.broker.inspect import Finding
+    from worker.broker.admin.inspect import Finding
 
     settings = settings_of(context, config)
     findings = [Finding("ok", "settings", f"{len(settings.sources)} set, the others at their defaults")]
@@ -45,7 +45,7 @@ def check(context: typer.Context, config: ConfigOption = None) -> None:
 
 
 async def _check(settings: Settings) -> list[Finding]:
-    from worker.broker.inspect import Finding, inspect
+    from worker.broker.admin.inspect import Finding, inspect
 
     try:
         findings = await inspect(settings.broker, worker=settings.worker.name)
@@ -58,14 +58,11 @@ async def _check(settings: Settings) -> list[Finding]:
 
 
 async def _check_lcm(settings: Settings) -> Finding:
-    from worker.broker.inspect import Finding
-    from worker.lcm.session import SessionOpener
-
-    def ignore_end(_session: Session, _reason: str) -> None:
-        """Closing it is all that happens to this session."""
+    from worker.broker.admin.inspect import Finding
+    from worker.lcm.handshake import SessionOpener
 
     try:
-        session = await SessionOpener(settings.lcm, settings.worker.name)(1, ignore_end)
+        session = await SessionOpener(settings.lcm, settings.worker.name)(1, ignore)
     except SessionNotOpened as error:
         remedy = "see the credentials and certificates in [lcm]" if error.refused else "see lcm.url"
         return Finding("away", "lcm", f"{error}; {remedy}")

@@ -1,10 +1,9 @@
-"""What several commands need: the settings, and an event loop."""
+"""What several commands need: options and settings, an event loop, and where their lines go."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -14,8 +13,10 @@ import typer
 import uvloop
 
 from worker import __version__
-from worker.durations import parse_duration
-from worker.errors import SettingsError, TopologyError, WorkerError
+from worker.common.durations import parse_duration
+from worker.common.signals import on_stop_signal
+from worker.common.text import printable
+from worker.contract.errors import SettingsError, TopologyError, WorkerError
 from worker.settings import Settings, load
 
 Result = TypeVar("Result")
@@ -32,7 +33,7 @@ ConfigOption = Annotated[
 
 
 def duration(text: str) -> float:
-    """Read the value of an option that is a duration, as its `parser`."""
+    """Parse the value of an option that is a duration; for the option's `parser`."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -53,15 +54,15 @@ def root(
         typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Take the options that stand before the command."""
+    """Keep the options that are given before the command."""
     context.obj = config
 
 
 def settings_of(context: typer.Context, config: Path | None) -> Settings:
-    """Load the settings from `--config`, given before or after the command, and the environment.
+    """Load the settings from the environment and the file of `--config`, given before or after the command.
 
     Raises:
-        SettingsError: with all mistakes.
+        SettingsError: a setting is wrong; the text has a line for each mistake.
     """
     return load(config or context.obj, os.environ)
 
@@ -72,23 +73,44 @@ def run_async(coroutine: Coroutine[Any, Any, Result]) -> Result:
 
 
 def run_until_signalled(coroutine: Coroutine[Any, Any, Result]) -> Result | None:
-    """Run a coroutine on a loop of its own; SIGINT and SIGTERM cancel it, and then the result is None."""
+    """Run a coroutine on a loop of its own. SIGINT, SIGTERM and SIGHUP cancel it; the result is None then."""
 
     async def cancelled_by_signals() -> Result | None:
         running = asyncio.ensure_future(coroutine)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-        await asyncio.wait({running})
+        with on_stop_signal(running.cancel):
+            await asyncio.wait({running})
         return None if running.cancelled() else running.result()
 
     return run_async(cancelled_by_signals())
 
 
+def run_to_the_end(action: Coroutine[Any, Any, None]) -> None:
+    """Run an action until it ends, or with exit status 130 until a signal."""
+
+    async def completed() -> bool:
+        await action
+        return True
+
+    if not run_until_signalled(completed()):
+        raise typer.Exit(130)
+
+
 def status_of(error: WorkerError) -> int:
-    """Return the exit status of a command that ended by this error: 2 for what the user has to put right first."""
+    """Return the exit status for an error: 2 where the user has to correct something first, else 1."""
     return 2 if isinstance(error, SettingsError | TopologyError) else 1
 
 
 def on_terminal() -> bool:
-    """Whether standard output is looked at by a person."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
+
+
+def print_line(line: bytes) -> None:
+    """Print a line to standard output at once, in the encoding that it has, whatever the locale."""
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def note(text: str) -> None:
+    """Print a line about the command itself to standard error."""
+    print(f"lcm-worker: {printable(text)}", file=sys.stderr)

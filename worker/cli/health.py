@@ -1,4 +1,4 @@
-"""`lcm-worker health`: asks the running worker of this host or container how it is."""
+"""`lcm-worker health`: asks the worker that runs on this host or in this container for its health."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.common import ConfigOption, settings_of
-from worker.errors import SettingsError
+from worker.cli.common import ConfigOption, note, settings_of
+from worker.contract.errors import SettingsError
 
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+_LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
 def health(
@@ -34,7 +34,7 @@ def health(
         raise SettingsError('health.listen is empty: set it, for the worker too, such as to "127.0.0.1:8080"')
     host, port = settings.address
     path = "/readyz" if ready else "/livez"
-    status, body = _ask(_EVERYWHERE.get(host, host), port, path, timeout)
+    status, body = _ask(_LOOPBACK_OF.get(host, host), port, path, timeout)
     typer.echo(body.rstrip("\n"))
     if status != 200:  # noqa: PLR2004 - HTTP's own number; http is imported late
         raise typer.Exit(1)
@@ -49,10 +49,7 @@ def _ask(host: str, port: int, path: str, timeout: float) -> tuple[int, str]:
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
     except (OSError, HTTPException) as error:
-        typer.echo(
-            f"lcm-worker: no answer from {host}:{port}{path}: {error}; does the worker run, with this health.listen?",
-            err=True,
-        )
+        note(f"no answer from {host}:{port}{path}: {error}; does the worker run, with this health.listen?")
         raise typer.Exit(1) from error
     finally:
         connection.close()

@@ -1,11 +1,11 @@
-"""`lcm-worker run`."""
+"""`lcm-worker run`: the worker itself."""
 
 from __future__ import annotations
 
 import typer
 
 from worker.cli.common import ConfigOption, run_async, settings_of, status_of
-from worker.errors import WorkerError
+from worker.contract.errors import WorkerError
 from worker.settings import secrets_of
 
 
@@ -18,7 +18,7 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     Example: lcm-worker run --config config/worker.toml
     """
     from worker.app import serve
-    from worker.telemetry import build_log, route_library_logs
+    from worker.observability.log import build_log, route_library_logs
 
     settings = settings_of(context, config)
     log = build_log(settings.log, worker=settings.worker.name, secrets=secrets_of(settings))
@@ -26,10 +26,10 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     try:
         run_async(serve(settings, log))
     except WorkerError as error:
-        # Only here: a line beside the log would break its form.
+        # Logged, not printed as other commands do: a plain line would break the format of the log.
         log.error("worker.failed", error=str(error))  # noqa: TRY400 - the text says all
         raise typer.Exit(status_of(error)) from error
     except Exception as error:
-        # Not Python's own traceback, which would print secrets and break the log's form.
+        # Logged, since Python's own traceback could show secrets and would break the format of the log.
         log.exception("worker.crashed")
         raise typer.Exit(1) from error

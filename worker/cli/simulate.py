@@ -1,4 +1,4 @@
-"""`lcm-worker simulate`: an LCM to try things against."""
+"""`lcm-worker simulate`: a simulated LCM."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.common import run_until_signalled
+from worker.cli.common import note, run_until_signalled
 
 
 def simulate(
@@ -104,8 +104,8 @@ def simulate(
 
     Example: lcm-worker simulate --fault reset=0.05 --account '9|*=refuse' --seed 7
     """
-    from worker.sandbox.lcm import serve
-    from worker.sandbox.scenarios import behaviour_from
+    from worker.simulator.scenarios import behaviour_from
+    from worker.simulator.server import serve
 
     if list_names:
         _list_names()
@@ -137,14 +137,14 @@ def simulate(
             serve(behaviour, host, port, record, lambda url: typer.echo(f"LCM simulator on {url}", err=True))
         )
     except OSError as error:
-        typer.echo(f"lcm-worker: can't simulate on {host}:{port}: {error.strerror or error}", err=True)
+        note(f"can't simulate on {host}:{port}: {error.strerror or error}")
         raise typer.Exit(1) from error
 
 
 def _list_names() -> None:
-    from worker.sandbox.lcm_behaviour import CONNECTION_FAULTS, FAULTS
-    from worker.sandbox.lcm_documents import UNASKED, VARIANTS
-    from worker.sandbox.scenarios import SCENARIOS
+    from worker.simulator.behaviour import CONNECTION_FAULTS, FAULTS
+    from worker.simulator.documents import UNASKED, VARIANTS
+    from worker.simulator.scenarios import SCENARIOS
 
     tables = {
         "scenarios": {name: scenario.description for name, scenario in SCENARIOS.items()},

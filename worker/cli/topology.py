@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.common import ConfigOption, on_terminal, run_async, settings_of
+from worker.cli.common import ConfigOption, note, on_terminal, run_async, settings_of
 
 if TYPE_CHECKING:
     from worker.broker.topology import Topology
@@ -48,10 +47,10 @@ def apply(context: typer.Context, config: ConfigOption = None) -> None:
 
     Example: lcm-worker topology apply --config config/worker.toml
     """
-    from worker.broker.apply import apply as apply_topology
+    from worker.broker.admin.apply import apply as apply_topology
 
     settings = settings_of(context, config)
-    run_async(apply_topology(settings.broker, _say, name=f"{settings.worker.name} topology"))
+    run_async(apply_topology(settings.broker, _print_done, name=f"{settings.worker.name} topology"))
 
 
 @app.command()
@@ -87,7 +86,7 @@ def export(
 
     Example: lcm-worker topology export > definitions.json
     """
-    from worker.broker.definitions import Users, definitions_of, vhost_of
+    from worker.broker.admin.definitions import Users, definitions_of, vhost_of
     from worker.broker.topology import topology_of
 
     broker = settings_of(context, config).broker
@@ -103,17 +102,13 @@ def export(
     )
     _print_json(document)
     if accounts:
-        _note(f"nobody can log in until `rabbitmqctl change_password`: {', '.join(users.all)}")
-        _note("importing this again takes their passwords away: use --no-users for all but the first import")
-    _note(f"set broker.declare to 'passive' for workers that log in as {users.worker}")
+        note(f"nobody can log in until `rabbitmqctl change_password`: {', '.join(users.all)}")
+        note("importing this again takes their passwords away: use --no-users for all but the first import")
+    note(f"set broker.declare to 'passive' for workers that log in as {users.worker}")
 
 
-def _say(done: str, what: str) -> None:
+def _print_done(done: str, what: str) -> None:
     print(f"{done:<8}{what}", flush=True)
-
-
-def _note(line: str) -> None:
-    print(f"lcm-worker: {line}", file=sys.stderr)
 
 
 def _print_json(document: object) -> None:
@@ -134,7 +129,7 @@ def _plain(topology: Topology) -> dict[str, list[dict[str, Any]]]:
 def _print_tables(topology: Topology) -> None:
     from rich.console import Console
 
-    from worker.tables import add_row, table
+    from worker.cli.tables import add_row, table
 
     exchanges = table("exchange", "type", title="Exchanges")
     for exchange in topology.exchanges:

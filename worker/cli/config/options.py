@@ -5,8 +5,6 @@ from __future__ import annotations
 import typer
 
 from worker.cli.common import ConfigOption, on_terminal, settings_of
-from worker.settings import describe
-from worker.settings import template as settings_template
 
 app = typer.Typer(no_args_is_help=True, help="Show the settings, or a file to start from.")
 
@@ -19,6 +17,8 @@ def show(context: typer.Context, config: ConfigOption = None) -> None:
 
     Example: lcm-worker config show --config config/worker.toml
     """
+    from worker.cli.config.rendering import describe
+
     rows = describe(settings_of(context, config))
     if not on_terminal():
         for row in rows:
@@ -26,7 +26,7 @@ def show(context: typer.Context, config: ConfigOption = None) -> None:
         return
     from rich.console import Console
 
-    from worker.tables import add_row, table
+    from worker.cli.tables import add_row, table
 
     settings = table("setting", "value", "source")
     for name, value, source in rows:
@@ -42,4 +42,6 @@ def template() -> None:
 
     Example: lcm-worker config template > worker.toml
     """
-    typer.echo(settings_template(), nl=False)
+    from worker.cli.config import rendering
+
+    typer.echo(rendering.template(), nl=False)

@@ -1,21 +1,20 @@
-"""Settings as text: the commented file, the list of what is in force, and the secrets to scrub."""
+"""Settings as text: the commented TOML file, and the list of settings in force with their sources."""
 
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from worker.settings.kinds import Written
-from worker.settings.masking import MaskedUrl, basic_forms, basic_of_url, mask_urls, secrets_in_url, spellings
+from worker.settings.masking import MaskedUrl, mask_urls
 from worker.settings.section import Section
 from worker.settings.sections import SECTIONS, Settings
+from worker.settings.types import Written
 
 _WIDTH = 100
-_SHORTEST_SECRET = 4
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _HEAD = """\
 # The settings of lcm-worker, each with its default: what is not set here, or is set as it stands here, is
@@ -49,34 +48,6 @@ def describe(settings: Settings) -> list[tuple[str, str, str]]:
         for section, model in SECTIONS.items()
         for name, field in model.model_fields.items()
     ]
-
-
-def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """Return every secret in force, in each form in which it may come to light, the longest first.
-
-    Secrets of less than 4 characters are left out, and so is the password "guest": as words of their own
-    they would be scrubbed from everything else as well.
-    """
-    found = {form for secret in _secrets(settings) for form in spellings(secret)}
-    kept = (form for form in found if len(form) >= _SHORTEST_SECRET and form != "guest")
-    return tuple(sorted(kept, key=lambda form: (-len(form), form)))
-
-
-def _secrets(settings: Settings) -> Iterator[str]:
-    lcm = settings.lcm
-    for url in (*settings.broker.urls, lcm.url, lcm.proxy):
-        yield from secrets_in_url(url)
-    for url in (lcm.url, lcm.proxy):
-        yield from basic_of_url(url)
-    if password := lcm.password.get_secret_value():
-        yield password
-        yield from basic_forms(lcm.username or lcm.session_name, password)
-    for name, value in lcm.headers.items():
-        yield value.get_secret_value()
-        if name.lower().endswith("authorization"):
-            # "Bearer" and the like are no secret, what follows is.
-            yield value.get_secret_value().partition(" ")[2].strip()
-    yield from (greeting.send.get_secret_value() for greeting in lcm.greeting)
 
 
 def _source(settings: Settings, section: str, name: str) -> str:

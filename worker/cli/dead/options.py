@@ -1,19 +1,18 @@
-"""`lcm-worker dead`: the dead-letter queue by hand."""
+"""`lcm-worker dead list`, `show`, `replay` and `drop`: the dead-letter queue by hand."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import ConfigOption, duration, on_terminal, run_until_signalled, settings_of
+from worker.cli.common import ConfigOption, duration, on_terminal, run_to_the_end, settings_of
 
 if TYPE_CHECKING:
-    from worker.cli.dead_desk import Desk
-    from worker.dead_letter import Selection
+    from worker.cli.dead.output import DeadLetterConsole
+    from worker.cli.dead.selection import Selection
 
 app = typer.Typer(no_args_is_help=True, help="Look at failed jobs, send them back to work, or drop them.")
 
@@ -93,10 +92,10 @@ def list_(
 
     Example: lcm-worker dead list --newer-than 60m
     """
-    from worker.cli.dead_work import list_groups
+    from worker.cli.dead.actions import list_groups
 
-    selection = _selection(codes=codes, older_than=older_than, newer_than=newer_than)
-    _run(list_groups(_desk(context, config, selection, as_json=as_json)))
+    selection = _selection(codes, older_than=older_than, newer_than=newer_than)
+    run_to_the_end(list_groups(_console(context, config, selection, as_json=as_json)))
 
 
 @app.command()
@@ -128,11 +127,11 @@ def show(
 
     Example: lcm-worker dead show --code invalid_job --limit 3
     """
-    from worker.cli.dead_work import show_letters
+    from worker.cli.dead.actions import show_letters
 
-    upto = limit if index is None else index + limit - 1
-    selection = _selection(codes=codes, job_ids=[job_id] if job_id is not None else [], limit=upto)
-    _run(show_letters(_desk(context, config, selection, as_json=as_json), index))
+    up_to = limit if index is None else index + limit - 1
+    selection = _selection(codes, [job_id] if job_id is not None else [], limit=up_to)
+    run_to_the_end(show_letters(_console(context, config, selection, as_json=as_json), index))
 
 
 @app.command()
@@ -157,17 +156,11 @@ def replay(
 
     Example: lcm-worker dead replay --code timeout --newer-than 120m
     """
-    from worker.cli.dead_work import replay_letters
+    from worker.cli.dead.actions import replay_letters
 
-    selection = _selection(
-        codes=codes,
-        job_ids=[*(arguments or ()), *(job_ids or ())],
-        older_than=older_than,
-        newer_than=newer_than,
-        limit=limit,
-    )
-    _insist(selection, everything=everything)
-    _run(replay_letters(_desk(context, config, selection, as_json=as_json), dry_run=dry_run))
+    selection = _selection(codes, [*(arguments or ()), *(job_ids or ())], older_than, newer_than, limit)
+    _require_conditions(selection, everything=everything)
+    run_to_the_end(replay_letters(_console(context, config, selection, as_json=as_json), dry_run=dry_run))
 
 
 @app.command()
@@ -199,41 +192,18 @@ def drop(
 
     Example: lcm-worker dead drop --code invalid_job --output dropped.jsonl
     """
-    from worker.cli.dead_work import Declined, drop_letters
+    from worker.cli.dead.actions import drop_letters
+    from worker.cli.dropping import dropping
 
-    selection = _selection(
-        codes=codes,
-        job_ids=[*(arguments or ()), *(job_ids or ())],
-        older_than=older_than,
-        newer_than=newer_than,
-        limit=limit,
-    )
-    _insist(selection, everything=everything)
-    ask = not (yes or dry_run)
-    if ask and not sys.stdin.isatty():
-        raise typer.BadParameter(
-            "nobody can be asked without a terminal; give --yes, or --dry-run to look first"
-        )
-    desk = _desk(context, config, selection, as_json=as_json)
-    try:
-        _run(drop_letters(desk, output=output, ask=ask, dry_run=dry_run))
-    except Declined as declined:
-        typer.echo("lcm-worker: nothing was dropped", err=True)
-        raise typer.Exit(1) from declined
-    except OSError as error:
-        if output is None:
-            raise
-        why = (
-            "exists already; name a new file"
-            if isinstance(error, FileExistsError)
-            else error.strerror or error
-        )
-        raise typer.BadParameter(f"--output {output}: {why}; nothing was dropped") from error
+    selection = _selection(codes, [*(arguments or ()), *(job_ids or ())], older_than, newer_than, limit)
+    _require_conditions(selection, everything=everything)
+    console = _console(context, config, selection, as_json=as_json)
+    with dropping(output, asks=not (yes or dry_run)) as ask:
+        run_to_the_end(drop_letters(console, output=output, ask=ask, dry_run=dry_run))
 
 
 def _selection(
-    *,
-    codes: Iterable[str] | None = None,
+    codes: Iterable[str] | None,
     job_ids: Iterable[str] = (),
     older_than: float | None = None,
     newer_than: float | None = None,
@@ -241,30 +211,24 @@ def _selection(
 ) -> Selection:
     from datetime import UTC, datetime
 
-    from worker.dead_letter import Selection
+    from worker.cli.dead.selection import Selection
 
     return Selection(
         datetime.now(UTC), frozenset(codes or ()), frozenset(job_ids), older_than, newer_than, limit
     )
 
 
-def _insist(selection: Selection, *, everything: bool) -> None:
-    if everything and selection.narrows:
+def _require_conditions(selection: Selection, *, everything: bool) -> None:
+    """Require either conditions or `--all`, so that nobody replays or drops the whole queue by mistake."""
+    if everything and selection.has_conditions:
         raise typer.BadParameter("--all stands alone: leave it away, or the options that select")
-    if not everything and not selection.narrows:
+    if not everything and not selection.has_conditions:
         raise typer.BadParameter("say which letters: job ids, --code, --older-than, --newer-than, or --all")
 
 
-def _desk(context: typer.Context, config: Path | None, selection: Selection, *, as_json: bool) -> Desk:
-    from worker.cli.dead_desk import Desk
+def _console(
+    context: typer.Context, config: Path | None, selection: Selection, *, as_json: bool
+) -> DeadLetterConsole:
+    from worker.cli.dead.output import DeadLetterConsole
 
-    return Desk(settings_of(context, config), selection, for_people=on_terminal() and not as_json)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    async def whole() -> bool:
-        await work
-        return True
-
-    if not run_until_signalled(whole()):
-        raise typer.Exit(130)
+    return DeadLetterConsole(settings_of(context, config), selection, on_terminal() and not as_json)

@@ -1,10 +1,10 @@
-"""`lcm-worker demo`."""
+"""`lcm-worker demo`: a worker at work, with a broker, a simulated LCM and sample jobs."""
 
 from __future__ import annotations
 
 import typer
 
-from worker.cli.common import ConfigOption, run_until_signalled, settings_of
+from worker.cli.common import ConfigOption, note, run_until_signalled, settings_of
 
 
 def demo(context: typer.Context, config: ConfigOption = None) -> None:
@@ -15,12 +15,12 @@ def demo(context: typer.Context, config: ConfigOption = None) -> None:
 
     Example: lcm-worker demo
     """
-    from worker.sandbox.demo import Stage, demonstrate
+    from worker.cli.demo.run import Stage, demonstrate
 
     stage = Stage(markup=False, highlight=False)
     complete = run_until_signalled(demonstrate(settings_of(context, config).broker, stage))
     if complete is None:
         raise typer.Exit(130)
     if not complete:
-        typer.echo("lcm-worker: not every sample job got its result in time", err=True)
+        note("not every sample job got its result in time")
         raise typer.Exit(1)

@@ -1,9 +1,10 @@
-"""The whole thing in a minute: a broker, a simulated LCM, a worker and sample jobs, shown as they happen."""
+"""What `demo` does: starts a broker, a simulated LCM and a worker, publishes sample jobs, and shows their results."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -16,21 +17,23 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.app import App
-from worker.broker.collector import collecting
-from worker.broker.connection import close, connect_any
+from worker.broker.admin.calls import connected
+from worker.broker.admin.collector import collect
 from worker.broker.declare import delete
 from worker.broker.publisher import Publisher
 from worker.broker.topology import JOB_KEY, Topology, topology_of
-from worker.message import Delivery, Message, Properties
-from worker.sandbox.lcm import Simulator
-from worker.sandbox.rabbitmq import Node, answers, ensure_server
-from worker.sandbox.scenarios import SCENARIOS
+from worker.cli.tables import add_row, outcome_table, table
+from worker.common.callbacks import always
+from worker.common.tasks import cancel, start
+from worker.contract.message import Delivery, Message, Properties
+from worker.observability.log import Log, build_log
+from worker.sandbox.node import Node, answers, ensure_server
 from worker.settings import BrokerSettings, Settings, load
-from worker.tables import add_row, outcome_table, table
-from worker.telemetry import Log, build_log
+from worker.simulator.scenarios import SCENARIOS
+from worker.simulator.server import Simulator
 
 SAMPLE_ACCOUNT = "18|1|2|0|0|44|274"
-_PATIENCE = 120.0
+_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ SAMPLES = (
 
 
 class Stage(Console):
-    """A console that falls silent when whoever looked on has left: what was started is taken down all the same."""
+    """A console that goes silent when its output is closed, so that the demo still stops what it started."""
 
     def on_broken_pipe(self) -> None:
         with suppress(SystemExit):
@@ -70,8 +73,10 @@ class Stage(Console):
 async def demonstrate(broker: BrokerSettings, console: Console) -> bool:
     """Run the demo against the broker of the settings where it answers, else against a private node.
 
-    Everything goes by a prefix of its own and is deleted at the end. Returns whether every sample job got its
-    result in time.
+    All exchanges and queues have a prefix of their own, and are deleted at the end.
+
+    Returns:
+        Whether every sample job got its result in time.
 
     Raises:
         ServerMissing: there is no broker, and none can be installed.
@@ -101,7 +106,7 @@ def _settings(broker_url: str, lcm_url: str) -> Settings:
             "LCM_WORKER_LCM__SESSIONS": "8",
             "LCM_WORKER_LCM__REPLY_TIMEOUT": "500ms",
             "LCM_WORKER_RETRY__ATTEMPTS": "2",
-            # What goes wrong here goes wrong on purpose: no need to go easy on this LCM.
+            # The samples fail on purpose: no need to spare this LCM.
             "LCM_WORKER_OUTAGE__PROBE_DELAY": "100ms",
             "LCM_WORKER_OUTAGE__PROBE_MAX_DELAY": "500ms",
             "LCM_WORKER_WORKER__NAME": "demo-worker",
@@ -130,7 +135,7 @@ async def _broker(settings: BrokerSettings, console: Console) -> AsyncIterator[s
 
 @asynccontextmanager
 async def _worker(settings: Settings, console: Console) -> AsyncIterator[None]:
-    app = App(settings, build_log(settings.log, worker=settings.worker.name, stream=_Screen(console)))
+    app = App(settings, build_log(settings.log, worker=settings.worker.name, stream=_LogStream(console)))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(app.run())
@@ -139,56 +144,53 @@ async def _worker(settings: Settings, console: Console) -> AsyncIterator[None]:
             finally:
                 app.stop()
     except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed  # one thing went wrong, and its own type says which
+        raise failed.exceptions[0] from failed  # its type decides about the exit status
 
 
 async def _publish_and_collect(
     settings: Settings, topology: Topology, console: Console
 ) -> list[dict[str, Any]]:
     publisher = Publisher(settings.broker, topology, _silent_log(settings), worker="demo")
-    link = asyncio.ensure_future(publisher.link.run())
+    link = start(publisher.link.run())
     try:
         await publisher.link.channel()
-        async with collecting(settings.broker, topology.results, name="demo results") as collected:
+        async with collect(settings.broker, topology.results, name="demo results") as collected:
             for sample in SAMPLES:
-                # The ids of those that can't be read come from the message itself.
+                # A job that can't be read gets its id from the message.
                 properties = Properties(content_type="application/json", message_id=sample.job_id)
                 await publisher.publish(
-                    Message(topology.jobs, JOB_KEY, sample.body, properties), lambda: True
+                    Message(topology.jobs, JOB_KEY, sample.body, properties), always, patience=math.inf
                 )
                 console.print(Text(f"  job      {sample.job_id:<13} {sample.shows}", style="cyan"))
-            return [msgspec.json.decode(delivery.body) for delivery in await _take(collected, len(SAMPLES))]
+            return [
+                msgspec.json.decode(delivery.body) for delivery in await _receive(collected, len(SAMPLES))
+            ]
     finally:
-        link.cancel()
-        await asyncio.gather(link, return_exceptions=True)
+        await cancel(link)
 
 
 async def _dead(settings: Settings, topology: Topology, expected: int) -> list[Delivery]:
-    async with collecting(settings.broker, topology.dead, name="demo dead letters") as collected:
-        return await _take(collected, expected)
+    async with collect(settings.broker, topology.dead, name="demo dead letters") as collected:
+        return await _receive(collected, expected)
 
 
-async def _take(collected: asyncio.Queue[Delivery], count: int) -> list[Delivery]:
-    taken: list[Delivery] = []
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            while len(taken) < count:
-                taken.append(await collected.get())
-    except TimeoutError:
-        pass
-    return taken
+async def _receive(collected: asyncio.Queue[Delivery], count: int) -> list[Delivery]:
+    """Wait for so many messages; return fewer where they don't come in time."""
+    received: list[Delivery] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_TIMEOUT):
+            while len(received) < count:
+                received.append(await collected.get())
+    return received
 
 
 async def _clean_up(settings: Settings, topology: Topology) -> None:
-    connection = await connect_any(settings.broker, name="demo clean-up")
-    try:
+    async with connected(settings.broker, name="demo clean-up") as connection:
         await delete(await (await connection.channel()).get_underlay_channel(), topology)
-    finally:
-        await close(connection)
 
 
-class _Screen:
-    """Shows the worker's log lines, shortened to what a spectator needs."""
+class _LogStream:
+    """Prints the lines of the worker's log in a short form."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -197,7 +199,7 @@ class _Screen:
         self._console.print(_shortened(msgspec.json.decode(line)))
 
     def flush(self) -> None:
-        """Every line is shown at once."""
+        """Do nothing: every line is printed at once."""
 
     def isatty(self) -> bool:
         return False
@@ -211,16 +213,16 @@ _COLOURS = {"job.succeeded": "green", "job.retry_later": "yellow", "job.failed":
 
 def _shortened(line: dict[str, Any]) -> Text:
     event = line["event"]
-    told: Callable[[dict[str, Any]], str] = _TOLD.get(event, _detail)
-    return Text(f"  {'worker':<8} {event:<18} {told(line)}".rstrip(), style=_COLOURS.get(event, "dim"))
+    details: Callable[[dict[str, Any]], str] = _DETAILS.get(event, _fields)
+    return Text(f"  {'worker':<8} {event:<18} {details(line)}".rstrip(), style=_COLOURS.get(event, "dim"))
 
 
-def _detail(line: dict[str, Any]) -> str:
+def _fields(line: dict[str, Any]) -> str:
     shown = ("role", "session", "reason", "error", "in_flight")
     return " ".join(f"{key}={line[key]}" for key in shown if line.get(key) is not None)
 
 
-_TOLD: dict[str, Callable[[dict[str, Any]], str]] = {
+_DETAILS: dict[str, Callable[[dict[str, Any]], str]] = {
     "job.succeeded": lambda line: (
         f"{line['job_id']}: {line['outcomes']} outcomes in {line['duration_ms']:.0f} ms, "
         + ("shared" if line["source"] == "shared" else f"exchanges: {line['attempts']}")
@@ -276,6 +278,6 @@ def _dead_letters(dead: list[Delivery]) -> Table:
     made = table("job", "error", "reason", title="In the dead-letter queue")
     for delivery in dead:
         headers = delivery.properties.headers
-        told = (headers["outcome-job-id"], headers["outcome-error-code"], headers["outcome-error-reason"])
-        add_row(made, *map(str, told))
+        cells = (headers["outcome-job-id"], headers["outcome-error-code"], headers["outcome-error-reason"])
+        add_row(made, *map(str, cells))
     return made

@@ -1,4 +1,4 @@
-"""`lcm-worker lookup`: straight to LCM, without a broker."""
+"""`lcm-worker lookup`: asks LCM directly, without a broker."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import ConfigOption, on_terminal, run_async, settings_of
-from worker.errors import SessionNotOpened
+from worker.cli.common import ConfigOption, note, on_terminal, print_line, run_async, settings_of
+from worker.common.text import printable
+from worker.contract.errors import SessionNotOpened
 
 if TYPE_CHECKING:
-    from worker.cli.asking import Found
+    from worker.cli.lookup.run import AccountResult
 
 
 def lookup(
@@ -37,50 +38,49 @@ def lookup(
 
     Example: lcm-worker lookup '18|1|2|0|0|44|274'
     """
-    from worker.cli.asking import look_up_all
+    from worker.cli.lookup.run import look_up_all
 
     settings = settings_of(context, config)
     show = _print_json if as_json or not on_terminal() else _print_table
     try:
-        all_succeeded = run_async(look_up_all(settings, _each(accounts), show))
+        all_succeeded = run_async(look_up_all(settings, _expand(accounts), show))
     except SessionNotOpened as error:
-        typer.echo(f"lcm-worker: {error}; see [lcm] in the settings", err=True)
+        note(f"{error}; see [lcm] in the settings")
         raise typer.Exit(1) from error
     if not all_succeeded:
         raise typer.Exit(1)
 
 
-def _each(accounts: Iterable[str]) -> Iterator[str]:
+def _expand(accounts: Iterable[str]) -> Iterator[str]:
+    """Yield account numbers, with the lines of standard input in place of `-`."""
     for account in accounts:
         if account == "-":
-            # Not sys.stdin, which the interpreter wants to close at its end, even while it is still being read.
+            # Not sys.stdin: the interpreter closes it at exit and would wait for the thread that reads it.
             with open(sys.stdin.fileno(), errors="surrogateescape", encoding="utf-8", closefd=False) as lines:
                 yield from filter(None, (line.rstrip("\r\n") for line in lines))
         else:
             yield account
 
 
-def _print_json(found: Found) -> None:
-    sys.stdout.buffer.write(found.body + b"\n")
-    sys.stdout.buffer.flush()
-    if found.error is not None:
-        told = f"{found.account!r}: {found.error.code}: {found.error.message!r}"
-        print(f"lcm-worker: {told}", file=sys.stderr)
+def _print_json(result: AccountResult) -> None:
+    print_line(result.body)
+    if result.error is not None:
+        note(f"{result.account!r}: {result.error.code}: {result.error.message!r}")
 
 
-def _print_table(found: Found) -> None:
+def _print_table(result: AccountResult) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from worker.tables import outcome_table, printable
+    from worker.cli.tables import outcome_table
 
     console = Console(highlight=False)
-    account = printable(found.account)
-    if found.error is not None:
-        console.print(Text(f"{account}: {found.error.code}", style="bold red"), soft_wrap=True)
-        console.print(Text(printable(found.error.message)), soft_wrap=True)
+    account = printable(result.account)
+    if result.error is not None:
+        console.print(Text(f"{account}: {result.error.code}", style="bold red"), soft_wrap=True)
+        console.print(Text(printable(result.error.message)), soft_wrap=True)
         return
-    console.print(Text(f"{account}: {len(found.outcomes)} outcomes", style="bold"), soft_wrap=True)
-    if found.outcomes:
-        rows = [(outcome.id, outcome.code, outcome.description) for outcome in found.outcomes]
+    console.print(Text(f"{account}: {len(result.outcomes)} outcomes", style="bold"), soft_wrap=True)
+    if result.outcomes:
+        rows = [(outcome.id, outcome.code, outcome.description) for outcome in result.outcomes]
         console.print(outcome_table(rows))

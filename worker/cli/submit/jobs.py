@@ -1,4 +1,4 @@
-"""Makes jobs of what stands in the files: what a job lacks is put into it, then the job contract decides."""
+"""Makes jobs of the lines of files: fields that a job lacks are added, then the worker's own reader checks it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from worker.errors import InvalidJob
-from worker.job import Job, decode
-from worker.message import Properties
-from worker.submitting.reading import Entry
-from worker.submitting.sources import Source
+from worker.cli.submit.reading import Entry
+from worker.cli.submit.sources import Source
+from worker.common.callbacks import ignore
+from worker.contract.errors import InvalidJob
+from worker.contract.job import Job
+from worker.contract.job_reader import read_job
+from worker.contract.message import Properties
 
 SHOWN_MISTAKES = 20
-FINGERPRINT_SIZE = 6  # bytes; it guards against a mistake, not against anybody
+FINGERPRINT_SIZE = 6  # bytes; it guards against mistakes, not against attacks
 
 
-class Asked(NamedTuple):
-    """A job to publish. `source` is the place of its file among those that were given."""
+class InputJob(NamedTuple):
+    """A job that was read from a file. `source` is the index of the file among those that were given."""
 
     source: int
     line: int
@@ -29,7 +31,7 @@ class Asked(NamedTuple):
     route: str | None
 
 
-class Bad(NamedTuple):
+class BadLine(NamedTuple):
     """A line that is no job, and why."""
 
     source: int
@@ -39,7 +41,7 @@ class Bad(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What jobs get that don't say it themselves: an id that begins with `run`, a route, an RFC 3339 deadline."""
+    """Fields for jobs that lack them: an id that begins with `run`, a route, an RFC 3339 deadline."""
 
     run: str
     route: str | None = None
@@ -48,7 +50,7 @@ class Defaults:
 
 @dataclass
 class Survey:
-    """What a first reading found: `mistakes` are the first of `bad`, `routes` all that jobs go by.
+    """What a first reading found: counts of jobs and bad lines, the first mistakes, and all routes of jobs.
 
     `fingerprint` tells whether another reading is of the same lines.
     """
@@ -64,73 +66,76 @@ def survey(sources: Sequence[Source], defaults: Defaults, from_line: int) -> Sur
     """Read everything once, without keeping it. Raises BadInput."""
     found, lines = Survey(), blake2b(digest_size=FINGERPRINT_SIZE)
 
-    def note(entry: Entry) -> None:
+    def add_to_fingerprint(entry: Entry) -> None:
         lines.update(b"%d %d\n%b" % (entry.line, len(entry.body), entry.body))
 
-    for one in read_jobs(sources, defaults, from_line, note):
-        if isinstance(one, Asked):
+    for job in read_jobs(sources, defaults, from_line, add_to_fingerprint):
+        if isinstance(job, InputJob):
             found.jobs += 1
-            if one.route is not None:
-                found.routes.add(one.route)
+            if job.route is not None:
+                found.routes.add(job.route)
         else:
             found.bad += 1
             if len(found.mistakes) < SHOWN_MISTAKES:
-                found.mistakes.append(f"{sources[one.source].name}, line {one.line}: {one.mistake}")
+                found.mistakes.append(f"{sources[job.source].name}, line {job.line}: {job.mistake}")
     found.fingerprint = lines.hexdigest()
     return found
 
 
-def _ignore(_: Entry) -> None:
-    """Nobody takes note."""
-
-
 def read_jobs(
-    sources: Sequence[Source], defaults: Defaults, from_line: int, note: Callable[[Entry], None] = _ignore
-) -> Iterator[Asked | Bad]:
-    """Yield every job, of the first file from this line on. Read again, the same jobs come with the same ids.
+    sources: Sequence[Source],
+    defaults: Defaults,
+    from_line: int,
+    on_entry: Callable[[Entry], object] = ignore,
+) -> Iterator[InputJob | BadLine]:
+    """Yield every job and every bad line. A second reading yields the same jobs with the same ids.
 
-    `note` is given each line as it stands there.
+    Job ids must be unique: 16 bytes are kept of each that a job brings along.
 
-    Of each id that a job brings along 16 bytes are kept, since it must be the only one of its name.
+    Args:
+        sources: the files, in their order.
+        defaults: fields for jobs that lack them.
+        from_line: the line of the first file to begin at.
+        on_entry: called with each line as it was read.
 
     Raises:
         BadInput: a file can't be read.
     """
     seen: dict[bytes, tuple[int, int]] = {}
     count = 0
-    for place, source in enumerate(sources):
+    for index, source in enumerate(sources):
         for entry in source.entries():
-            if place == 0 and entry.line < from_line:
+            if index == 0 and entry.line < from_line:
                 continue
             count += 1
-            note(entry)
-            made = _make(place, entry, defaults, f"{defaults.run}-{count}")
-            if isinstance(made, Asked) and not made.job_id.startswith(defaults.run):
-                at = seen.setdefault(digest(made.job_id), (place, entry.line))
-                if at != (place, entry.line):
+            on_entry(entry)
+            job = _read(index, entry, defaults, f"{defaults.run}-{count}")
+            if isinstance(job, InputJob) and not job.job_id.startswith(defaults.run):
+                at = seen.setdefault(digest(job.job_id), (index, entry.line))
+                if at != (index, entry.line):
                     first = f"line {at[1]} of {sources[at[0]].name}"
-                    made = Bad(
-                        place, entry.line, f"job_id {made.job_id!r} is that of {first}; ids must differ"
-                    )
-            yield made
+                    mistake = f"job_id {job.job_id!r} is that of {first}; ids must differ"
+                    yield BadLine(index, entry.line, mistake)
+                    continue
+            yield job
 
 
 def digest(job_id: str) -> bytes:
-    """Return 16 bytes to remember a job id by."""
+    """Return 16 bytes that stand for a job id in memory."""
     return blake2b(job_id.encode(), digest_size=16).digest()
 
 
-def _make(place: int, entry: Entry, defaults: Defaults, fresh_id: str) -> Asked | Bad:
+def _read(source: int, entry: Entry, defaults: Defaults, fresh_id: str) -> InputJob | BadLine:
     if entry.mistake:
-        return Bad(place, entry.line, entry.mistake)
+        return BadLine(source, entry.line, entry.mistake)
     try:
-        given = decode(entry.body, Properties(message_id=fresh_id))
+        given = read_job(entry.body, Properties(message_id=fresh_id))
         lacking = _lacking(given, defaults, fresh_id)
-        body = _with(entry.body, lacking)
-        job = decode(body, Properties()) if lacking else given  # it may have grown too large
+        body = _with_fields(entry.body, lacking)
+        job = read_job(body, Properties()) if lacking else given  # it may have grown too large
     except InvalidJob as error:
-        return Bad(place, entry.line, str(error))
-    return Asked(place, entry.line, job.job_id, body, job.route)
+        return BadLine(source, entry.line, str(error))
+    return InputJob(source, entry.line, job.job_id, body, job.route)
 
 
 def _lacking(job: Job, defaults: Defaults, fresh_id: str) -> dict[str, str]:
@@ -144,8 +149,8 @@ def _lacking(job: Job, defaults: Defaults, fresh_id: str) -> dict[str, str]:
     return lacking
 
 
-def _with(body: bytes, lacking: dict[str, str]) -> bytes:
-    """Put fields at the end of an object that is not empty: the last of a name counts, and nothing else changes."""
-    if not lacking:
+def _with_fields(body: bytes, fields: dict[str, str]) -> bytes:
+    """Add fields at the end of a JSON object that is not empty: of a repeated name the last counts."""
+    if not fields:
         return body
-    return body.rstrip()[:-1] + b"," + msgspec.json.encode(lacking)[1:]
+    return body.rstrip()[:-1] + b"," + msgspec.json.encode(fields)[1:]

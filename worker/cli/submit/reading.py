@@ -1,7 +1,7 @@
-"""Reads what people have their account numbers in: JSON lines, CSV with a header, or one to a line. Pure.
+"""Parses files of jobs: JSON lines, CSV with a header, or plain account numbers, one to a line. Pure.
 
-Nothing is held but the line in hand, however long the file is. A line that can't be read is an entry, too: one that
-says what is wrong with it.
+Only the current line is in memory, however long the file is. A line that can't be parsed becomes an entry with the
+mistake.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from worker.errors import WorkerError
-from worker.job import MAX_BODY
-from worker.text import quote
+from worker.common.text import quote
+from worker.contract.errors import WorkerError
+from worker.contract.job import MAX_BODY
 
 MAX_LINE = 2 * MAX_BODY
-"""Bytes of a line: no job that fits into a message needs more."""
+"""Bytes of a line; no job that fits into a message needs more."""
 
 ACCOUNT_COLUMN = "account_number"
 JOB_COLUMNS = ("job_id", "route", "deadline")
@@ -28,11 +28,11 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class BadInput(WorkerError):
-    """The input can't be read as it was said to be; the text says where, and what to do."""
+    """The input can't be read in its format; the text says where, and what to do."""
 
 
 class Format(Enum):
-    """How jobs are written in a file."""
+    """The format of a file of jobs; AUTO is to guess it."""
 
     AUTO = "auto"
     JSONL = "jsonl"
@@ -41,7 +41,7 @@ class Format(Enum):
 
 
 class Entry(NamedTuple):
-    """One job as it stands in a file: its body, or the mistake that makes it none. Lines count from 1."""
+    """One job of a file: the body for its message, or the mistake in its line. Lines count from 1."""
 
     line: int
     body: bytes = b""
@@ -49,17 +49,17 @@ class Entry(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """The format that a first line looks like; `doubt` says what speaks against it, "" where nothing does."""
+    """The format guessed from a first line; `doubt` says why it may be wrong, "" where it is certain."""
 
     format: Format
     doubt: str = ""
 
 
 def guess(file: BinaryIO) -> Guess:
-    """Tell the format by the first line that isn't blank.
+    """Guess the format from the first line that isn't blank.
 
     Raises:
-        BadInput: it looks like a format that is not read here.
+        BadInput: it looks like a format that is not supported.
     """
     for number, line in _lines(file):
         if not line.strip():
@@ -69,16 +69,16 @@ def guess(file: BinaryIO) -> Guess:
 
 
 def entries(file: BinaryIO, kind: Format) -> Iterator[Entry]:
-    """Yield the jobs of a file in this format, which is any but AUTO; blank lines are none.
+    """Yield the jobs of a file in any format but AUTO; blank lines are skipped.
 
     Raises:
-        BadInput: it is CSV, and its header won't do.
+        BadInput: it is CSV, and its header is wrong.
     """
     return _READERS[kind](_lines(file))
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number and end, without a byte order mark; of one too long only the beginning."""
+    """Yield each line with its number and line end, without a byte order mark; a line too long is cut."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1
@@ -153,7 +153,7 @@ def _csv(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry]:
 
 
 class _Text:
-    """Lines as text, bytes that are no UTF-8 as surrogates; `number` is that of the last one read."""
+    """Lines decoded, with bytes that are not UTF-8 as surrogates; `number` is that of the last line read."""
 
     def __init__(self, lines: Iterable[tuple[int, bytes]]) -> None:
         self._lines = iter(lines)
@@ -168,7 +168,7 @@ class _Text:
 
 
 def _delimiter(header: str) -> str | None:
-    """Return what separates the columns of this header, None where none of them is the account number."""
+    """Return the delimiter with which this header has an account number column, None where there is none."""
     for delimiter in _DELIMITERS:
         if ACCOUNT_COLUMN in _cells(header, delimiter):
             return delimiter

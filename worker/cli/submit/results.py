@@ -1,4 +1,4 @@
-"""Results on their way to a file: read from the broker's messages, written as JSON lines or CSV."""
+"""Results: read from messages and from files, written as JSON lines or CSV."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 class OutputFormat(Enum):
-    """How results are written."""
+    """The format that results are written in."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -46,7 +46,7 @@ class _Error(msgspec.Struct):
 
 
 class Result(msgspec.Struct):
-    """What is read of a result's body; `body` is the whole of it."""
+    """The fields of a result that are written or counted; `body` is the whole of it."""
 
     job_id: str
     account_number: str | None
@@ -64,7 +64,7 @@ _DECODER = msgspec.json.Decoder(Result)
 
 
 def read_result(body: bytes) -> Result | None:
-    """Read a result; None where it is none, as anybody may publish anything."""
+    """Read a result; None where the message is none: anybody may publish to the exchange."""
     try:
         result = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -74,10 +74,10 @@ def read_result(body: bytes) -> Result | None:
 
 
 def format_of(path: str, chosen: OutputFormat | None) -> OutputFormat:
-    """Return the format to write a file in: the one that was chosen, else that of its suffix.
+    """Return the format to write a file in: the chosen one, else that of its suffix.
 
     Raises:
-        ValueError: its suffix tells none.
+        ValueError: none was chosen, and the suffix is none of a format.
     """
     if chosen is not None:
         return chosen
@@ -88,7 +88,7 @@ def format_of(path: str, chosen: OutputFormat | None) -> OutputFormat:
 
 
 class ResultWriter:
-    """Writes results to a binary file, each batch whole and at once."""
+    """Writes results to a binary file. Each call writes a whole batch and flushes it."""
 
     def __init__(self, file: BinaryIO, kind: OutputFormat, *, header: bool) -> None:
         self._file = file
@@ -96,12 +96,12 @@ class ResultWriter:
         self._header = header
 
     def begin(self) -> None:
-        """Write what stands before the first result."""
+        """Write what comes before the first result: in CSV the header, if there is to be one."""
         if self._header and self._kind is OutputFormat.CSV:
             self._send(_csv([COLUMNS]))
 
     def write(self, results: Sequence[Result]) -> None:
-        """Write results; what is returned from has left this process. Raises OSError."""
+        """Write results, and return once the operating system has them. Raises OSError."""
         if self._kind is OutputFormat.CSV:
             self._send(_csv(row for result in results for row in rows_of(result)))
         else:
@@ -112,25 +112,10 @@ class ResultWriter:
         self._file.flush()
 
 
-def open_output(path: Path, *, append: bool) -> BinaryIO:
-    """Open a file for results, at its end.
-
-    Raises OSError; FileExistsError where it holds something and is not to be added to.
-    """
-    if path.is_file() and path.stat().st_size and not append:
-        raise FileExistsError(
-            f"{path} holds something already: name another file, or add to it with --append"
-        )
-    try:
-        return path.open("ab")
-    except OSError as error:
-        raise OSError(f"{path}: {error.strerror or error}") from error
-
-
 def job_ids_in(path: Path, kind: OutputFormat) -> Iterator[str]:
-    """Yield the job of each result that a file holds, some more than once; lines that are no results are passed over.
+    """Yield the job id of each row or line of a file of results; those that are no results are skipped.
 
-    Raises OSError.
+    An id may come more than once. Raises OSError.
     """
     if kind is OutputFormat.CSV:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -141,10 +126,7 @@ def job_ids_in(path: Path, kind: OutputFormat) -> Iterator[str]:
 
 
 def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of a result in CSV: one for each outcome; one without where it has none.
-
-    The metadata, which may have any shape, stand in one cell as JSON.
-    """
+    """Yield the CSV rows of a result: one for each outcome, or one where it has none. Metadata are one cell of JSON."""
     error = (result.error.code, result.error.message) if result.error is not None else ("", "")
     metadata = bytes(result.metadata).decode()
     end = (*error, result.attempts, result.duration_ms, result.completed_at, metadata)
@@ -157,11 +139,11 @@ def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
 
 def _csv(rows: Iterator[tuple[object, ...]] | Sequence[tuple[object, ...]]) -> bytes:
     text = io.StringIO(newline="")
-    # With the line ends of RFC 4180, which makes the library put a lone carriage return in quotes, too.
+    # The line ends of RFC 4180; with them the library quotes a lone carriage return, too.
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()
 
 
 def _one_line(body: bytes) -> bytes:
-    # Echoed metadata may span lines; in JSON a bare line end can only stand between values.
+    # Metadata are echoed as they were written, which may span lines; in JSON line ends only separate values.
     return body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"

@@ -1,4 +1,4 @@
-"""What a person sees of a submission: notices, bars, a summary. In a pipe there are no bars."""
+"""What a person sees of a submission: notes and progress bars while it runs, and tables of results at its end."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from worker.submitting.tally import Collected
-from worker.tables import add_row, printable, table
+from worker.cli.submit.tally import Collected
+from worker.cli.tables import add_row, table
+from worker.common.text import printable
 
-_QUIET = 5.0  # seconds without progress, after which that is what a person wants to know
+_STALLED = 5.0  # seconds without progress, after which their number is shown in place of the rate
 
 
 class Screen:
-    """Standard error, with a line of its own for each notice, above the bars where there are any."""
+    """Standard error: notes, one to a line, above progress bars. Without a terminal there are no bars."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -36,26 +37,26 @@ class Screen:
             expand=True,
         )
 
-    def say(self, text: str) -> None:
-        """Tell something in a line."""
+    def note(self, text: str) -> None:
+        """Print a line; `worker.cli.common.note` would break the bars."""
         self._console.print(Text(f"lcm-worker: {printable(text)}"), soft_wrap=True)
 
     @contextmanager
     def bars(self, names: list[str], total: int) -> Iterator[list[Bar]]:
-        """Show a bar for each name while inside."""
+        """Show a progress bar for each name while inside."""
         with self._progress:
             yield [Bar(self._progress, name, total) for name in names]
 
 
 class Bar:
-    """One line of progress."""
+    """One progress bar. `moved` is when it last made progress, by the monotonic clock."""
 
     def __init__(self, progress: Progress, name: str, total: int) -> None:
         self._progress = progress
         self._done = 0
         self._task = progress.add_task(name, total=total, moved=time.monotonic())
 
-    def show(self, done: int, total: int) -> None:
+    def update(self, done: int, total: int) -> None:
         if done != self._done:
             self._done = done
             self._progress.update(self._task, moved=time.monotonic())
@@ -74,15 +75,18 @@ class _Rate(ProgressColumn):
 
 
 def rate_of(task: Task, now: float) -> str:
-    """Return how fast it goes; of what has ended, how fast it went; of what stands still, for how long it has."""
+    """Return the rate of a task: the current one, the mean once it has finished, or for how long it has stalled."""
     if task.finished:
         return f"{task.completed / max(task.finished_time or 0.0, 0.001):,.0f}/s"
-    quiet = now - task.fields["moved"]
-    return f"none for {quiet:.0f} s" if quiet >= _QUIET else f"{task.speed or 0:,.0f}/s"
+    stalled = now - task.fields["moved"]
+    return f"none for {stalled:.0f} s" if stalled >= _STALLED else f"{task.speed or 0:,.0f}/s"
 
 
-class Notices:
-    """A log that tells a person the few events that matter while something is published or collected."""
+class NoticeLog:
+    """A log that notes the few events that matter to a person while jobs are published or results collected.
+
+    `doing` is what the connection is for, and begins each note.
+    """
 
     def __init__(self, screen: Screen, doing: str) -> None:
         self._screen = screen
@@ -91,36 +95,36 @@ class Notices:
         self._refused = False
 
     def debug(self, event: str, **fields: Any) -> None:
-        self._told(event, fields)
+        self._note(event, fields)
 
     info = warning = error = exception = debug
 
-    def _told(self, event: str, fields: dict[str, Any]) -> None:
+    def _note(self, event: str, fields: dict[str, Any]) -> None:
         match event:
             case "broker.lost":
                 self._lost = True
-                self._screen.say(
+                self._screen.note(
                     f"{self._doing}: the connection is lost ({fields['reason']}), connecting again"
                 )
             case "broker.unreachable" if fields["attempt"] == 1:
                 self._lost = True
-                self._screen.say(f"{self._doing}: the broker is away ({fields['error']}), trying again")
+                self._screen.note(f"{self._doing}: the broker is away ({fields['error']}), trying again")
             case "broker.connected" if self._lost:
                 self._lost = False
-                self._screen.say(f"{self._doing}: connected again")
+                self._screen.note(f"{self._doing}: connected again")
             case "broker.blocked":
-                self._screen.say(
+                self._screen.note(
                     f"{self._doing}: the broker has a memory or disk alarm and takes no messages; waiting"
                 )
             case "broker.unblocked":
-                self._screen.say(f"{self._doing}: the broker takes messages again")
+                self._screen.note(f"{self._doing}: the broker takes messages again")
             case "publish.refused" if not self._refused:
                 self._refused = True
-                self._screen.say(f"{self._doing}: {fields['error']}; trying again")
+                self._screen.note(f"{self._doing}: {fields['error']}; trying again")
 
 
 def show_results(collected: Collected) -> None:
-    """Show the first results, and how many of each kind there are, on standard output."""
+    """Print tables of the first results and of the number of each kind to standard output."""
     console = Console(file=sys.stdout, markup=False, highlight=False)
     made = table("account", "came to", "job")
     for result in collected.first_results:

@@ -1,4 +1,4 @@
-"""The files that jobs come from. Each is read twice, so what can be read only once is put aside first."""
+"""The files that jobs are read from. Each is read twice, so pipes and the like are copied first."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 
-from worker.submitting.reading import BadInput, Entry, Format, entries, guess
+from worker.cli.submit.reading import BadInput, Entry, Format, entries, guess
 
 STANDARD_INPUT = "-"
-_KEPT_IN_MEMORY = 1024 * 1024
+_MAX_IN_MEMORY = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file. `argument` is how the user named it, `name` how it is shown; `format` is known, never AUTO."""
+    """One file. `argument` is how the user named it, `name` how messages name it; `format` is never AUTO."""
 
     argument: str
     name: str
@@ -29,16 +29,23 @@ class Source:
 
     def entries(self) -> Iterator[Entry]:
         """Read the file from its beginning. Raises BadInput."""
-        with _explained(self.name), self.open() as file:
+        with _naming(self.name), self.open() as file:
             yield from entries(file, self.format)
 
 
 @contextmanager
-def opened(arguments: Sequence[str], kind: Format, note: Callable[[str], None]) -> Iterator[list[Source]]:
-    """Give the files of these names, `-` being standard input; `note` is told of a format that is in doubt.
+def open_sources(
+    arguments: Sequence[str], kind: Format, note: Callable[[str], None]
+) -> Iterator[list[Source]]:
+    """Give the files of these names.
+
+    Args:
+        arguments: names of files; `-` is standard input.
+        kind: their format; with AUTO, each one's is guessed from its first line.
+        note: called with a text where a guess is doubtful.
 
     Raises:
-        BadInput: one can't be read, or is in no format that is read here.
+        BadInput: a file can't be read, or its format is not supported.
     """
     with ExitStack() as stack:
         yield [_source(argument, kind, note, stack) for argument in arguments]
@@ -46,43 +53,44 @@ def opened(arguments: Sequence[str], kind: Format, note: Callable[[str], None]) 
 
 def _source(argument: str, kind: Format, note: Callable[[str], None], stack: ExitStack) -> Source:
     name = "standard input" if argument == STANDARD_INPUT else argument
-    with _explained(name):
-        opening = _opening(argument, stack)
+    with _naming(name):
+        open_file = _opener(argument, stack)
         if kind is Format.AUTO:
-            with opening() as file:
+            with open_file() as file:
                 kind, doubt = guess(file)
             if doubt:
                 note(f"{name}: {doubt} (see --format)")
-    return Source(argument, name, kind, opening)
+    return Source(argument, name, kind, open_file)
 
 
-def _opening(argument: str, stack: ExitStack) -> Callable[[], AbstractContextManager[BinaryIO]]:
+def _opener(argument: str, stack: ExitStack) -> Callable[[], AbstractContextManager[BinaryIO]]:
     if argument == STANDARD_INPUT:
-        # Not sys.stdin: whatever was decoded by it would be gone.
+        # Not sys.stdin, which may have read and decoded a part of it already.
         with open(sys.stdin.fileno(), "rb", closefd=False) as file:
-            return _spooled(file, stack)
+            return _copy_opener(file, stack)
     path = Path(argument)
     if not stat.S_ISREG(path.stat().st_mode):
         with path.open("rb") as file:
-            return _spooled(file, stack)
+            return _copy_opener(file, stack)
     return lambda: path.open("rb")
 
 
-def _spooled(file: BinaryIO, stack: ExitStack) -> Callable[[], AbstractContextManager[BinaryIO]]:
-    kept = SpooledTemporaryFile(_KEPT_IN_MEMORY)  # noqa: SIM115 - closed by the stack
-    stack.callback(kept.close)
-    shutil.copyfileobj(file, kept)
+def _copy_opener(file: BinaryIO, stack: ExitStack) -> Callable[[], AbstractContextManager[BinaryIO]]:
+    copy = SpooledTemporaryFile(_MAX_IN_MEMORY)  # noqa: SIM115 - closed by the stack
+    stack.callback(copy.close)
+    shutil.copyfileobj(file, copy)
 
     @contextmanager
-    def from_the_beginning() -> Iterator[BinaryIO]:
-        kept.seek(0)
-        yield kept  # type: ignore[misc] # it is one in all but its declared type
+    def rewound() -> Iterator[BinaryIO]:
+        copy.seek(0)
+        yield copy  # type: ignore[misc] # typeshed does not declare it as BinaryIO
 
-    return from_the_beginning
+    return rewound
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _naming(name: str) -> Iterator[None]:
+    """Make BadInput of errors, with the name of the file."""
     try:
         yield
     except OSError as error:

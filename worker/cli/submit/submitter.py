@@ -1,4 +1,4 @@
-"""One submission from its first reading to its summary."""
+"""Publishes the jobs of a plan and collects their results, over connections that may be lost meanwhile."""
 
 from __future__ import annotations
 
@@ -11,63 +11,66 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.broker.submission import Submission, first_of, give_up, look_first
-from worker.broker.subscription import Subscription
+from worker.broker.admin.submission import Submission, check_topology, fail_when_away, wait_for_any
+from worker.broker.admin.subscription import Subscription
 from worker.broker.topology import JOB_KEY, topology_of
-from worker.job import MAX_SHORT_STRING
-from worker.message import Message, Properties
-from worker.result import CONTENT_TYPE
+from worker.cli.submit.jobs import BadLine, Defaults, InputJob, Survey, digest, read_jobs
+from worker.cli.submit.reading import BadInput
+from worker.cli.submit.request import Request
+from worker.cli.submit.results import Result, ResultWriter, read_result
+from worker.cli.submit.screen import Bar, NoticeLog, Screen
+from worker.cli.submit.sources import Source
+from worker.cli.submit.tally import Collected, Published
+from worker.common.tasks import cancel, start
+from worker.common.text import cut
+from worker.contract.job import MAX_SHORT_STRING
+from worker.contract.message import Message, Properties
+from worker.contract.result import CONTENT_TYPE
 from worker.settings import Settings
-from worker.submitting.jobs import Asked, Bad, Defaults, Survey, digest, read_jobs
-from worker.submitting.reading import BadInput
-from worker.submitting.results import Result, ResultWriter, read_result
-from worker.submitting.screen import Bar, Notices, Screen
-from worker.submitting.sources import Source
-from worker.submitting.tally import Collected, Published
-from worker.text import cut
 
-_SHOWN_EVERY = 0.1
+_REFRESH = 0.1
 _POLL = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to submit, and how. Times are seconds; without a `writer` no results are collected.
+    """What to submit: a request, and what reading its files has shown.
 
-    `queue` is for the results of this run, `again` the command that goes on collecting them; it `keeps` them where a
-    later run can look them up. With `collect_only` an earlier run has published the jobs: nothing is published, and
-    results are awaited but for those that it `had`, by the digests of their jobs.
+    `queue` is for the results of this run. `already_collected` has the digests of the jobs whose results are not
+    awaited any more.
     """
 
-    queue: str
-    again: str
-    keeps: bool
-    collect_only: bool
-    had: AbstractSet[bytes]
+    request: Request
     sources: Sequence[Source]
     defaults: Defaults
     survey: Survey
-    from_line: int
-    patience: float
-    rate: float
-    timeout: float | None
-    writer: ResultWriter | None
+    queue: str
+    already_collected: AbstractSet[bytes]
+
+    def jobs(self) -> Iterator[InputJob | BadLine]:
+        """Read the jobs once more, as the survey did."""
+        return read_jobs(self.sources, self.defaults, self.request.from_line)
 
 
 class Submitter:
-    """Publishes the jobs of a plan and collects their results; `stop` set ends it early, but in good order."""
+    """Carries out a plan. To end it early but in good order, set `stop`.
 
-    def __init__(self, plan: Plan, settings: Settings, screen: Screen) -> None:
+    Without a `writer` no results are collected.
+    """
+
+    def __init__(self, plan: Plan, writer: ResultWriter | None, settings: Settings, screen: Screen) -> None:
         self.published = Published()
         self.collected = Collected()
         self.stop = asyncio.Event()
         self._plan = plan
+        self._request = plan.request
+        self._writer = writer
         self._settings = settings.broker
         self._topology = topology_of(settings.broker)
         self._screen = screen
         self._name = f"{settings.worker.name} submit"
         self._subscription: Subscription | None = None
-        self._last_came = 0.0
+        self._last_result_at = 0.0
 
     @property
     def queue_left(self) -> str:
@@ -75,58 +78,63 @@ class Submitter:
         return self._subscription.queue if self._subscription is not None else ""
 
     async def run(self) -> None:
-        """Do it all.
+        """Publish, and return once all results were collected, none has come for the timeout, or `stop` is set.
 
         Raises:
             BrokerAway: the broker doesn't answer, or was away for too long.
-            TopologyError: an exchange or the queue for jobs is missing.
+            TopologyError: an exchange or the queue for jobs is missing, or a permission is.
             BadInput: a file was changed since it was checked.
             OSError: results can't be written.
         """
-        wait = self._plan.writer is not None
-        queue = self._plan.queue if self._plan.collect_only else ""
-        await look_first(self._settings, self._topology, results=wait, queue=queue, name=self._name)
-        names = ["published"] * (not self._plan.collect_only) + ["collected"] * wait
+        publishes, collects = self._request.publishes, self._writer is not None
+        await check_topology(
+            self._settings,
+            self._topology,
+            results=collects,
+            queue="" if publishes else self._plan.queue,
+            name=self._name,
+        )
+        names = ["published"] * publishes + ["collected"] * collects
         with self._screen.bars(names, self._plan.survey.jobs) as bars:
-            async with _beside(self._show(bars)):
-                if self._plan.writer is None:
+            async with _background(self._update(bars)):
+                if self._writer is None:
                     await self._publish()
                 else:
-                    await self._publish_and_collect(self._plan.writer)
+                    await self._publish_and_collect(self._writer)
 
     async def _publish(self) -> None:
         submission = Submission(
             self._settings,
             self._topology,
-            Notices(self._screen, "publishing"),
+            NoticeLog(self._screen, "publishing"),
             name=self._name,
-            patience=self._plan.patience,
-            rate=self._plan.rate,
+            max_outage=self._request.max_outage,
+            rate=self._request.rate,
         )
-        await submission.publish(self._jobs(), self._message, self.published.arrived, self.stop)
+        await submission.publish(self._jobs(), self._message, self.published.confirm, self.stop)
 
     async def _publish_and_collect(self, writer: ResultWriter) -> None:
         writer.begin()
-        if self._plan.collect_only:
-            self._await_all()
+        if not self._request.publishes:
+            self._expect_all()
 
-        async def take(bodies: list[bytes]) -> None:
-            results = [result for body in bodies if (result := self._awaited(body)) is not None]
-            # A reader of a pipe may take its time; meanwhile the connections have to be kept alive.
+        async def write(bodies: list[bytes]) -> None:
+            results = [result for body in bodies if (result := self._accept(body)) is not None]
+            # In a thread: the reader of a pipe may be slow, and the connections must be kept alive meanwhile.
             await asyncio.to_thread(writer.write, results)
 
         subscription = self._subscription = Subscription(
             self._settings,
             self._topology,
-            Notices(self._screen, "collecting"),
-            take,
+            NoticeLog(self._screen, "collecting"),
+            write,
             queue=self._plan.queue,
             routes=self._plan.survey.routes,
             name=self._name,
         )
-        async with _beside(subscription.run()):
-            await subscription.link.channel()  # bound before the first job goes
-            if not self._plan.collect_only:
+        async with _background(subscription.run()):
+            await subscription.link.channel()  # so that the queue is bound before the first job is published
+            if self._request.publishes:
                 await self._publish()
             await self._collect(subscription)
             if not self.collected.missing:
@@ -134,54 +142,53 @@ class Submitter:
                 self._subscription = None
 
     async def _collect(self, subscription: Subscription) -> None:
-        """Wait for all results, or until none has come for too long."""
-        ends = (
-            self._all_came(),
-            self.stop.wait(),
-            give_up(subscription.link, self._plan.patience),
-        )
-        tasks = [asyncio.ensure_future(end) for end in ends]
+        """Wait until all results were collected, none has come for the timeout, or `stop` is set."""
+        ends = [
+            start(self._all_collected()),
+            start(self.stop.wait()),
+            start(fail_when_away(subscription.link, self._request.max_outage)),
+        ]
         try:
-            await first_of(*tasks)
+            await wait_for_any(*ends)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*ends)
 
-    async def _all_came(self) -> None:
-        self._last_came = time.monotonic()
-        timeout = self._plan.timeout
+    async def _all_collected(self) -> None:
+        self._last_result_at = time.monotonic()
+        timeout = self._request.timeout
         while self.collected.missing:
-            if timeout is not None and time.monotonic() - self._last_came > timeout:
+            if timeout is not None and time.monotonic() - self._last_result_at > timeout:
                 return
             await asyncio.sleep(_POLL)
 
-    def _awaited(self, body: bytes) -> Result | None:
+    def _accept(self, body: bytes) -> Result | None:
+        """Read and count a result; None where it is none, or none of these jobs."""
         result = read_result(body)
-        if result is None or not self.collected.takes(result):
+        if result is None or not self.collected.accept(result):
             return None
-        self._last_came = time.monotonic()
+        self._last_result_at = time.monotonic()
         return result
 
-    def _await_all(self) -> None:
+    def _expect_all(self) -> None:
         """Expect the results of an earlier run, before any of them can come."""
-        for job in read_jobs(self._plan.sources, self._plan.defaults, self._plan.from_line):
-            if isinstance(job, Asked) and digest(job.job_id) not in self._plan.had:
-                self.collected.awaits(job.job_id)
+        for job in self._plan.jobs():
+            if isinstance(job, InputJob) and digest(job.job_id) not in self._plan.already_collected:
+                self.collected.expect(job.job_id)
 
-    def _jobs(self) -> Iterator[Asked]:
-        for job in read_jobs(self._plan.sources, self._plan.defaults, self._plan.from_line):
-            if isinstance(job, Bad):
+    def _jobs(self) -> Iterator[InputJob]:
+        """Yield the jobs as they are published; each is counted as sent, and its result expected, before that."""
+        for job in self._plan.jobs():
+            if isinstance(job, BadLine):
                 if not self._plan.survey.bad:
                     name = self._plan.sources[job.source].name
                     raise BadInput(f"{name}: line {job.line} has changed since it was checked: {job.mistake}")
                 continue
-            self.published.handed_out(job)
-            if self._plan.writer is not None:
-                self.collected.awaits(job.job_id)
+            self.published.send(job)
+            if self._writer is not None:
+                self.collected.expect(job.job_id)
             yield job
 
-    def _message(self, job: Asked) -> Message:
+    def _message(self, job: InputJob) -> Message:
         properties = Properties(
             content_type=CONTENT_TYPE,
             message_id=cut(job.job_id, MAX_SHORT_STRING),
@@ -189,32 +196,32 @@ class Submitter:
         )
         return Message(self._topology.jobs, JOB_KEY, job.body, properties)
 
-    async def _show(self, bars: list[Bar]) -> None:
+    async def _update(self, bars: list[Bar]) -> None:
         while True:
-            self._show_once(bars)
-            await asyncio.sleep(_SHOWN_EVERY)
+            for bar, (count, total) in zip(bars, self._progress(), strict=False):
+                bar.update(count, total)
+            await asyncio.sleep(_REFRESH)
 
-    def _show_once(self, bars: list[Bar]) -> None:
+    def _progress(self) -> list[tuple[int, int]]:
+        """Return how much is done and to do, for each bar."""
         jobs, published, collected = self._plan.survey.jobs, self.published.confirmed, self.collected.count
-        done = [(published, jobs), (collected, jobs)]
-        if self._plan.collect_only:
-            done = [(collected, collected + self.collected.missing)]
-        for bar, (count, total) in zip(bars, done, strict=False):
-            bar.show(count, total)
+        if self._request.publishes:
+            return [(published, jobs), (collected, jobs)]
+        return [(collected, collected + self.collected.missing)]
 
 
 @asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
-    """Have something run beside; what fails first, there or here, ends both and is raised."""
+async def _background(work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+    """Run a coroutine in the background while inside; the first error, there or here, ends both and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(work)
             yield
             task.cancel()
-    except BaseExceptionGroup as failed:
-        raise _first(failed) from failed
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from errors
 
 
-def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner = failed.exceptions[0]
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    inner = errors.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

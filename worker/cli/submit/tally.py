@@ -1,4 +1,4 @@
-"""What was published and what came back, in numbers and lines. Pure: `now` comes in."""
+"""Counts what was published and what was collected. Pure."""
 
 from __future__ import annotations
 
@@ -6,78 +6,82 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
-from worker.submitting.jobs import Asked, digest
-from worker.submitting.results import Result
-from worker.submitting.sources import Source
+from worker.cli.submit.jobs import InputJob, digest
+from worker.cli.submit.results import Result
+from worker.cli.submit.sources import Source
 
 _SHOWN_RESULTS = 20
 
 
 class Published:
-    """Jobs on their way: those handed out and not confirmed yet, in the order of their lines."""
+    """Jobs sent to the broker: how many are confirmed, and which are not yet, in the order of their lines."""
 
     def __init__(self) -> None:
         self.confirmed = 0
-        self._open: dict[tuple[int, int], None] = {}
-        self._last: tuple[int, int] | None = None
+        self._unconfirmed: dict[tuple[int, int], None] = {}
         self._first: tuple[int, int] | None = None
+        self._last: tuple[int, int] | None = None
 
     @property
     def in_doubt(self) -> int:
-        """How many were handed out and may or may not have arrived."""
-        return len(self._open)
+        """How many were sent and are not confirmed: the broker may have them or not."""
+        return len(self._unconfirmed)
 
-    def handed_out(self, job: Asked) -> None:
+    def send(self, job: InputJob) -> None:
+        """Count a job that is about to be sent."""
         self._last = (job.source, job.line)
         self._first = self._first or self._last
-        self._open[self._last] = None
+        self._unconfirmed[self._last] = None
 
-    def arrived(self, job: Asked) -> None:
-        del self._open[job.source, job.line]
+    def confirm(self, job: InputJob) -> None:
+        """Count a job that the broker has confirmed."""
+        del self._unconfirmed[job.source, job.line]
         self.confirmed += 1
 
-    def where(self, sources: Sequence[Source]) -> str:
-        """Say which lines are published for sure, and with what arguments to go on."""
+    def continuation(self, sources: Sequence[Source]) -> str:
+        """Return a text with the lines that are published for certain, and the arguments to go on with."""
         if self._last is None or self._first is None:
             return "nothing was published"
-        source, line = next(iter(self._open), (self._last[0], self._last[1] + 1))
+        source, line = next(iter(self._unconfirmed), (self._last[0], self._last[1] + 1))
         first = self._first[1] if self._first[0] == source else 1
-        told = [f"all of {done.name}" for done in sources[self._first[0] : source]]
+        parts = [f"all of {done.name}" for done in sources[self._first[0] : source]]
         if line > first:
-            told.append(f"lines {first:,}-{line - 1:,} of {sources[source].name}")
+            parts.append(f"lines {first:,}-{line - 1:,} of {sources[source].name}")
         rest = " ".join(shlex.quote(one.argument) for one in sources[source:])
-        published = f"published {', '.join(told)}" if told else "nothing is published for sure"
+        published = f"published {', '.join(parts)}" if parts else "nothing is published for sure"
         return f"{published}; continue with --from-line {line} {rest}"
 
 
 class Collected:
-    """Results that came for the jobs of this run; what came before, or is for others, is told apart."""
+    """Results of expected jobs, each counted once; those of other jobs are not counted."""
 
     def __init__(self) -> None:
         self.succeeded = 0
         self.failed: Counter[str] = Counter()
         self.slowest: tuple[float, str] = (0.0, "")
         self.first_results: list[Result] = []
-        self._awaited: set[bytes] = set()
+        self._expected: set[bytes] = set()
 
     @property
     def missing(self) -> int:
-        return len(self._awaited)
+        """How many expected results have not come."""
+        return len(self._expected)
 
     @property
     def count(self) -> int:
+        """How many results have come."""
         return self.succeeded + self.failed.total()
 
-    def awaits(self, job_id: str) -> None:
-        """Expect the result of a job, from before it is published."""
-        self._awaited.add(digest(job_id))
+    def expect(self, job_id: str) -> None:
+        """Expect the result of a job; to be called before the job is published."""
+        self._expected.add(digest(job_id))
 
-    def takes(self, result: Result) -> bool:
-        """Count a result; false where nobody awaits it, or does so no more."""
+    def accept(self, result: Result) -> bool:
+        """Count a result; False where it is not expected, or came before."""
         name = digest(result.job_id)
-        if name not in self._awaited:
+        if name not in self._expected:
             return False
-        self._awaited.remove(name)
+        self._expected.remove(name)
         if result.error is None:
             self.succeeded += 1
         else:

@@ -1,4 +1,4 @@
-"""The time line as a spark line over a bar of troubles, on one axis."""
+"""Draws the time line: a spark line of deliveries over a bar of troubles, on one axis."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
-from worker.top.timeline import BROKER, GUARD, OUTAGE, Slot, Stretch
+from worker.cli.top.timeline import BROKER, GUARD, OUTAGE, Slot, Stretch
 
 Clock = Callable[[float], str]
-"""Writes a time of the log, in UTC."""
+"""Formats a time of the log, in UTC."""
 
 _SPARKS = " ▁▂▃▄▅▆▇█"
 _ASCII_SPARKS = " ._-=+*%#"
@@ -25,25 +25,25 @@ _LENGTHS = ((172800, 86400, "d"), (7200, 3600, "h"), (600, 60, "min"))
 
 
 def clock(first: float, last: float) -> Clock:
-    """Return what writes the times of a log: by the day where it is long, by the second where it is short."""
+    """Return a formatter for the times of a log: with seconds where it is short, with the day where it is long."""
     form = "%H:%M:%S" if last - first < _HALF_A_DAY else "%m-%d %H:%M"
     return lambda at: datetime.fromtimestamp(at, UTC).strftime(form)
 
 
 def sparks(slots: Sequence[Slot], *, ascii_only: bool) -> Text:
-    """Draw the deliveries that ended in each slot, relative to the most of any; red where some failed."""
+    """Draw the number of deliveries that ended in each slot, scaled to the highest; red where some failed."""
     steps = _ASCII_SPARKS if ascii_only else _SPARKS
     peak = max((slot.ended for slot in slots), default=0)
     line = Text()
     for slot in slots:
-        # Rounded up, so that one delivery is not nothing.
+        # Rounded up, so that a single delivery is visible.
         step = -(-slot.ended * (len(steps) - 1) // peak) if peak else 0
         line.append(steps[step], "red" if slot.failed else "green")
     return line
 
 
 def bar(slots: Sequence[Slot]) -> Text:
-    """Draw the marks of each slot as a letter."""
+    """Draw a letter for the marks of each slot."""
     line = Text()
     for slot in slots:
         if slot.marks:
@@ -54,16 +54,16 @@ def bar(slots: Sequence[Slot]) -> Text:
     return line
 
 
-def axis(stretch: Stretch, write: Clock) -> Text:
-    """Write what the slots are: what the highest stands for, how long each, and from when to when."""
+def axis(stretch: Stretch, clock: Clock) -> Text:
+    """Describe the axis: the rate of the highest slot, the length of a slot, and the time from start to end."""
     end = stretch.start + len(stretch.slots) * stretch.seconds
     peak = max((slot.ended for slot in stretch.slots), default=0) / stretch.seconds
     each = _length(stretch.seconds)
-    return Text(f"at most {peak:,.1f}, {each} each, {write(stretch.start)} to {write(end)} UTC", "dim")
+    return Text(f"at most {peak:,.1f}, {each} each, {clock(stretch.start)} to {clock(end)} UTC", "dim")
 
 
 def legend(slots: Sequence[Slot]) -> Text:
-    """Say what the letters in the bar mean, as many as are in it."""
+    """Explain the letters that occur in the bar."""
     seen = {slot.marks for slot in slots if slot.marks}
     kinds = [kind for mark, kind in _MARKS.items() if mark in seen]
     if seen - _MARKS.keys():

@@ -1,4 +1,4 @@
-"""Which panels a screen of few lines has room for. Pure."""
+"""Divides the lines of a screen among panels. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A part of the screen, drawn in a given number of lines, from `least` to `most`.
+    """A part of the screen, which can be drawn in any number of lines from `least` to `most`.
 
-    `rank` says who comes first where there is too little room: 0 before 1.
+    Where there are too few lines, panels of a low `rank` are served first.
     """
 
     rank: int
@@ -21,9 +21,10 @@ class Panel:
 
 
 def shares(panels: Sequence[Panel], height: int | None) -> list[int]:
-    """Return the lines of each panel: its least by rank, 0 where it is left out; what remains goes around in turn.
+    """Return the number of lines for each panel, 0 for one that is left out.
 
-    Without a height, each gets its most.
+    In the order of their ranks, panels get their least; the remaining lines are dealt out one at a time. Without a
+    height, each panel gets its most.
     """
     if height is None:
         return [panel.most for panel in panels]

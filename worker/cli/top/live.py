@@ -1,4 +1,4 @@
-"""Reads until the end or until asked to stop, and shows on a terminal what it comes to meanwhile."""
+"""Reads logs until their end or until it is stopped, with a live view on a terminal or without."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 
-from worker.top.screen import Screen
-from worker.top.sources import Feed
+from worker.cli.top.screen import Screen
+from worker.cli.top.sources import Feed
 
 _REFRESH = 0.25
-_LAST_LOOK = 1.0
+_LAST_READ_TIMEOUT = 1.0
 
 
 class _Stop:
-    """Whether SIGINT or SIGTERM came, which are caught while it is entered."""
+    """Catches SIGINT and SIGTERM while inside, and sets `requested`."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> Self:
         self._before = [(n, signal.signal(n, self._caught)) for n in (signal.SIGINT, signal.SIGTERM)]
@@ -38,25 +38,25 @@ class _Stop:
             signal.signal(number, handler)
 
     def _caught(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
 
 
 def read_all(feed: Feed) -> None:
-    """Read until the end, or until SIGINT or SIGTERM.
+    """Read until the end, or until SIGINT or SIGTERM comes.
 
     Raises:
         OSError: a source can't be read.
     """
     with _Stop() as stop:
-        while not (feed.ended or stop.asked):
-            _take(feed, _REFRESH)
+        while not (feed.ended or stop.requested):
+            _read(feed, _REFRESH)
         _finish(feed)
 
 
 def watch(feed: Feed, console: Console) -> None:
-    """Show a live view until the end, until SIGINT or SIGTERM, or until `q` is pressed.
+    """Show a live view until the end, until SIGINT or SIGTERM comes, or until `q` is pressed.
 
-    Keys come from the terminal itself, since the log may take the place of standard input.
+    Keys are read from the controlling terminal, since standard input may be the log.
 
     Raises:
         OSError: a source can't be read.
@@ -68,9 +68,9 @@ def watch(feed: Feed, console: Console) -> None:
         _keyboard() as keyboard,
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
-        while not (feed.ended or stop.asked or "q" in keys):
+        while not (feed.ended or stop.requested or "q" in keys):
             live.update(_screen(feed, console, whole=whole, keys=keyboard is not None), refresh=True)
-            keys = _take(feed, _REFRESH, keyboard)
+            keys = _read(feed, _REFRESH, keyboard)
             whole ^= "w" in keys
         _finish(feed)
 
@@ -81,8 +81,8 @@ def _screen(feed: Feed, console: Console, *, whole: bool, keys: bool) -> Screen:
     return Screen(feed.tally, feed.lines, feed.skipped, live=True, whole=whole, hint=hint, height=height)
 
 
-def _take(feed: Feed, seconds: float, keyboard: int | None = None) -> str:
-    """Take what comes for so long, or until keys are pressed, which are returned."""
+def _read(feed: Feed, seconds: float, keyboard: int | None = None) -> str:
+    """Read for so many seconds, or until keys are pressed; return the keys."""
     deadline = time.monotonic() + seconds
     wait = 0.0
     while not feed.ended and (left := deadline - time.monotonic()) > 0:
@@ -90,29 +90,29 @@ def _take(feed: Feed, seconds: float, keyboard: int | None = None) -> str:
         ready, _, _ = select.select(watched, [], [], min(wait, left))
         if keyboard in ready and keyboard is not None:
             return _pressed(keyboard)
-        wait = 0.0 if feed.take(ready) else left
+        wait = 0.0 if feed.read(ready) else left
     return ""
 
 
 def _pressed(keyboard: int) -> str:
     try:
         return os.read(keyboard, 64).decode("latin-1").lower() or "q"
-    except OSError:  # the terminal is gone
+    except OSError:  # the terminal was closed
         return "q"
 
 
 def _finish(feed: Feed) -> None:
-    """Take what is there already, but don't go on for long: whoever asked to stop is waiting."""
-    deadline = time.monotonic() + _LAST_LOOK
+    """Read what is there already, for a second at most."""
+    deadline = time.monotonic() + _LAST_READ_TIMEOUT
     while not feed.ended and time.monotonic() < deadline:
-        if not feed.take(select.select(feed.streams, [], [], 0)[0]):
+        if not feed.read(select.select(feed.streams, [], [], 0)[0]):
             break
     feed.close()
 
 
 @contextmanager
 def _keyboard() -> Iterator[int | None]:
-    """Give a descriptor that single keys can be read from, None where there is no terminal."""
+    """Give a descriptor to read single keys from; None where there is no terminal."""
     try:
         descriptor = os.open("/dev/tty", os.O_RDONLY)
     except OSError:

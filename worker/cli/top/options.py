@@ -1,4 +1,4 @@
-"""`lcm-worker top`: what the log of one worker or of many comes to."""
+"""`lcm-worker top`: a live view or a summary of the logs of one worker or several."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import on_terminal
+from worker.cli.common import note, on_terminal, print_line
 
 if TYPE_CHECKING:
-    from worker.top.sources import Feed
+    from worker.cli.top.sources import Feed
 
 _PIPE_WIDTH = 240
 
@@ -57,17 +57,17 @@ def top(
     feed = _read(files or [], follow=follow, live=on_terminal() and not (once or as_json))
     _print_json(feed) if as_json else _print_text(feed)
     if feed.lines and feed.lines == feed.skipped:
-        typer.echo("lcm-worker: no line is of a worker's JSON log; see log.format there", err=True)
+        note("no line is of a worker's JSON log; see log.format there")
         raise typer.Exit(1)
 
 
 def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
-    """Read it all, with a live view where more may come."""
+    """Read all files, with a live view where more may come."""
     from rich.console import Console
 
-    from worker.top.live import read_all, watch
-    from worker.top.sources import Feed, File, Source, Stream
-    from worker.top.tally import Tally
+    from worker.cli.top.live import read_all, watch
+    from worker.cli.top.sources import Feed, File, Source, Stream
+    from worker.cli.top.tally import Tally
 
     grows = follow if files else not stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
     try:
@@ -81,7 +81,7 @@ def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
             read_all(feed)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"lcm-worker: can't read the log: {where}{error.strerror or error}", err=True)
+        note(f"can't read the log: {where}{error.strerror or error}")
         raise typer.Exit(1) from error
     return feed
 
@@ -89,9 +89,9 @@ def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
 def _print_text(feed: Feed) -> None:
     from rich.console import Console
 
-    from worker.top.screen import Screen
+    from worker.cli.top.screen import Screen
 
-    # A pipe has no width: reasons are to be read in full there.
+    # A pipe has no width; wide enough to show most reasons in full.
     Console(highlight=False, width=None if on_terminal() else _PIPE_WIDTH).print(
         Screen(feed.tally, feed.lines, feed.skipped)
     )
@@ -100,8 +100,7 @@ def _print_text(feed: Feed) -> None:
 def _print_json(feed: Feed) -> None:
     import msgspec
 
-    from worker.top.summary import document
+    from worker.cli.top.summary import document
 
     found = document(feed.tally, lines=feed.lines, skipped=feed.skipped)
-    sys.stdout.buffer.write(msgspec.json.encode(found) + b"\n")
-    sys.stdout.buffer.flush()
+    print_line(msgspec.json.encode(found))

@@ -1,4 +1,4 @@
-"""The tables of the screen: each row a line, cut to the width, the most important first."""
+"""The tables of the screen. Each row is one line, cut to the width, the most important first."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TypeVar
 from rich.table import Table
 from rich.text import Text
 
-from worker.tables import printable
-from worker.top.chart import Clock
-from worker.top.layout import Panel
-from worker.top.summary import mean_rate
-from worker.top.tally import LATENCIES, Tally
-from worker.top.worker_tally import WorkerTally
+from worker.cli.top.chart import Clock
+from worker.cli.top.layout import Panel
+from worker.cli.top.summary import mean_rate
+from worker.cli.top.tally import LATENCIES, Tally
+from worker.cli.top.worker_tally import WorkerTally
+from worker.common.text import printable
 
 STYLES = {
     "succeeded": "green", "retry_later": "yellow", "deferred": "yellow", "failed": "red", "stale": "dim",
@@ -44,8 +44,8 @@ def latency(tally: Tally) -> Panel:
     return Panel(6, 1 + len(LATENCIES), 1 + len(LATENCIES), draw)
 
 
-def workers(tally: Tally, write: Clock, width: int, *, live: bool) -> Panel:
-    """Those in trouble first, those that have stopped last."""
+def workers(tally: Tally, clock: Clock, width: int, *, live: bool) -> Panel:
+    """Workers: those in trouble first, those that have stopped last."""
 
     def row(worker: WorkerTally) -> list[Cell]:
         rate = (
@@ -64,7 +64,7 @@ def workers(tally: Tally, write: Clock, width: int, *, live: bool) -> Panel:
             _count(worker.jobs["failed"], "red"),
             f"{worker.in_flight}",
             milliseconds(worker.duration.percentile(0.99)) if worker.duration.count else "-",
-            write(worker.last),
+            clock(worker.last),
         ]
 
     def draw(lines: int) -> Table:
@@ -72,15 +72,15 @@ def workers(tally: Tally, write: Clock, width: int, *, live: bool) -> Panel:
         made = _table(titles, left=2)
         made.columns[0].max_width = _WIDEST_NAME if width >= _WIDE else _NARROW_NAME
         if width < _WIDE:
-            # The numbers are shown in full, the state as far as there is room.
+            # Numbers are shown in full, the state gets the rest of the width.
             made.expand, made.padding, made.columns[1].ratio = True, (0, 1, 0, 0), 1
-        return _fill(made, sorted(tally.workers.values(), key=_by_trouble), row, lines)
+        return _fill(made, sorted(tally.workers.values(), key=_troubled_first), row, lines)
 
     return _rows(3, len(tally.workers), draw)
 
 
-def failures(tally: Tally, write: Clock) -> Panel:
-    """By error code, the most frequent first."""
+def failures(tally: Tally, clock: Clock) -> Panel:
+    """Failures by error code, the most frequent first."""
 
     def draw(lines: int) -> Table:
         made = _table(("error", "failed", "retried", "last", "last message"), left=1)
@@ -94,7 +94,7 @@ def failures(tally: Tally, write: Clock) -> Panel:
                 item[0],
                 _count(item[1].failed, "red"),
                 _count(item[1].retried, "yellow"),
-                write(item[1].last),
+                clock(item[1].last),
                 item[1].message,
             ],
             lines,
@@ -103,8 +103,8 @@ def failures(tally: Tally, write: Clock) -> Panel:
     return _rows(4, len(tally.failures), draw)
 
 
-def notices(tally: Tally, write: Clock, width: int) -> Panel:
-    """Warnings and errors, the newest first; who said them only where there is room."""
+def notices(tally: Tally, clock: Clock, width: int) -> Panel:
+    """Warnings and errors, the newest first; the worker's name only where there is room."""
     wide = width >= _WIDE and len(tally.workers) > 1
 
     def draw(lines: int) -> Table:
@@ -118,7 +118,7 @@ def notices(tally: Tally, write: Clock, width: int) -> Panel:
             list(reversed(tally.notices.values())),
             lambda notice: [
                 Text(printable(notice.event), STYLES.get(notice.level, "")),
-                write(notice.last),
+                clock(notice.last),
                 *([notice.worker] if wide else []),
                 f"{notice.count:,}",
                 notice.text,
@@ -130,7 +130,7 @@ def notices(tally: Tally, write: Clock, width: int) -> Panel:
 
 
 def closings(tally: Tally) -> Panel:
-    """Why sessions closed, the most frequent first."""
+    """Reasons for closed sessions, the most frequent first."""
 
     def draw(lines: int) -> Table:
         made = _table(("sessions closed", "reason"), left=0)
@@ -142,18 +142,18 @@ def closings(tally: Tally) -> Panel:
 
 
 def milliseconds(value: float) -> str:
-    """Write so many digits as are known."""
+    """Format milliseconds with as many digits as are exact."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"  # noqa: PLR2004 - three digits, with an error of 5 %
 
 
 def _rows(rank: int, rows: int, draw: Callable[[int], Table]) -> Panel:
-    """A panel of a title and at least two rows, if there are two; none at all where there are no rows."""
+    """Return a panel of a title and at least two rows, if there are two; an empty one where there are no rows."""
     most = 1 + min(rows, _MOST_ROWS) if rows else 0
     return Panel(rank, min(most, _LEAST_ROWS), most, draw)
 
 
 def _table(titles: Sequence[str], *, left: int) -> Table:
-    """Begin a table of texts in the first columns, aligned to the left, then numbers, and maybe a text as the last."""
+    """Return a table without rows: the first columns and a last one with text are left-aligned, numbers right."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, title in enumerate(titles):
         text = index < left or title in {"last message", "text", "reason"}
@@ -164,7 +164,7 @@ def _table(titles: Sequence[str], *, left: int) -> Table:
 
 
 def _stretch(made: Table) -> None:
-    """Give the last column what room there is."""
+    """Give the last column the rest of the width."""
     made.expand = True
     made.columns[-1].ratio = 1
 
@@ -178,7 +178,7 @@ def _fill(made: Table, items: Sequence[Item], row: Callable[[Item], Sequence[Cel
     return made
 
 
-def _by_trouble(worker: WorkerTally) -> tuple[int, str]:
+def _troubled_first(worker: WorkerTally) -> tuple[int, str]:
     running = _STOPPED if worker.state == "stopped" else _RUNNING
     return (_TROUBLED if worker.troubles else running, worker.name)
 

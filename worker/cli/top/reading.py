@@ -1,7 +1,7 @@
-"""From the bytes of a log to its events. Pure.
+"""Parses the bytes of a log into events. Pure.
 
-What isn't a line of a worker's JSON log is skipped and counted: text that another program wrote, a line that was
-cut, or one that is too long to be held.
+What is not a line of a worker's JSON log is skipped and counted: the output of other programs, an incomplete line,
+or one that is too long to be kept in memory.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ LONGEST_LINE = 1 << 20
 
 
 class Event(msgspec.Struct, gc=False):
-    """A line of the log: what every line has, and of the others' fields what is counted or shown.
+    """A line of the log: the fields that all lines have, and those of the others that are counted or shown.
 
-    Without an offset, the timestamp is UTC, as are all of the log.
+    A timestamp without an offset is UTC.
     """
 
     timestamp: datetime
@@ -47,7 +47,7 @@ _decode = msgspec.json.Decoder(Event).decode
 
 
 def event_of(line: bytes) -> Event | None:
-    """Return the event of a line, None where it is none; what stands before the first brace is taken for a prefix."""
+    """Return the event of a line, None where it is none. Text before the first brace is ignored as a prefix."""
     start = line.find(b"{")
     if start < 0:
         return None
@@ -58,36 +58,36 @@ def event_of(line: bytes) -> Event | None:
 
 
 class Reader:
-    """Is fed a log in pieces, as they come, and gives its events; holds a line at most."""
+    """Parses a log that comes in pieces. Keeps at most one line in memory."""
 
     def __init__(self, longest: int = LONGEST_LINE) -> None:
         self.lines = 0
         self.skipped = 0
         self._longest = longest
-        self._begun = b""
-        self._passing_over = False
+        self._unfinished = b""
+        self._skipping = False
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next piece; return the events whose lines are complete."""
-        lines = (self._begun + data).split(b"\n")
-        self._begun = lines.pop()
-        if lines and (self._passing_over or len(lines[0]) > self._longest):
+        """Parse the next piece; return the events of the lines that are complete with it."""
+        lines = (self._unfinished + data).split(b"\n")
+        self._unfinished = lines.pop()
+        if lines and (self._skipping or len(lines[0]) > self._longest):
             del lines[0]
-            self._passed_over()
-        if self._passing_over or len(self._begun) > self._longest:
-            self._begun = b""
-            self._passing_over = True
+            self._end_skipping()
+        if self._skipping or len(self._unfinished) > self._longest:
+            self._unfinished = b""
+            self._skipping = True
         return self._events(lines)
 
     def end(self) -> list[Event]:
-        """Take note that no more comes; return the event of a last line without a line break, if it is one."""
-        if self._passing_over:
-            self._passed_over()
-        last, self._begun = self._begun, b""
+        """End the log; return the event of a last line without a line break, if it is one."""
+        if self._skipping:
+            self._end_skipping()
+        last, self._unfinished = self._unfinished, b""
         return self._events([last])
 
-    def _passed_over(self) -> None:
-        self._passing_over = False
+    def _end_skipping(self) -> None:
+        self._skipping = False
         self.lines += 1
         self.skipped += 1
 

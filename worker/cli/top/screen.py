@@ -1,4 +1,4 @@
-"""A tally as text of the width and height at hand. Nothing is counted here.
+"""Renders a tally as text of a given width and height.
 
 Every line is cut to the width; panels that don't fit the height are left out, the least important first.
 """
@@ -15,12 +15,12 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from worker.tables import printable
-from worker.top import chart, panels
-from worker.top.layout import Panel, shares
-from worker.top.summary import mean_rate
-from worker.top.tally import RESULTS, Tally
-from worker.top.worker_tally import SESSIONS
+from worker.cli.top import chart, panels
+from worker.cli.top.layout import Panel, shares
+from worker.cli.top.summary import mean_rate
+from worker.cli.top.tally import RESULTS, Tally
+from worker.cli.top.worker_tally import SESSIONS
+from worker.common.text import printable
 
 _LABEL = 10
 _LONGEST_REASON = 20
@@ -28,10 +28,16 @@ _LONGEST_REASON = 20
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What is shown of a tally: live, rates are those of late, else the means.
+    """What is shown of a tally.
 
-    `whole` shows the time line from the first line of the log on, else its newest seconds. `lines` and `skipped`
-    count what was read; `hint` stands at the upper right. Without a height, every panel has all of its lines.
+    Args:
+        tally: the counts.
+        lines: how many lines were read.
+        skipped: how many of them were not lines of a worker's log.
+        live: show current rates, else means.
+        whole: show the time line from the first line of the log on, else its newest seconds.
+        hint: text at the upper right.
+        height: lines of the screen; None shows every panel in full.
     """
 
     tally: Tally
@@ -45,11 +51,11 @@ class Screen:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         every = [panel for panel in self._panels(options.max_width, options.ascii_only) if panel.most]
         given = shares(every, self.height)
-        # Set apart by blank lines where there is room for those, too.
-        airy = self.height is None or sum(given) + len({panel.rank for panel in every}) <= self.height
+        # With blank lines between panels of different ranks, where there is room for them.
+        spaced = self.height is None or sum(given) + len({panel.rank for panel in every}) <= self.height
         above = 0
         for panel, lines in zip(every, given, strict=True):
-            if lines and airy and panel.rank != above:
+            if lines and spaced and panel.rank != above:
                 yield Segment.line()
             if lines:
                 above = panel.rank
@@ -62,13 +68,13 @@ class Screen:
         yield Panel(0, 1, 1, lambda _: self._head())
         if not self.tally.last:
             return
-        write = chart.clock(self.tally.first, self.tally.last)
-        yield from _lines(1, self._timeline(write, width, ascii_only))
+        clock = chart.clock(self.tally.first, self.tally.last)
+        yield from _lines(1, self._timeline(clock, width, ascii_only))
         yield from _lines(2, self._counts(width))
         yield panels.latency(self.tally)
-        yield panels.workers(self.tally, write, width, live=self.live)
-        yield panels.failures(self.tally, write)
-        yield panels.notices(self.tally, write, width)
+        yield panels.workers(self.tally, clock, width, live=self.live)
+        yield panels.failures(self.tally, clock)
+        yield panels.notices(self.tally, clock, width)
         yield panels.closings(self.tally)
 
     def _head(self) -> Table:
@@ -81,12 +87,12 @@ class Screen:
         head.add_row(Text(f"top: {read}{until}{skipped}", "bold"), Text(self.hint, "dim"))
         return head
 
-    def _timeline(self, write: chart.Clock, width: int, ascii_only: bool) -> Iterator[Text]:
+    def _timeline(self, clock: chart.Clock, width: int, ascii_only: bool) -> Iterator[Text]:
         timeline = self.tally.whole if self.whole else self.tally.recent
         stretch = timeline.stretch(max(width - _LABEL, 1))
         yield _labelled("jobs/s", chart.sparks(stretch.slots, ascii_only=ascii_only))
         yield _labelled("troubles", chart.bar(stretch.slots))
-        yield _labelled("", Text.assemble((self._rate(), "bold"), ", ", chart.axis(stretch, write)))
+        yield _labelled("", Text.assemble((self._rate(), "bold"), ", ", chart.axis(stretch, clock)))
         if any(slot.marks for slot in stretch.slots):
             yield _labelled("", chart.legend(stretch.slots))
 
@@ -127,12 +133,12 @@ class Screen:
 
 
 def _lines(rank: int, lines: Iterable[Text]) -> Iterator[Panel]:
-    """Make each line a panel, so that of too few the first are shown."""
+    """Make a panel of each line, so that the first ones are shown where there is room for few."""
     for line in lines:
-        yield Panel(rank, 1, 1, partial(_same, line))
+        yield Panel(rank, 1, 1, partial(_constant, line))
 
 
-def _same(text: Text, _lines: int) -> Text:
+def _constant(text: Text, _lines: int) -> Text:
     return text
 
 
@@ -143,7 +149,7 @@ def _labelled(label: str, text: Text) -> Text:
 
 
 def _flow(label: str, items: Sequence[Text], width: int) -> Iterator[Text]:
-    """Put items on as few lines as they fit, without breaking any."""
+    """Put items on as few lines as possible, without breaking any."""
     line = Text()
     for item in items:
         if line and _LABEL + line.cell_len + 2 + item.cell_len > width:

@@ -1,4 +1,4 @@
-"""Where a log comes from: a pipe that is read until its end, or a file, which may grow and be rotated."""
+"""The logs that `top` reads: pipes, and files, which may grow and be rotated."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from worker.top.reading import Reader
-from worker.top.tally import Tally
+from worker.cli.top.reading import Reader
+from worker.cli.top.tally import Tally
 
-_PIECE = 1 << 18
-# Or the last line of one file, where it was cut, would spoil the first of the next.
+_MAX_READ = 1 << 18
+# Between two files, so that an unfinished last line of one is not joined to the first line of the next.
 _END_OF_LINE = b"\n"
 
 
 class Source(Protocol):
-    """A log that is read piece by piece."""
+    """A log that is read in pieces. `ended` is true once nothing more can come."""
 
     ended: bool
 
     def read(self) -> bytes:
-        """Return the next piece, nothing where there is none now; never waits, once it is known to be ready."""
+        """Return the next piece, b"" where there is none now. Does not block when the source is ready to read."""
 
     def close(self) -> None: ...
 
 
 class Stream:
-    """What is piped in. It ends with its writer. `read` waits unless the descriptor is readable."""
+    """A pipe, which ends when its writer closes it. `read` blocks unless the descriptor is readable."""
 
     def __init__(self, descriptor: int) -> None:
         self.ended = False
         self.descriptor = descriptor
 
     def read(self) -> bytes:
-        data = os.read(self.descriptor, _PIECE)
+        data = os.read(self.descriptor, _MAX_READ)
         self.ended = not data
         return data
 
     def close(self) -> None:
-        """Leave it open: it was given."""
+        """Do nothing: whoever opened the descriptor closes it."""
 
 
 class File:
-    """A file, read to its end or, followed, for ever and by its name, as by `tail -F`.
+    """A file, read to its end or, with `follow`, without end and by its name, as by `tail -F`.
 
-    Followed, it may be missing for now; when it was replaced it is read to its end and then the new one from the
-    beginning, and when it was truncated, from the beginning again.
+    A file that is followed may be missing for now. When it is replaced, it is read to its end and then the new one
+    from its beginning; when it is truncated, it is read from its beginning again.
 
     Raises:
-        OSError: it can't be read, and isn't followed.
+        OSError: it can't be read, and is not followed.
     """
 
     def __init__(self, path: Path, *, follow: bool) -> None:
@@ -64,7 +64,7 @@ class File:
         if self._descriptor is None and not self._open():
             return b""
         assert self._descriptor is not None  # noqa: S101 - it was opened a moment ago
-        data = os.read(self._descriptor, _PIECE)
+        data = os.read(self._descriptor, _MAX_READ)
         if data:
             return data
         if not self._follow:
@@ -73,8 +73,8 @@ class File:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             return _END_OF_LINE
         elif self._was_replaced():
-            # What was written between the last look and the replacing is still to be read.
-            data = os.read(self._descriptor, _PIECE)
+            # Something may have been written between the last read and the replacement.
+            data = os.read(self._descriptor, _MAX_READ)
             if not data:
                 self.close()
                 return _END_OF_LINE
@@ -88,7 +88,7 @@ class File:
     def _open(self) -> bool:
         try:
             self._descriptor = os.open(self._path, os.O_RDONLY)
-        except OSError:  # between two steps of a rotation, or not written yet
+        except OSError:  # in the middle of a rotation, or not created yet
             return False
         return True
 
@@ -106,7 +106,7 @@ class File:
 
 
 class Feed:
-    """Feeds a tally from all of its sources."""
+    """Reads all sources and counts their events in a tally."""
 
     def __init__(self, sources: Sequence[Source], tally: Tally) -> None:
         self.tally = tally
@@ -122,18 +122,18 @@ class Feed:
 
     @property
     def skipped(self) -> int:
-        """How many lines were none of a worker's log."""
+        """How many lines were not lines of a worker's log."""
         return sum(reader.skipped for _, reader in self._inputs)
 
     @property
     def streams(self) -> list[int]:
-        """The descriptors to wait for; files are always ready, even where there is nothing new."""
+        """The descriptors to wait for with select. Files are not among them: they are always ready."""
         return [
             source.descriptor for source, _ in self._inputs if isinstance(source, Stream) and not source.ended
         ]
 
-    def take(self, ready: Sequence[int]) -> bool:
-        """Take one piece from each file, and of each stream that is ready; return whether there was any."""
+    def read(self, ready: Sequence[int]) -> bool:
+        """Read one piece of each file, and of each stream that is `ready`; return whether there was any."""
         any_data = False
         for source, reader in self._inputs:
             if source.ended or (isinstance(source, Stream) and source.descriptor not in ready):
@@ -144,7 +144,7 @@ class Feed:
         return any_data
 
     def close(self) -> None:
-        """Count what stands in last lines without a line break, and close the files."""
+        """Count last lines that have no line break, and close the files."""
         for source, reader in self._inputs:
             self.tally.feed(reader.end())
             source.close()

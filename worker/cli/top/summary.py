@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.text import rfc3339
-from worker.top.histogram import Histogram
-from worker.top.tally import RESULTS, Tally
-from worker.top.timeline import BROKER, GUARD, OUTAGE, Stretch, Timeline
-from worker.top.worker_tally import SESSIONS, WorkerTally
+from worker.cli.top.histogram import Histogram
+from worker.cli.top.tally import RESULTS, Tally
+from worker.cli.top.timeline import BROKER, GUARD, OUTAGE, Stretch, Timeline
+from worker.cli.top.worker_tally import SESSIONS, WorkerTally
+from worker.common.text import rfc3339
 
 _LETTERS = {OUTAGE: "O", GUARD: "P", BROKER: "B"}
 _SLOTS = 1 << 30
 
 
 def document(tally: Tally, *, lines: int, skipped: int) -> dict[str, Any]:
-    """Return all that is known: times as RFC 3339 in UTC, lengths of time in the unit that the name ends with."""
+    """Return all counts: times as RFC 3339 in UTC, durations in the unit that their names end with."""
     return {
         "lines": lines,
         "skipped_lines": skipped,
@@ -62,12 +62,12 @@ def document(tally: Tally, *, lines: int, skipped: int) -> dict[str, Any]:
 
 
 def mean_rate(jobs: Mapping[str, int], first: float, last: float) -> float:
-    """Return the deliveries per second from the first line to the last, which count as a second at least."""
+    """Return the deliveries per second from the first line to the last, at least one second."""
     return round(sum(jobs.values()) / max(last - first, 1.0), 2)
 
 
 def letters(marks: int) -> str:
-    """Write the marks of a slot of time: O outage, P paused by the guard, B broker lost or blocked."""
+    """Return letters for the marks of a slot: O outage, P paused by the guard, B broker lost or blocked."""
     return "".join(letter for mark, letter in _LETTERS.items() if marks & mark)
 
 

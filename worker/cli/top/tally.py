@@ -1,4 +1,4 @@
-"""Counts what a log tells, per worker and in sum, in memory that doesn't grow with the log. Pure."""
+"""Counts the events of logs, by worker and in total, in memory that doesn't grow with the logs. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC
 
-from worker.top.histogram import Histogram
-from worker.top.reading import Event
-from worker.top.timeline import Timeline
-from worker.top.worker_tally import Rate, WorkerTally
+from worker.cli.top.histogram import Histogram
+from worker.cli.top.reading import Event
+from worker.cli.top.timeline import Timeline
+from worker.cli.top.worker_tally import RecentRate, WorkerTally
 
 RESULTS = ("succeeded", "retry_later", "deferred", "failed", "stale")
 LATENCIES = ("duration", "lcm", "queue", "publish")
 OTHERS = "(others)"
-"""Counts together what came after there were too many names to count one by one."""
+"""The name that all further names are counted under once there are too many."""
 
-_ENDS = {f"job.{result}": result for result in RESULTS}
-_FAILINGS = {"failed", "retry_later"}
-_NOTED = {"warning", "error", "critical"}
+_RESULT_EVENTS = {f"job.{result}": result for result in RESULTS}
+_WITH_ERROR_CODE = {"failed", "retry_later"}
+_NOTICE_LEVELS = {"warning", "error", "critical"}
 _MOST_WORKERS = 1000
 _MOST_NAMES = 32
 _MOST_EVENTS = 200
@@ -32,7 +32,7 @@ _RECENT_SLOTS = 600
 
 @dataclass(slots=True)
 class Failure:
-    """The jobs that one error code failed, or had tried again later; and the last of them."""
+    """How many jobs failed or were retried with one error code; time and message of the last of them."""
 
     failed: int = 0
     retried: int = 0
@@ -42,7 +42,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Notice:
-    """A warning or an error, how often it came in the same words, and when last."""
+    """A warning or an error, how often it came with the same text, and when last."""
 
     level: str
     worker: str
@@ -53,7 +53,7 @@ class Notice:
 
 
 class Tally:
-    """What the events that it was fed come to. Times are seconds since 1970."""
+    """Counts of all events that it was fed. Times are seconds since 1970."""
 
     def __init__(self) -> None:
         self.first = self.last = 0.0
@@ -61,7 +61,7 @@ class Tally:
         self.jobs: Counter[str] = Counter()
         self.latency = {name: Histogram() for name in LATENCIES}
         self._duration, self._lcm, self._queue, self._publish = self.latency.values()
-        self.rate = Rate()
+        self.rate = RecentRate()
         self.failures: dict[str, Failure] = {}
         self.closings: Counter[str] = Counter()
         self.pauses: Counter[str] = Counter()
@@ -74,7 +74,7 @@ class Tally:
         self._latest: WorkerTally | None = None
 
     def feed(self, events: Iterable[Event]) -> None:
-        """Count these events, too."""
+        """Count events."""
         for event in events:
             self._count(event)
 
@@ -84,22 +84,22 @@ class Tally:
         self.first = min(self.first, at) if self._latest else at
         self.last = max(self.last, at) if self._latest else at
         worker = self._worker_of(event.worker[:_LONGEST_NAME], at)
-        # From a crash to the next start of a name, nobody was held up by anything.
+        # Not up to a start: after a crash the worker did not run, so its troubles did not go on.
         if worker.marks and event.event != "worker.started":
             self._mark(worker.last, at, worker.marks)
         worker.first, worker.last = min(worker.first, at), max(worker.last, at)
-        result = _ENDS.get(event.event)
+        result = _RESULT_EVENTS.get(event.event)
         if result is not None:
             self._delivery_ended(event, result, worker, at)
         else:
-            self._happened(event, worker, at)
-        if event.level in _NOTED and result != "failed":
+            self._other_event(event, worker, at)
+        if event.level in _NOTICE_LEVELS and result != "failed":
             self._note(event, at)
 
     def _worker_of(self, name: str, at: float) -> WorkerTally:
         if self._latest is not None and self._latest.name == name:
             return self._latest
-        # The order is that of the last line, so that the first is who has been silent the longest.
+        # Ordered by the last line, so that the first worker is the one without lines for the longest time.
         self._latest = self.workers.pop(name, None) or WorkerTally(name, at)
         self.workers[name] = self._latest
         if len(self.workers) > _MOST_WORKERS:
@@ -126,7 +126,7 @@ class Tally:
         ):
             if value is not None:
                 histogram.add(value)
-        if event.error and result in _FAILINGS:
+        if event.error and result in _WITH_ERROR_CODE:
             self._failed(event, event.error, at)
 
     def _failed(self, event: Event, code: str, at: float) -> None:
@@ -136,9 +136,9 @@ class Tally:
         failure.last = max(failure.last, at)
         failure.message = ": ".join(filter(None, (event.reason, event.said)))[:_LONGEST_TEXT]
 
-    def _happened(self, event: Event, worker: WorkerTally, at: float) -> None:
+    def _other_event(self, event: Event, worker: WorkerTally, at: float) -> None:
         self.events[_name(self.events, event.event, _MOST_EVENTS)] += 1
-        worker.happened(event, at)
+        worker.add(event, at)
         if worker.marks:
             self._mark(at, at, worker.marks)
         for timeline in (self.whole, self.recent):
@@ -166,7 +166,7 @@ class Tally:
 
 
 def _name(counted: dict[str, int] | dict[str, Failure], name: str, most: int = _MOST_NAMES) -> str:
-    """Return the name to count something under: its own, while there is room for it."""
+    """Return the name to count something under: its own, or OTHERS where there are too many."""
     name = name[:_LONGEST_NAME]
     return name if name in counted or len(counted) < most else OTHERS
 

@@ -1,16 +1,16 @@
-"""What happened when, in a bounded number of slots of time. Pure."""
+"""Counts of deliveries and marks of troubles over time, in a limited number of time slots. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 OUTAGE, GUARD, BROKER = 1, 2, 4
-"""What a slot may be marked with, as flags: LCM is out, the guard pauses, the broker is lost or blocked."""
+"""Flags to mark slots with: LCM has an outage, the guard pauses the worker, the broker is lost or blocked."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """Deliveries that ended in a slot of time, those of them that failed, and the marks of the slot."""
+    """The number of deliveries that ended in a time slot and of those that failed, and the marks of the slot."""
 
     ended: int = 0
     failed: int = 0
@@ -24,7 +24,7 @@ class Slot:
 
 @dataclass(slots=True, frozen=True)
 class Stretch:
-    """Slots in a row: from when on (seconds since 1970), and how many seconds each."""
+    """Consecutive slots: their start (seconds since 1970), and the length of each in seconds."""
 
     start: int
     seconds: int
@@ -32,26 +32,26 @@ class Stretch:
 
 
 class Timeline:
-    """At most `limit` slots, at first of a second each, wherever in time they begin.
+    """At most `limit` slots of one second each at first.
 
-    When the time from the first to the last outgrows them, two by two become one (`whole`), or the oldest are
-    forgotten.
+    When the time from the first to the last exceeds them, each two slots are merged into one (`whole`), or the oldest
+    are dropped.
     """
 
     def __init__(self, limit: int, *, whole: bool) -> None:
         self._limit = limit
         self._whole = whole
-        # Slots are numbered from 1970 on, so that of any two lines the slots fit, and merging is halving.
+        # Slots are numbered from 1970 on, so that merging halves the numbers.
         self._slots: dict[int, Slot] = {}
         self._shift = 0
         self._first = self._last = 0
 
     def at(self, second: int) -> Slot:
-        """Return the slot of a second, made where needed; what was forgotten is counted nowhere."""
-        return self._slots.get(second >> self._shift) or self._make(second)
+        """Return the slot of a second, created where needed; for a time that was dropped, a slot that is not kept."""
+        return self._slots.get(second >> self._shift) or self._create(second)
 
     def mark(self, since: int, until: int, marks: int) -> None:
-        """Mark every slot from one second to another, which comes no earlier, both included."""
+        """Mark every slot from `since` to `until`, both included."""
         self.at(until)
         if self._whole:
             self.at(since)
@@ -60,7 +60,7 @@ class Timeline:
             self.at(index << self._shift).marks |= marks
 
     def stretch(self, width: int) -> Stretch:
-        """Return at most `width` slots: all, merged until they fit, or else the newest."""
+        """Return at most `width` slots: of a `whole` timeline all, merged until they fit, else the newest."""
         if not self._slots:
             return Stretch(0, 1, [])
         many = 1
@@ -74,29 +74,29 @@ class Timeline:
             first * seconds, seconds, [merged.get(index) or Slot() for index in range(first, last + 1)]
         )
 
-    def _make(self, second: int) -> Slot:
+    def _create(self, second: int) -> Slot:
         index = second >> self._shift
         if not self._slots:
             self._first = self._last = index
         elif self._whole:
             self._first, self._last = min(self._first, index), max(self._last, index)
             while self._last - self._first >= self._limit:
-                self._coarsen()
+                self._merge_pairs()
             index = second >> self._shift
         elif index <= self._last - self._limit:
             return Slot()
         else:
-            self._forget_before(max(self._last, index) - self._limit + 1)
+            self._drop_before(max(self._last, index) - self._limit + 1)
             self._first, self._last = min(self._first, index), max(self._last, index)
         return self._slots.setdefault(index, Slot())
 
-    def _coarsen(self) -> None:
+    def _merge_pairs(self) -> None:
         self._slots = _merged(self._slots, 2)
         self._shift += 1
         self._first >>= 1
         self._last >>= 1
 
-    def _forget_before(self, index: int) -> None:
+    def _drop_before(self, index: int) -> None:
         if index > self._last:
             self._slots.clear()
         else:

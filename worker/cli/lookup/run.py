@@ -1,0 +1,161 @@
+"""What `lookup` does: asks LCM for many accounts, without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from worker.common.tasks import cancel, start
+from worker.contract import outcomes, result
+from worker.contract.errors import InvalidJob, JobError, SessionNotOpened
+from worker.contract.job import Job
+from worker.contract.job_reader import read_job
+from worker.contract.lookup import Lookup, LookupRequest
+from worker.contract.message import Properties
+from worker.lcm.handshake import SessionOpener
+from worker.lcm.lookup import build_lookup
+from worker.lcm.pool import Pool
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class AccountResult:
+    """The result for one account; `body` is the same JSON as a result's on the broker."""
+
+    account: str
+    body: bytes
+    outcomes: tuple[outcomes.Outcome, ...] = ()
+    error: JobError | None = None
+
+
+Show = Callable[[AccountResult], None]
+_Accounts = asyncio.Queue[str | None]
+
+
+async def look_up_all(settings: Settings, accounts: Iterable[str], show: Show) -> bool:
+    """Look up every account, as many at once as there are sessions.
+
+    Args:
+        settings: which LCM, and how to ask it.
+        accounts: account numbers, read in a thread.
+        show: called with the result of each account, in the order in which they come.
+
+    Returns:
+        Whether all succeeded.
+
+    Raises:
+        SessionNotOpened: LCM can't be reached.
+    """
+    unreachable: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    async with AsyncExitStack() as stack:
+        pool = Pool(
+            SessionOpener(settings.lcm, settings.worker.name),
+            settings.lcm,
+            settings.outage,
+            structlog.wrap_logger(structlog.ReturnLogger(), processors=[_drop]),
+            on_away=lambda error: None if unreachable.done() else unreachable.set_result(str(error)),
+        )
+        stack.push_async_callback(pool.close)
+        lookups = _Lookups(build_lookup(pool, settings.lcm, settings.retry), settings.worker.name, show)
+        waiting = _read_in_thread(accounts, settings.lcm.sessions)
+        tasks = [start(lookups.run(waiting)) for _ in range(settings.lcm.sessions)]
+        finished = asyncio.gather(*tasks)
+        try:
+            ends: set[asyncio.Future[Any]] = {finished, unreachable}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if unreachable.done():
+                raise SessionNotOpened(unreachable.result())
+            finished.result()
+        finally:
+            await cancel(finished, *tasks)
+    return lookups.all_succeeded
+
+
+def _read_in_thread(accounts: Iterable[str], ahead: int) -> _Accounts:
+    """Return a queue that a thread fills, since reading may block on a pipe. After the last account comes None."""
+    waiting: _Accounts = asyncio.Queue(ahead)
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        for account in chain(accounts, [None]):
+            putting = waiting.put(account)
+            try:
+                asyncio.run_coroutine_threadsafe(putting, loop).result()
+            except (RuntimeError, CancelledError):
+                # The loop is closed, or is being closed.
+                putting.close()
+                return
+
+    # A daemon thread, so that the command can end while its input goes on.
+    threading.Thread(target=read, daemon=True).start()
+    return waiting
+
+
+class _Lookups:
+    """Looks up accounts from a queue; `run` is to be called as many times as there are sessions."""
+
+    def __init__(self, look_up: Lookup, worker: str, show: Show) -> None:
+        self.all_succeeded = True
+        self._look_up = look_up
+        self._worker = worker
+        self._show = show
+
+    async def run(self, accounts: _Accounts) -> None:
+        while (account := await accounts.get()) is not None:
+            found = await self._result_for(account)
+            self.all_succeeded &= found.error is None
+            self._show(found)
+        accounts.put_nowait(None)  # for the other tasks
+
+    async def _result_for(self, account: str) -> AccountResult:
+        started = time.monotonic()
+        try:
+            job = _job_for(account)
+        except InvalidJob as error:
+            return self._failed(account, error.job, error, self._completion(0, started))
+        request = LookupRequest(account)
+        try:
+            found = await self._look_up(request)
+        except JobError as error:
+            return self._failed(account, job, error, self._completion(request.exchanges, started))
+        normalized = outcomes.normalize(found.items)
+        completion = self._completion(request.exchanges, started)
+        message = result.succeeded(job, found, normalized, completion, amqp_exchange="")
+        return AccountResult(account, message.body, normalized.outcomes)
+
+    def _completion(self, attempts: int, started: float) -> result.Completion:
+        duration_ms = (time.monotonic() - started) * 1000
+        return result.Completion(attempts, datetime.now(UTC), duration_ms, self._worker)
+
+    def _failed(
+        self, account: str, job: Job, error: JobError, completion: result.Completion
+    ) -> AccountResult:
+        message = result.failed(job, error, completion, amqp_exchange="")
+        return AccountResult(account, message.body, error=error)
+
+
+def _job_for(account: str) -> Job:
+    """Make a job as a producer would, so that the same rules apply to the account number. Raises InvalidJob."""
+    job_id = f"lookup-{uuid4()}"
+    try:
+        body = msgspec.json.encode({"account_number": account})
+    except UnicodeEncodeError as error:
+        unread = Job(job_id=job_id, account_number="", correlation_id=job_id)
+        raise InvalidJob("account_number must be text in UTF-8", job=unread) from error
+    return read_job(body, Properties(message_id=job_id))
+
+
+def _drop(*_: object) -> str:
+    raise structlog.DropEvent
