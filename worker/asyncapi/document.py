@@ -16,9 +16,9 @@ import msgspec
 from worker import __version__
 from worker.asyncapi.examples import dead_example, failed_example, job_examples, succeeded_example
 from worker.asyncapi.schemas import ROUTE_PATTERN, dead_headers, ref, schemas, trace_headers
-from worker.broker.definitions import vhost_of
-from worker.broker.topology import DEAD_KEY, JOB_KEY, Topology, topology_of
-from worker.result import APP_ID, CONTENT_TYPE, MESSAGE_TYPE
+from worker.broker.admin.definitions import vhost_of
+from worker.broker.topology import DEAD_KEY, JOB_KEY, UNDELIVERED_KEY, Topology, topology_of
+from worker.contract.result import APP_ID, CONTENT_TYPE, MESSAGE_TYPE
 from worker.settings import BrokerSettings
 
 _BINDING = {"bindingVersion": "0.3.0"}
@@ -123,6 +123,15 @@ def _channels(settings: BrokerSettings, topology: Topology) -> Object:
         "Failed jobs, for an operator: a quorum queue without a time limit. What RabbitMQ itself puts there (a job "
         f"that came back more than {settings.delivery_limit} times, or one with an AMQP expiration) has its x-death "
         "headers in place of the worker's.",
+    )
+    channels["undelivered"] = keyed(
+        topology.undelivered, UNDELIVERED_KEY, _RESULTS, "Where a worker parks results that no queue takes."
+    )
+    channels["undeliveredQueue"] = queued(
+        topology.undelivered,
+        _RESULTS,
+        "Results that no queue took, each with its routing key in the header outcome-routing-key: a quorum queue of at "
+        f"most {settings.undelivered_limit} messages. The workers send them again.",
     )
     if settings.reply_to_prefixes:
         channels["replies"] = _channel(None, _RESULTS, "The queue that a job names in its AMQP reply_to.")

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
-from worker import copies, result
-from worker.errors import JobError, LcmRejected
-from worker.job import Job, decode
-from worker.message import Message, Properties
+from worker.contract import job_copies, outcomes, result
+from worker.contract.errors import JobError, LcmRejected
+from worker.contract.job import Job
+from worker.contract.job_reader import read_job
+from worker.contract.lookup import ExchangeTiming, LookupResult
+from worker.contract.message import Message, Properties
 
 JOBS: dict[str, dict[str, Any]] = {
     "complete": {
@@ -26,7 +28,7 @@ _TRACE = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0
 _ANSWERED_AT = datetime(2026, 1, 31, 12, 0, 0, 123_000, UTC)
 _COMPLETED_AT = datetime(2026, 1, 31, 12, 0, 0, 131_000, UTC)
 _WORKER = "host-1-4711"
-_DURATION_MS = 8.2
+_COMPLETION = result.Completion(attempts=1, completed_at=_COMPLETED_AT, duration_ms=8.2, worker=_WORKER)
 
 
 def job_examples() -> list[dict[str, Any]]:
@@ -37,46 +39,29 @@ def job_examples() -> list[dict[str, Any]]:
 
 
 def succeeded_example() -> dict[str, Any]:
-    message = result.succeeded(
-        _job(),
-        result.normalize([("7", " Answering  Machine"), ("0", "Success")]),
-        exchange="",
-        source="lcm",
-        attempts=1,
-        looked_up_at=_ANSWERED_AT,
-        completed_at=_COMPLETED_AT,
-        duration_ms=_DURATION_MS,
-        worker=_WORKER,
-    )
+    items = [("7", " Answering  Machine"), ("0", "Success")]
+    found = LookupResult(items, _ANSWERED_AT, _ANSWERED_AT, ExchangeTiming(session=1, exchange=1, seconds=0))
+    message = result.succeeded(_job(), found, outcomes.normalize(items), _COMPLETION, amqp_exchange="")
     return _example("two outcomes", message)
 
 
 def failed_example() -> dict[str, Any]:
-    message = result.failed(
-        _job(),
-        _error(),
-        exchange="",
-        attempts=1,
-        completed_at=_COMPLETED_AT,
-        duration_ms=_DURATION_MS,
-        worker=_WORKER,
-    )
-    return _example("refused by LCM", message)
+    return _example("refused by LCM", result.failed(_job(), _error(), _COMPLETION, amqp_exchange=""))
 
 
 def dead_example() -> dict[str, Any]:
-    properties = copies.dead_copy(
+    properties = job_copies.dead_copy(
         Properties(headers=_TRACE), _job(), _error(), attempts=1, failed_at=_COMPLETED_AT, worker=_WORKER
     )
     return {"name": "refused by LCM", "headers": dict(properties.headers), "payload": JOBS["complete"]}
 
 
 def _job() -> Job:
-    return decode(msgspec.json.encode(JOBS["complete"]), Properties(headers=_TRACE))
+    return read_job(msgspec.json.encode(JOBS["complete"]), Properties(headers=_TRACE))
 
 
 def _error() -> JobError:
-    return LcmRejected("LCM rejected the account", said="WS_Error: Invalid account number")
+    return LcmRejected("LCM rejected the account", remote_message="WS_Error: Invalid account number")
 
 
 def _example(name: str, message: Message) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from worker.copies import FAILED_AT_HEADER, WORKER_HEADER
-from worker.errors import ERRORS, Expired
-from worker.job import (
+from worker.contract.errors import ERRORS, Expired
+from worker.contract.job import (
+    APP_ID_HEADER,
     ATTEMPTS_HEADER,
     CONTROL,
     ERROR_CODE_HEADER,
@@ -24,9 +24,12 @@ from worker.job import (
     REPLAYS_HEADER,
     ROUTE,
     TRACE_HEADERS,
-    Fields,
+    USER_ID_HEADER,
 )
-from worker.result import MAX_ERROR_MESSAGE, Error, Failed, Outcome, Succeeded
+from worker.contract.job_copies import FAILED_AT_HEADER, WORKER_HEADER
+from worker.contract.job_reader import Fields
+from worker.contract.outcomes import Outcome
+from worker.contract.result import MAX_ERROR_MESSAGE, Error, Failed, Succeeded
 
 Schema = dict[str, Any]
 
@@ -84,6 +87,16 @@ def dead_headers() -> Schema:
         FAILED_AT_HEADER: _TIME | {"description": "When it failed, in UTC."},
         WORKER_HEADER: {"type": "string", "description": "The name of the worker that gave it up."},
     }
+    known: dict[str, Schema] = {
+        USER_ID_HEADER: {
+            "type": "string",
+            "description": "The broker's user who sent the job, where it told that.",
+        },
+        APP_ID_HEADER: {
+            "type": "string",
+            "description": "The application that sent the job, by its `app_id`.",
+        },
+    }
     replays = {
         "type": "integer",
         "minimum": 1,
@@ -92,7 +105,7 @@ def dead_headers() -> Schema:
     return {
         "type": "object",
         "description": "The job's own headers, but for CC, BCC and those that begin with x-, and these.",
-        "properties": ours | {REPLAYS_HEADER: replays} | trace_headers()["properties"],
+        "properties": ours | known | {REPLAYS_HEADER: replays} | trace_headers()["properties"],
         "required": [*ours],
     }
 
@@ -139,7 +152,7 @@ def _job() -> Schema:
 
 
 def _struct(struct: type[msgspec.Struct], description: str, details: Mapping[str, Schema]) -> Schema:
-    """Return the schema that the code's own type gives, with what a type can't say."""
+    """Return the schema of the code's own type, with the limits and descriptions that a type lacks."""
     schema: Schema = msgspec.json.schema_components([struct])[1][struct.__name__]
     fields = {name: _without_refs(of_type) | details[name] for name, of_type in schema["properties"].items()}
     return {
@@ -155,7 +168,7 @@ def _without_refs(schema: Schema) -> Schema:
 
 
 def _error() -> dict[str, Schema]:
-    # The first line of an error's own docstring says what it means; the rest is for whoever catches it.
+    # The first line of an error's docstring is its meaning; the rest is for callers that catch it.
     meanings = [f"`{code}`: {(kind.__doc__ or '').splitlines()[0]}" for code, kind in ERRORS.items()]
     transient = ", ".join(f"`{code}`" for code, kind in ERRORS.items() if kind.transient)
     return {

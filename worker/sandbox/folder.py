@@ -1,4 +1,4 @@
-"""The folder of a private RabbitMQ node, which stands for everything that a server keeps under /etc and /var."""
+"""The folder of a private RabbitMQ node: what a server keeps under /etc and /var, its configuration, data and log."""
 
 import os
 import secrets

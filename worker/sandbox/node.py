@@ -1,7 +1,4 @@
-"""A private RabbitMQ node, from the installed server: its own folder, ports, cookie and epmd.
-
-`python -m worker.sandbox.rabbitmq ensure` makes sure that a server is installed.
-"""
+"""A private RabbitMQ node, from the installed server: its own folder, ports, cookie and epmd."""
 
 import asyncio
 import json
@@ -9,16 +6,15 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import quote
 
-from worker.errors import WorkerError
-from worker.sandbox.rabbitmq_folder import environment, free_port, last_words, write_folder
-from worker.sandbox.rabbitmq_process import CommandFailed, answers, ask, end, spawn
-from worker.sandbox.rabbitmq_server import ServerMissing, ensure_server, find_erlang_tool, find_server, main
+from worker.contract.errors import WorkerError
+from worker.sandbox.folder import environment, free_port, last_words, write_folder
+from worker.sandbox.process import CommandFailed, answers, ask, end, spawn
+from worker.sandbox.server import ServerMissing, ensure_server, find_erlang_tool, find_server
 
 __all__ = ["Node", "NodeFailed", "ServerMissing", "answers", "ensure_server", "find_server"]
 
@@ -29,11 +25,11 @@ _T = TypeVar("_T")
 
 
 class NodeFailed(WorkerError):
-    """A private RabbitMQ node did not start, or refused a command; the text holds its own last words."""
+    """A private RabbitMQ node did not start, or refused a command; the text holds the end of its log."""
 
 
 class Node:
-    """One node. Nothing happens before `start`; whoever starts it owes it a `stop`, or uses `async with`.
+    """One node. Nothing happens before `start`; the caller must `stop` a node that it started, or use `async with`.
 
     It belongs to no event loop: it may be started under one and stopped under another. Start it from a thread
     that lives as long as the node is to live, usually the main one: on Linux the node dies with that thread.
@@ -172,7 +168,9 @@ class Node:
         call = find_erlang_tool("erl_call")
         if call is None:  # it boots no virtual machine, but not every distribution has it beside RabbitMQ
             return (await self.ctl("eval", f"{expression}.")).strip()
-        told = await self._ask(call, "-n", self.name, "-e", told=f"{expression}.\n")
+        # By default every caller has the same name, and a node takes only one of a name at a time.
+        caller = f"eval-{secrets.token_hex(4)}"
+        told = await self._ask(call, "-h", caller, "-n", self.name, "-e", told=f"{expression}.\n")
         if not told.startswith("{ok, "):
             raise NodeFailed(f"{self.name} can't evaluate {expression}: {told}")
         return told.removeprefix("{ok, ").removesuffix("}")
@@ -259,7 +257,3 @@ def _epmd() -> Path:
     if found is None:
         raise ServerMissing("Erlang's epmd is not on the PATH: add the folder where Erlang's programs are")
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

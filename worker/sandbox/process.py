@@ -40,7 +40,7 @@ def spawn(
 
 
 async def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> None:
-    """End a process, even a frozen one, and wait for it; kill it where it does not obey."""
+    """End a process, even a frozen one, and wait for it; kill it where it does not end in time."""
     process.send_signal(how)
     process.send_signal(signal.SIGCONT)
     try:
@@ -57,7 +57,7 @@ async def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIG
 
 
 async def ask(command: Sequence[Path | str], *, folder: Path, env: Mapping[str, str], told: str = "") -> str:
-    """Run a command to its end, with `told` as its input, and return what it prints. Raises CommandFailed."""
+    """Run a command to its end, with `told` as its standard input, and return what it prints. Raises CommandFailed."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,

@@ -1,4 +1,7 @@
-"""The installed RabbitMQ server: where it is, and how it gets there."""
+"""The installed RabbitMQ server: where it is, and how it gets there.
+
+`python -m worker.sandbox.server ensure` makes sure that a server is installed.
+"""
 
 import os
 import shutil
@@ -8,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worker.errors import WorkerError
+from worker.contract.errors import WorkerError
 
 # Before PATH: the scripts that packages of Debian and Fedora put on the PATH switch to the service's own user
 # and folders, and refuse to run for anybody but root.
@@ -77,7 +80,7 @@ def ensure_test_tools(install: bool, say: Callable[[str], None]) -> None:
 def main(arguments: list[str]) -> int:
     """Run the one command, `ensure`, and return its exit status: 0 where the programs are there now."""
     if arguments not in (["ensure"], ["ensure", "--for-tests"]):
-        _say("usage: python -m worker.sandbox.rabbitmq ensure [--for-tests]")
+        _say("usage: python -m worker.sandbox.server ensure [--for-tests]")
         return 2
     try:
         ensure_server(install=True, say=_say)
@@ -116,7 +119,7 @@ def _apt_install(package: str) -> None:
 
 @contextmanager
 def _no_service_starts() -> Iterator[None]:
-    """Keep packages from starting their services, by Debian's own means; leave a policy that stands."""
+    """Keep packages from starting their services, by Debian's policy-rc.d; an existing policy stays."""
     try:
         with _POLICY.open("x") as policy:
             policy.write("#!/bin/sh\nexit 101\n")
@@ -129,3 +132,7 @@ def _no_service_starts() -> Iterator[None]:
     finally:
         with suppress(FileNotFoundError):
             _POLICY.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

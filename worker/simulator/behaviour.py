@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase, translate
 from random import Random
 
-from worker.sandbox.lcm_documents import UNASKED, VARIANTS, Variants
+from worker.simulator.documents import UNASKED, VARIANTS, Variants
 
 FAULTS: Mapping[str, str] = {
     "refuse": "an error about the account in place of the outcomes: errorType, errorMessage, msg",
@@ -152,7 +152,7 @@ class Chooser:
         self._connection_faults = {n: p for n, p in behaviour.faults.items() if n in CONNECTION_FAULTS}
         self._matchers = [(rule, re.compile(translate(rule.pattern))) for rule in behaviour.rules]
         self._used: Counter[tuple[Rule, str]] = Counter()
-        # One seed for all: without one given, whatever the system gives.
+        # All generators share one seed; where none is given, the system draws it.
         seed = Random().getrandbits(64) if behaviour.seed is None else behaviour.seed  # noqa: S311 -- no secret
         self._for_exchanges, self._for_connections, self._for_delays, self._for_variants = (
             Random(f"{seed} {matter}")  # noqa: S311 -- no secret: it has to be reproducible

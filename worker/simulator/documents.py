@@ -1,4 +1,4 @@
-"""What the simulated LCM says: every text that it can send, as pure functions of account and variants."""
+"""The messages of the simulated LCM: every text that it can send, as pure functions of account and variants."""
 
 from __future__ import annotations
 
@@ -81,26 +81,26 @@ def _prepared(variants: Variants) -> tuple[bytes, bytes]:
 
 
 def good(account: str, variants: Variants = frozenset()) -> bytes:
-    """Give the outcome list: the sample, and 1000 = `Account <account>`, by which a mix-up shows."""
+    """Return the outcome list: the sample, and 1000 = `Account <account>`, which reveals a list of another account."""
     head, tail = _prepared(variants)
     text = f"Account {account}"
     return head + _encode(f" {text}  " if "stray-blanks" in variants else text) + tail
 
 
 def error(error_type: str, message: str, variants: Variants = frozenset()) -> bytes:
-    """Give error shape (a): an Error message on the LCM channel, about LCM itself."""
+    """Return error shape (a): an Error message on the LCM channel, about LCM itself."""
     under = "message" if "error-under-message" in variants else "data"
     payload = {"errorType": error_type, "errorMessage": message, "msg": message}
     return _encode({"channel": "LCM", "topic": "Error", "subtopic": "ApiError", under: payload})
 
 
 def greeted(subtopic: str, variants: Variants = frozenset()) -> bytes:
-    """Answer a login."""
+    """Return the reply to a login."""
     return _addressed(f"{subtopic}Response", {"success": True}, variants)
 
 
 def huge(account: str, variants: Variants, size: int) -> bytes:
-    """Give a reply that is well-formed and at least `size` bytes long."""
+    """Return a reply that is well-formed and at least `size` bytes long."""
     return good(account + "x" * size, variants)
 
 
@@ -145,20 +145,20 @@ BAD: Mapping[str, Callable[[str, Variants], bytes]] = {
 
 
 def wrong_subtopic(account: str, variants: Variants) -> bytes:
-    """Give what looks like the reply in all but the subtopic."""
+    """Return a message that differs from the reply only by its subtopic."""
     payload = {"response": [{"OutComeID": ACCOUNT_ID, "Description": f"Account {account}"}]}
     return _addressed("GetBusinessOutComeOfflineResponse", payload, variants)
 
 
 def open_id(name: str) -> bytes:
-    """Give the first frame of the vendor's metrics socket."""
+    """Return the first frame of the vendor's metrics socket."""
     return _encode(
         {"Sender": "Server", "Receiver": name, "MessageType": "OpenID", "Data": name.encode().hex()}
     )
 
 
 def heartbeat(name: str) -> bytes:
-    """Give the frame that the vendor's metrics socket repeats."""
+    """Return the frame that the vendor's metrics socket repeats."""
     return _encode({"Sender": name, "Receiver": name, "MessageType": "Heartbeat", "Data": "***heartbeat***"})
 
 

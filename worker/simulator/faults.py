@@ -1,4 +1,4 @@
-"""How the simulated LCM answers one request: the good way, and every way in which it can go wrong."""
+"""How the simulated LCM answers one request: by the good reply, or by each of its faults."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import ConnectionClosed
 
-from worker.sandbox import lcm_documents as documents
+from worker.simulator import documents
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
 
-    from worker.sandbox.lcm_behaviour import Behaviour
+    from worker.simulator.behaviour import Behaviour
 
-# Linger on, for no time: closing the socket then sends a reset.
+# SO_LINGER on, with no time: closing the socket then sends a TCP reset.
 _RESET = struct.pack("ii", 1, 0)
 
 
 class _Deaf(asyncio.Protocol):
-    """Takes a websocket's place at the transport: hears nothing, answers nothing, not even a ping."""
+    """Replaces a websocket's protocol at the transport: ignores all data, pings included."""
 
     def __init__(self, websocket: ServerConnection) -> None:
         self._websocket = websocket
@@ -102,7 +102,7 @@ class Turn:
     answered: Callable[[], None]
 
     def good(self) -> bytes:
-        """Give the reply that is due."""
+        """Send the good reply."""
         return documents.good(self.account, self.variants)
 
     async def answer(self, reply: bytes) -> None:

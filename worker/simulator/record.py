@@ -1,4 +1,4 @@
-"""What the simulated LCM saw: handshakes and exchanges, in memory and as JSON lines."""
+"""The record of the simulated LCM: handshakes and exchanges, in memory and as JSON lines."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class Attempt:
 def note(entries: list[_Entry], entry: _Entry, keep: int | None) -> None:
     """Append an entry; let the list hold at least the newest `keep`, and at most twice as many."""
     entries.append(entry)
-    # In large steps: taking one from the front for every one that comes costs a copy each time.
+    # In large steps, since removing the first entry of a list copies all others.
     if keep is not None and len(entries) > 2 * keep:
         del entries[: len(entries) - keep]
 
 
 @contextmanager
 def json_lines(path: Path | None) -> Iterator[Callable[[Exchange], None] | None]:
-    """Open a file to append exchanges to, a line each; without a path, give None. Raises OSError."""
+    """Open a file to append exchanges to, a line each; without a path, yield None. Raises OSError."""
     if path is None:
         yield None
         return
-    # Unbuffered: each line is there for whoever follows the file.
+    # Unbuffered, so that a reader that follows the file sees each line at once.
     with path.open("ab", buffering=0) as lines:
 
         def write(exchange: Exchange) -> None:

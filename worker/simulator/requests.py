@@ -33,12 +33,12 @@ _addressed = msgspec.json.Decoder(_Addressed).decode
 
 
 def name_in(path: str) -> str | None:
-    """Give the `name` query parameter of a handshake's path."""
+    """Return the `name` query parameter of a handshake's path."""
     return parse_qs(urlsplit(path).query).get("name", [None])[0]
 
 
 def account_of(message: str | bytes) -> str:
-    """Give the account number of a request; the ValueError for anything else says what is wrong with it."""
+    """Return the account number of a request. Raises ValueError, which tells the mistake, for anything else."""
     if isinstance(message, bytes):
         raise ValueError("the request is a binary message")  # noqa: TRY004 -- the peer's doing
     try:
@@ -58,7 +58,7 @@ def is_login(message: str | bytes, subtopic: str) -> bool:
 
 
 def is_authorized(credentials: str, authorization: str) -> bool:
-    """Tell whether an Authorization header gives `user:password`: of anyone for user `*`, none for `""`."""
+    """Tell whether an Authorization header holds `user:password`; user `*` matches any user, `""` no header."""
     if not credentials:
         return True
     scheme, _, encoded = authorization.partition(" ")

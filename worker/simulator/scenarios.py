@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from worker.sandbox.lcm_behaviour import EVERY, MIXED, Behaviour, Rule, check_names
+from worker.simulator.behaviour import EVERY, MIXED, Behaviour, Rule, check_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 
 def behaviour_from(scenario: str | None, **switches: Any) -> Behaviour:
-    """Give the behaviour of a scenario (None: the documented one) with switches: fields of Behaviour.
+    """Return the behaviour of a scenario (None: the documented one) with switches: fields of Behaviour.
 
     A switch that is None counts as not given; any other replaces the scenario's value as a whole. They may
     come as a command line has them: `faults` as texts (`late`, `late=0.1`), `rules` likewise

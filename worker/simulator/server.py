@@ -1,4 +1,4 @@
-"""The simulated LCM: a websocket server that behaves as told, and keeps a record of what it saw."""
+"""The simulated LCM: a websocket server with a scripted behaviour and a record of handshakes and exchanges."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as listen
 from websockets.exceptions import ConnectionClosed
 
-from worker.sandbox import lcm_documents as documents
-from worker.sandbox.lcm_behaviour import Behaviour, Chooser
-from worker.sandbox.lcm_faults import Session, Turn
-from worker.sandbox.lcm_record import Attempt, Exchange, json_lines, note
-from worker.sandbox.lcm_requests import account_of, is_authorized, is_login, name_in
-from worker.sandbox.listening import accept_no_more
+from worker.simulator import documents
+from worker.simulator.behaviour import Behaviour, Chooser
+from worker.simulator.faults import Session, Turn
+from worker.simulator.listening import accept_no_more
+from worker.simulator.record import Attempt, Exchange, json_lines, note
+from worker.simulator.requests import account_of, is_authorized, is_login, name_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ class Simulator:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Stop listening and drop every connection without a closing handshake; twice is harmless."""
+        """Stop listening and drop every connection without a closing handshake; idempotent."""
         server, self._server = self._server, None
         if server is None:
             return
