@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker_support import running_broker
-from tests.patience import PATIENCE
-from worker.sandbox.rabbitmq import Node
+from tests.support.broker import running_broker
+from tests.support.patience import PATIENCE
+from worker.sandbox.node import Node
 
 _TIMEOUT_S = 60
 _numbers = count(1)

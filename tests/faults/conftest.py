@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker_support import running_broker
 from tests.faults.rig.cluster import Cluster
 from tests.faults.rig.report import Report
+from tests.support.broker import running_broker
 
 _SEEDS = 2**32
 _SEED = pytest.StashKey[int]()

@@ -8,15 +8,16 @@ import pytest
 
 from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_publish
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.record import FROM_WORKER, TO_WORKER
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
 from tests.faults.rig.ws_frames import WsConversation
-from tests.support import broker_settings, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.record import FROM_WORKER, TO_WORKER
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 SETTINGS: dict[str, object] = {"lcm.sessions": 4}
 

@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 
-from tests.broker_support import running_broker
 from tests.faults.rig.amqp_frames import (
     AmqpConversation,
     Content,
@@ -18,16 +17,19 @@ from tests.faults.rig.amqp_frames import (
     is_method,
     is_publish,
 )
-from tests.faults.rig.lane import Hold
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.record import FROM_WORKER, TO_WORKER
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
-from tests.support import broker_settings, open_channel, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.broker import running_broker
+from tests.support.channel import open_channel
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.lane import Hold
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.record import FROM_WORKER, TO_WORKER
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 JOBS = "lcm.outcome.jobs"
 IN_HAND = 64

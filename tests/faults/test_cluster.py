@@ -12,14 +12,15 @@ import pytest
 from tests.faults.rig.amqp_frames import AmqpConversation
 from tests.faults.rig.cluster import Cluster
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.record import Recorder
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
-from tests.support import broker_settings, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.record import Recorder
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 JOBS = "lcm.outcome.jobs"
 PAUSE = 20.0

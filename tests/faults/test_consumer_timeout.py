@@ -10,17 +10,18 @@ from functools import partial
 
 import pytest
 
-from tests.broker_support import running_broker
 from tests.faults.rig.amqp_frames import AmqpConversation, is_method
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.record import TO_WORKER, Seen
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
-from tests.support import broker_settings, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.broker import running_broker
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.record import TO_WORKER, Seen
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 TIMEOUT_MS = 4000
 TICK_MS = 250

@@ -12,14 +12,15 @@ import pytest
 from tests.faults.rig.amqp_frames import AmqpConversation
 from tests.faults.rig.havoc import Place, Stage, drawn
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.record import Recorder
 from tests.faults.rig.report import Report, Row
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.ws_frames import WsConversation
-from tests.support import broker_settings, open_channel
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.channel import open_channel
+from tests.support.settings import broker_settings
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.record import Recorder
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 WORKERS = 4
 JOBS_PER_SECOND = 100

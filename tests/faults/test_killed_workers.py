@@ -13,17 +13,17 @@ from tests.faults.rig.amqp_frames import (
     is_delivery,
     is_publish,
 )
-from tests.faults.rig.lane import Hold
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.record import FROM_WORKER, TO_WORKER
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
 from tests.faults.rig.ws_frames import WsConversation, is_reply, is_request
-from tests.support import broker_settings
-from worker.sandbox.lcm import Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.settings import broker_settings
+from tests.support.wire.lane import Hold
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.record import FROM_WORKER, TO_WORKER
+from worker.sandbox.node import Node
+from worker.simulator.server import Simulator
 
 Station = Callable[[Proxy, Proxy], Hold]
 

@@ -12,14 +12,15 @@ import pytest
 
 from tests.faults.rig.amqp_frames import AmqpConversation, is_delivery
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
 from tests.faults.rig.ws_frames import WsConversation, is_request
-from tests.support import broker_settings, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 NAMES = ["worker-1", "worker-2", "worker-3", "worker-4"]
 WORKERS = len(NAMES)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from typing import Any
 
 import pytest
@@ -16,16 +14,18 @@ import pytest
 from tests.faults.rig.amqp_frames import AmqpConversation
 from tests.faults.rig.ledger import Ledger
 from tests.faults.rig.pace import most_in_any, most_tries, shortest_wait
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.raw_frames import RawConversation
-from tests.faults.rig.record import FROM_WORKER
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
 from tests.faults.rig.ws_frames import WsConversation, is_request
-from tests.support import broker_settings, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.certificates import Authority
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation
+from tests.support.wire.record import FROM_WORKER
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 SESSIONS = 8
 FIRST, LONGEST = 0.1, 0.4
@@ -129,18 +129,17 @@ async def test_a_certificate_that_the_worker_does_not_trust(
 ) -> None:
     """From the first refusal on one session probes at the longest delay, at error level; no job pays for it."""
     wanted = 12 if full else 3
-    trusted, authority = certificate(tmp_path, "trusted")
-    other, _ = certificate(tmp_path, "other")
+    trusted, other = Authority(tmp_path, "trusted"), Authority(tmp_path, "other")
     with faults.row("5", "certificate") as row:
         async with (
-            Simulator(ssl_context=other) as impostor,
-            Simulator(ssl_context=trusted) as simulator,
+            Simulator(ssl_context=other.server_context()) as impostor,
+            Simulator(ssl_context=trusted.server_context()) as simulator,
             Proxy(AmqpConversation, vhost) as amqp,
             # What TLS hides from the simulator is counted in front of it.
             Proxy(RawConversation, impostor.url) as lcm,
             Ledger(broker_settings(vhost, retry_delays=DELAYS), broker) as ledger,
             WorkerProcess(
-                {"broker.url": amqp.url, "lcm.url": lcm.url, "lcm.ca_file": authority, **SETTINGS}
+                {"broker.url": amqp.url, "lcm.url": lcm.url, "lcm.ca_file": trusted.file, **SETTINGS}
             ) as worker,
         ):
             await until(lambda: worker.of("lcm.outage_started"))
@@ -196,17 +195,6 @@ async def test_all_idle_sessions_are_cut(when: str, broker: Node, vhost: str, fa
             assert len(simulator.connections) == 2 * SESSIONS
             assert not [line for line in worker.log if line["event"] in DISMAY]
             assert [line["attempts"] for line in succeeded(worker, jobs)] == [1] * len(jobs)
-
-
-def certificate(folder: Path, name: str) -> tuple[SSLContext, str]:
-    """Make a certificate that is its own authority; return what a server needs of it, and its file."""
-    key, file = folder / f"{name}.key", folder / f"{name}.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    options = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key)]
-    subprocess.run([*command.split(), *options, "-out", str(file)], check=True, capture_output=True)  # noqa: S603 - our own words
-    context = SSLContext(PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file, key)
-    return context, str(file)
 
 
 def probes(connects: Sequence[float], first: float) -> Sequence[float]:

@@ -13,13 +13,14 @@ import pytest
 
 from tests.faults.rig.amqp_frames import AmqpConversation
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
 from tests.faults.rig.report import Report, Row
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
-from tests.support import broker_settings, running, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.settings import broker_settings
+from tests.support.waiting import running, until
+from tests.support.wire.proxy import Proxy
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 DELAYS = ["500ms", "1s", "2s"]
 SETTINGS: dict[str, object] = {

@@ -8,18 +8,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.commands import command
 from tests.faults.rig.amqp_frames import AmqpConversation
 from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.record import FROM_WORKER
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
 from tests.faults.rig.ws_frames import WsConversation, is_request
-from tests.support import broker_settings, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.commands import command
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.record import FROM_WORKER
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 POISON = "666|1|2|0|0|44|666"
 INNOCENT = 31

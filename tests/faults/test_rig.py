@@ -28,17 +28,19 @@ from tests.faults.rig.amqp_frames import (
 )
 from tests.faults.rig.cluster import Cluster
 from tests.faults.rig.ledger import Ledger, NotSettled
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.raw_frames import RawConversation
-from tests.faults.rig.record import FROM_WORKER, TO_WORKER, Direction, Recorder
 from tests.faults.rig.report import NothingInjected, Report
 from tests.faults.rig.totals import as_table, totals
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerEnded, WorkerProcess
 from tests.faults.rig.ws_frames import WsConversation, is_kind, is_reply, is_request
-from tests.support import broker_settings, open_channel, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.channel import open_channel
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation
+from tests.support.wire.record import FROM_WORKER, TO_WORKER, Direction, Recorder
+from worker.sandbox.node import Node
+from worker.simulator.server import Behaviour, Simulator
 
 ACCOUNT = "18|1|2|0|0|44|274"
 REQUEST = json.dumps(
@@ -193,6 +195,20 @@ async def test_lcm_is_held_frozen_and_cut() -> None:
         with pytest.raises(OSError, match="Connect call failed"):
             await connect(proxy.url, proxy=None)
         assert proxy.injected == {"hold": 1, "freeze": 1, "delay": 1, "cut": 1, "refuse": 1}
+
+
+async def test_a_connection_is_hung_up() -> None:
+    """What was held arrives, with the end of the connection right behind it."""
+    async with Simulator(Behaviour()) as simulator, Proxy(WsConversation, simulator.url) as proxy:
+        hold = proxy.hold_at(is_reply(), TO_WORKER)
+        async with connect(proxy.url, proxy=None, compression=None) as client:
+            await client.send(REQUEST)
+            (await hold).hang_up()
+            assert ACCOUNT in str(await client.recv())
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+        await until(lambda: not simulator.live and not proxy.connections)
+        assert proxy.injected == {"hold": 1, "hang_up": 1}
 
 
 async def test_bytes_pass_that_nobody_understands(vhost: str) -> None:

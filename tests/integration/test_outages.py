@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
-import msgspec
 import pytest
-from aiormq import spec
 from aiormq.abc import AbstractChannel
 
-from tests.support import RecordingLog, depth, open_channel, running, take_all, until
-from worker.app import App
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
-from worker.settings import Settings, load
-
-JOBS, RESULTS, DEAD = (f"lcm.outcome.{name}" for name in ("jobs", "results", "dead"))
-QUICK = {
-    "BROKER__RETRY_DELAYS": "200ms,400ms",
-    "BROKER__DELIVERY_LIMIT": "2",
-    "LCM__SESSIONS": "4",
-    "LCM__REPLY_TIMEOUT": "300ms",
-    "RETRY__FIRST_DELAY": "10ms",
-    "RETRY__MAX_DELAY": "20ms",
-    "OUTAGE__PROBE_DELAY": "100ms",
-    "OUTAGE__PROBE_MAX_DELAY": "200ms",
-}
-
-
-def quick(broker_url: str, lcm_url: str, **settings: object) -> Settings:
-    ours = {"BROKER__URL": broker_url, "LCM__URL": lcm_url, **QUICK, **settings}
-    return load(None, {f"LCM_WORKER_{name}": str(value) for name, value in ours.items()})
-
-
-@asynccontextmanager
-async def working(settings: Settings) -> AsyncIterator[RecordingLog]:
-    log = RecordingLog()
-    app = App(settings, log)
-    async with running(app.run()) as work:
-        await until(lambda: log.events.count("broker.connected") == 2)
-        yield log
-        app.stop()
-        await work
-
-
-async def publish(channel: AbstractChannel, *jobs: dict[str, Any], **headers: Any) -> None:
-    properties = spec.Basic.Properties(delivery_mode=2, headers=headers)
-    for job in jobs:
-        await channel.basic_publish(
-            msgspec.json.encode(job), routing_key=JOBS, properties=properties, mandatory=True
-        )
-
-
-def numbered(count: int) -> list[dict[str, Any]]:
-    return [{"job_id": f"job-{n}", "account_number": f"{n}|1"} for n in range(count)]
-
-
-async def results(channel: AbstractChannel, count: int) -> list[dict[str, Any]]:
-    async def there() -> bool:
-        return await depth(channel, RESULTS) >= count
-
-    await until(there)
-    return [msgspec.json.decode(message.body) for message in await take_all(channel, RESULTS)]
-
-
-def all_good(found: list[dict[str, Any]], count: int) -> None:
-    assert sorted(result["job_id"] for result in found) == sorted(f"job-{n}" for n in range(count))
-    for result in found:
-        assert result["outcomes"][-1]["description"] == f"Account {result['account_number']}"
+from tests.support.channel import depth, open_channel
+from tests.support.in_process import DEAD, JOBS, all_good, numbered, publish, quick, results, working
+from tests.support.waiting import until
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 
 async def test_jobs_wait_out_an_lcm_that_cannot_be_reached(vhost: str) -> None:
@@ -118,6 +59,19 @@ async def test_what_is_in_hand_when_lcm_goes_is_deferred(vhost: str) -> None:
             await until(lambda: "job.deferred" in log.events)
             await lcm.start()
             all_good(await results(channel, 60), 60)
+        assert await depth(channel, DEAD) == 0
+        assert "job.failed" not in log.events
+
+
+async def test_an_lcm_where_nobody_is_logged_in_costs_no_job(vhost: str) -> None:
+    """With default settings, "not logged in" is an outage: jobs are deferred, uncharged, and end once somebody is."""
+    async with Simulator(Behaviour(faults={"not-logged-in": 1.0})) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url)) as log:
+            await publish(channel, *numbered(20))
+            await until(lambda: "lcm.outage_started" in log.events)
+            await until(lambda: "job.deferred" in log.events)
+            lcm.behaviour = Behaviour()
+            all_good(await results(channel, 20), 20)
         assert await depth(channel, DEAD) == 0
         assert "job.failed" not in log.events
 
@@ -184,23 +138,6 @@ async def test_a_deadline_ends_even_a_deferred_job(vhost: str) -> None:
         assert (found[0]["error"]["code"], await depth(channel, DEAD)) == ("expired", 0)
 
 
-async def test_a_result_that_nobody_takes_is_deferred_after_hold(vhost: str) -> None:
-    """It is held, said once, and after `outage.hold` its job waits in a retry queue rather than in this worker."""
-    settings = quick(
-        vhost, "", BROKER__RESULTS_QUEUE="false", OUTAGE__HOLD="1s", LCM__URL="ws://127.0.0.1:1/"
-    )
-    async with Simulator() as lcm, open_channel(vhost) as channel:
-        settings = quick(vhost, lcm.url, BROKER__RESULTS_QUEUE="false", OUTAGE__HOLD="1s")
-        async with working(settings) as log:
-            await publish(channel, *numbered(1))
-            await until(lambda: "job.deferred" in log.events)
-            assert "held too long" in log.of("job.deferred")[0]["reason"]
-            own = (await channel.queue_declare("", exclusive=True)).queue or ""
-            await channel.queue_bind(own, RESULTS, "result.#")
-            await until(lambda: "job.succeeded" in log.events)
-            assert await depth(channel, own) == 1
-
-
 async def test_a_bad_deploy_does_not_dead_letter_the_whole_queue(vhost: str) -> None:
     """Nearly all of a window fail for good: the guard pauses, takes a few at a time, and ends when they succeed."""
     settings = {"GUARD__WINDOW": "20", "BROKER__PREFETCH": "8"}
@@ -218,7 +155,7 @@ async def test_a_bad_deploy_does_not_dead_letter_the_whole_queue(vhost: str) -> 
 
 
 async def test_a_guarded_worker_comes_back_beside_a_healthy_one(vhost: str) -> None:
-    """A neighbour that leaves nothing in the queue does not keep it paused: it gets its turn, and then resumes."""
+    """A neighbour that leaves nothing in the queue does not keep it paused: it gets its turn, and recovers."""
     refusing = Behaviour(faults={"refuse": 1.0})
     async with Simulator(refusing) as bad, Simulator() as good, open_channel(vhost) as channel:
         async with working(quick(vhost, bad.url, GUARD__WINDOW="10")) as log:
@@ -233,10 +170,10 @@ async def test_a_guarded_worker_comes_back_beside_a_healthy_one(vhost: str) -> N
                     nonlocal count
                     count += 1
                     await publish(channel, {"job_id": f"more-{count}", "account_number": f"{count}|2"})
-                    return "worker.resumed" in log.events
+                    return "guard.recovered" in log.events
 
                 await until(more)
-        assert log.of("worker.resumed")[0]["reason"] == "guard"
+        assert log.of("worker.paused")[0]["reason"] == "guard"
         assert "job.succeeded" in other.events
 
 
@@ -248,7 +185,7 @@ async def test_suspects_run_alone(vhost: str) -> None:
     """What came back three times has no neighbour in hand while it runs; all of them are done in the end."""
     async with Simulator(Behaviour(delay=0.05)) as lcm, open_channel(vhost) as channel:
         async with working(quick(vhost, lcm.url, BROKER__DELIVERY_LIMIT="20")) as log:
-            await publish(channel, *numbered(12), **{"outcome-returns": 3})
+            await publish(channel, *numbered(12), headers={"outcome-returns": 3}, user_id="guest")
             found = await results(channel, 12)
         all_good(found, 12)
         assert lcm.max_in_flight == 1
@@ -262,7 +199,7 @@ async def test_who_came_back_too_often_is_poison(vhost: str, limit: int) -> None
     """LCM is not asked for it: it is dead-lettered with that reason, and fails as poison."""
     async with Simulator() as lcm, open_channel(vhost) as channel:
         async with working(quick(vhost, lcm.url, BROKER__DELIVERY_LIMIT=limit)):
-            await publish(channel, *numbered(1), **{"outcome-returns": limit})
+            await publish(channel, *numbered(1), headers={"outcome-returns": limit}, user_id="guest")
             found = await results(channel, 1)
         assert (found[0]["error"]["code"], await depth(channel, DEAD)) == ("poison", 1)
         assert lcm.record == []

@@ -14,29 +14,27 @@ from uuid import uuid5
 from aiormq import spec
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from tests.support import (
-    Proxy,
-    RecordingLog,
-    broker_settings,
-    depth,
-    open_channel,
-    running,
-    take,
-    take_all,
-    until,
-)
+from tests.support.channel import depth, open_channel, take, take_all
+from tests.support.log import RecordingLog
+from tests.support.settings import broker_settings
+from tests.support.waiting import running, until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation, anything
+from tests.support.wire.record import TO_WORKER
 from worker.app import App
 from worker.broker.consumer import Consumer
+from worker.broker.outbox import Outbox
 from worker.broker.publisher import Publisher
-from worker.broker.topology import DEAD_KEY, topology_of
-from worker.disposition import Disposition
-from worker.inquiry import Answer, Inquiry
-from worker.job import NAMESPACE
-from worker.pipeline import Pipeline, Routes
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
-from worker.sandbox.rabbitmq import Node
+from worker.broker.topology import topology_of
+from worker.contract.disposition import Disposition
+from worker.contract.job import NAMESPACE
+from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
+from worker.contract.message import Message, Properties
+from worker.pipeline import Pipeline
+from worker.sandbox.node import Node
 from worker.settings import Settings
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 JOBS, RESULTS, DEAD = "lcm.outcome.jobs", "lcm.outcome.results", "lcm.outcome.dead"
 # Headers that the broker adds to whatever it hands out.
@@ -238,34 +236,39 @@ async def test_nobody_bound_for_failures_stops_no_work(vhost: str) -> None:
         await world.submit({"job_id": "job-2", "account_number": "good"})
         assert json.loads((await take(world.channel, own)).body)["job_id"] == "job-2"
         await world.settled()
-        assert world.log.of("result.unroutable") == [{"job_id": "job-1", "account": "bad", "held": False}]
+        assert world.log.of("result.unroutable") == [{"job_id": "job-1", "account": "bad"}]
 
 
 async def test_no_job_is_acknowledged_before_its_result_is_confirmed(broker: Node, vhost: str) -> None:
     """Promise 1: though its result stands in the queue, a job stays the broker's until the confirm has come."""
     log, reported = RecordingLog(), list[Disposition]()
 
-    async def look_up(_inquiry: Inquiry) -> Answer:
-        return Answer([("0", "Success")], datetime.now(UTC), datetime.now(UTC), 0.0, session=1, exchange=1)
+    async def look_up(_request: LookupRequest) -> LookupResult:
+        return LookupResult(
+            [("0", "Success")], datetime.now(UTC), datetime.now(UTC), ExchangeTiming(1, 1, 0.0)
+        )
 
-    async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
-        near, far = broker_settings(vhost), broker_settings(proxy.url(vhost))
+    async with Proxy(RawConversation, vhost) as proxy, open_channel(vhost) as channel:
+        near, far = broker_settings(vhost), broker_settings(proxy.url)
         topology = topology_of(near)
-        routes = Routes(topology.results, topology.retry, topology.dead, DEAD_KEY, topology.retry_steps)
         publisher = Publisher(far, topology, log, worker="w-1")
-        pipeline = Pipeline(look_up, publisher.publish, routes, worker="w-1", delivery_limit=20)
+        pipeline = Pipeline(
+            look_up, Outbox(publisher, topology, log), topology, worker="w-1", delivery_limit=20
+        )
         consumer = Consumer(
             near, topology, log, handle=pipeline, defer=pipeline.defer, report=reported.append, worker="w-1"
         )
         async with running(publisher.link.run()), running(consumer.link.run()):
             await asyncio.gather(publisher.link.channel(), consumer.link.channel())
-            proxy.hold_replies()
+            first = Message(RESULTS, "result.failed", b"", Properties(message_id="first"))
+            publisher.channels.give_back(await publisher.channels.lend(first, alone=False), first)
+            hold = proxy.hold_at(anything, TO_WORKER)
             body = b'{"account_number": "18|1"}'
             await channel.basic_publish(body, exchange=JOBS, routing_key="job")
             await until(lambda: holds(channel, RESULTS, 1))
             assert (consumer.in_flight, reported) == (1, [])
             assert (await broker.queues(vhost.rpartition("/")[2]))[JOBS]["messages"] == 1
-            proxy.thaw()
+            hold.release()
             await until(lambda: reported)
             assert await consumer.drain(30) == 0
         assert await take_all(channel, JOBS) == []
@@ -275,14 +278,14 @@ async def holds(channel: AbstractChannel, queue: str, count: int) -> bool:
     return await depth(channel, queue) == count
 
 
-async def test_a_stale_delivery_is_not_looked_up(broker: Node, vhost: str) -> None:
+async def test_a_stale_delivery_is_not_looked_up(vhost: str) -> None:
     """Pitfall: deliveries buffered from a lost channel. Jobs that waited when the connection went are asked for once.
 
     Only the one that was with LCM at that moment may be asked for again.
     """
-    async with Proxy(broker.port) as proxy:
+    async with Proxy(RawConversation, vhost) as proxy:
         slow = Behaviour(delay=0.3)
-        async with working(proxy.url(vhost), slow, publish_url=vhost, lcm={"sessions": 1}) as world:
+        async with working(proxy.url, slow, publish_url=vhost, lcm={"sessions": 1}) as world:
             for number in range(4):
                 await world.submit({"job_id": f"job-{number}", "account_number": f"a-{number}"})
             await until(lambda: world.app.consumer.in_flight == 4 and world.lcm.record)

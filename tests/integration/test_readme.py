@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from tests.commands import environment
-from tests.integration.test_health import free_address
-from tests.patience import PATIENCE
-from tests.support import until
+from tests.integration.observability.test_http import free_address
+from tests.support.commands import environment
+from tests.support.patience import PATIENCE
+from tests.support.waiting import until
 from worker.cli import app
 
 TOP = Path(__file__).parents[2]

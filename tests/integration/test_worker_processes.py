@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import shutil
+import signal
 from collections import Counter
 from typing import Any
 
@@ -11,13 +14,16 @@ import aiormq
 import msgspec
 import pytest
 
-from tests.commands import COMMAND, Ended, Worker, environment, program, worker
-from tests.support import Proxy, broker_settings, depth, open_channel, take, take_all, until
+from tests.support.channel import depth, open_channel, take, take_all
+from tests.support.commands import COMMAND, Ended, Worker, environment, program, worker
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
-from worker.sandbox.rabbitmq import Node
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 JOBS, RESULTS, DEAD = (f"lcm.outcome.{name}" for name in ("jobs", "results", "dead"))
 RETRIES = [f"lcm.outcome.retry.{delay}" for delay in ("5s", "30s", "2m", "10m")]
@@ -114,14 +120,15 @@ async def _is_empty(channel: aiormq.abc.AbstractChannel, queue: str) -> bool:
     return await depth(channel, queue) == 0
 
 
-async def test_sigterm_finishes_what_is_in_hand(vhost: str) -> None:
-    """On SIGTERM a worker finishes its jobs and exits with 0; the rest, never handed out, is another's."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_finishes_what_is_in_hand(number: signal.Signals, vhost: str) -> None:
+    """On SIGTERM or SIGHUP a worker finishes its jobs and exits with 0; the rest, never handed out, is another's."""
     async with Simulator(Behaviour(jitter=0.02)) as lcm, open_channel(vhost) as channel:
         await declare(channel, topology_of(broker_settings(vhost)))
         await publish(channel, *numbered(600))
         async with worker(vhost, lcm.url) as first:
             await first.logged("job.succeeded", 100)
-            first.signal()
+            first.signal(number)
             assert await first.ended() == 0
         assert [line["event"] for line in first.log if line["event"].startswith("worker.")] == [
             "worker.started", "worker.ready", "worker.draining", "worker.stopped",
@@ -178,11 +185,11 @@ async def test_a_worker_may_start_before_lcm(vhost: str) -> None:
         assert len(await results(channel, 1)) == 1
 
 
-async def test_a_worker_may_start_before_the_broker(vhost: str, broker: Node) -> None:
+async def test_a_worker_may_start_before_the_broker(vhost: str) -> None:
     """Started while the broker is away a worker says so, and is ready when the broker comes."""
-    async with Simulator() as lcm, Proxy(broker.port) as proxy:
+    async with Simulator() as lcm, Proxy(RawConversation, vhost) as proxy:
         await proxy.refuse()
-        async with Worker(broker__url=proxy.url(vhost), lcm__url=lcm.url) as started:
+        async with Worker(broker__url=proxy.url, lcm__url=lcm.url) as started:
             assert "Connect" in (await started.logged("broker.unreachable"))[0]["error"]
             await proxy.listen()
             await started.logged("worker.ready")
@@ -192,9 +199,12 @@ async def test_a_worker_may_start_before_the_broker(vhost: str, broker: Node) ->
 async def test_a_queue_that_stands_otherwise_is_exit_status_2(vhost: str) -> None:
     """The pitfall of redeclaring: one clear line names the queue and the argument, and the worker ends."""
     async with open_channel(vhost) as channel:
-        await channel.queue_declare(
-            DEAD, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 7}
-        )
+        arguments: dict[str, Any] = {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 7,
+            "x-overflow": "reject-publish",
+        }
+        await channel.queue_declare(DEAD, durable=True, arguments=arguments)
     async with Simulator() as lcm, Worker(broker__url=vhost, lcm__url=lcm.url) as started:
         assert await started.ended() == 2
     assert [line["event"] for line in started.log[-2:]] == ["worker.stopped", "worker.failed"]
@@ -267,3 +277,24 @@ async def test_a_worker_without_standard_error_works(vhost: str) -> None:
         assert (await take(channel, RESULTS)).body
         process.terminate()
         assert await process.wait() == 0
+
+
+async def test_a_log_that_nobody_reads_stops_nothing(vhost: str) -> None:
+    """With standard error a full pipe that nobody reads, every job ends and SIGTERM is heard."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    async with Simulator() as lcm, open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        await publish(channel, *numbered(200))
+        settings = environment({"broker.url": vhost, "lcm.url": lcm.url})
+        process = await asyncio.create_subprocess_exec(COMMAND, "run", stderr=writing, env=settings)
+        os.close(writing)
+        try:
+            assert len(await results(channel, 200)) == 200
+            process.terminate()
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            os.close(reading)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.simulation.plan import Job
-from worker.errors import LookupFailed, PutOff
-from worker.inquiry import Inquiry
-from worker.keepers import OutageKeeper
+from worker.contract.errors import Deferred, LookupFailed
+from worker.contract.lookup import LookupRequest
+from worker.lcm.outage import OutageMonitor
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Delivery:
     """
 
     job: Job
-    inquiry: Inquiry
+    request: LookupRequest
     steps: list[int] = field(default_factory=list)
     charged: int = 0
     probing: bool = False
@@ -34,7 +34,7 @@ class Books:
     """
 
     def __init__(
-        self, keeper: OutageKeeper, on_probe: Callable[[], None], violated: Callable[[str], None]
+        self, keeper: OutageMonitor, on_probe: Callable[[], None], violated: Callable[[str], None]
     ) -> None:
         self._keeper = keeper
         self._on_probe = on_probe
@@ -75,17 +75,17 @@ class Books:
         """A request leaves for LCM, in the task of whom it is for."""
         delivery = self._current
         delivery.steps.append(request)
-        if delivery.inquiry.account != account:
-            self._violated(f"asked for {account} on behalf of {delivery.inquiry.account}")
+        if delivery.request.account != account:
+            self._violated(f"asked for {account} on behalf of {delivery.request.account}")
 
     def close(self, delivery: Delivery, error: BaseException | None) -> None:
         """Compare what the delivery was charged with what took place; `error` is how it ended."""
-        untold = error.__cause__ if isinstance(error, PutOff) else None
+        untold = error.__cause__ if isinstance(error, Deferred) else None
         if untold is not None and untold is not delivery.told:
             # It failed during an outage that was not its to probe, which stays charged.
             delivery.steps.append(0)
             delivery.charged += 1
-        counted, expected = delivery.inquiry.exchanges, delivery.charged
+        counted, expected = delivery.request.exchanges, delivery.charged
         # Who is cancelled in mid-exchange was charged for it.
         allowed = {expected, expected + 1} if isinstance(error, asyncio.CancelledError) else {expected}
         if counted not in allowed:

@@ -45,6 +45,7 @@ class Connection:
         asks: Callable[[Connection, bytes], None],
         on_end: Callable[[Connection], None],
     ) -> None:
+        self.fault = ""
         self.number = number
         self.transport = self
         self.open = True

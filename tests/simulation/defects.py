@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from worker.errors import ReplyTimeout
-from worker.inquiry import Answer, Inquiry
-from worker.keepers import OutageKeeper
+from worker.contract.errors import ReplyTimeout
+from worker.contract.lookup import LookupRequest, LookupResult
 from worker.lcm.breaker import Breaker, Outage
-from worker.lcm.lookup import Break, Exchange, Share, _CutWhileIdle
+from worker.lcm.exchange import Exchange, _CutWhileIdle
+from worker.lcm.lookup import CircuitBreaker
+from worker.lcm.outage import Prober
 from worker.lcm.pacing import ReconnectPace
+from worker.lcm.places import Place
 from worker.lcm.pool import Pool, _Waiter
 from worker.lcm.session import Session
+from worker.lcm.single_flight import SingleFlight
 
 Seed = Callable[[pytest.MonkeyPatch], None]
 
@@ -106,22 +109,21 @@ def probes_come_without_a_pause(patch: pytest.MonkeyPatch) -> None:
 
 
 def every_outage_has_a_prober_of_its_own(patch: pytest.MonkeyPatch) -> None:
-    before = OutageKeeper._before
+    started = Prober.outage_started
 
-    def before_anew(self: OutageKeeper, outage: Outage | None) -> None:
-        if outage is not None:
-            self._probing = None
-        before(self, outage)
+    def started_anew(self: Prober) -> None:
+        self._probing = None
+        started(self)
 
-    patch.setattr(OutageKeeper, "_before", before_anew)
+    patch.setattr(Prober, "outage_started", started_anew)
 
 
 def an_outage_is_probed_once(patch: pytest.MonkeyPatch) -> None:
-    async def probe(self: OutageKeeper) -> None:
+    async def probe(self: Prober) -> None:
         if (outage := self._breaker.outage) is not None:
             await self._probe_once(outage)
 
-    patch.setattr(OutageKeeper, "_probe", probe)
+    patch.setattr(Prober, "_probe", probe)
 
 
 def an_answer_does_not_end_an_outage(patch: pytest.MonkeyPatch) -> None:
@@ -129,74 +131,73 @@ def an_answer_does_not_end_an_outage(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_cancelled_leader_forgets_its_followers(patch: pytest.MonkeyPatch) -> None:
-    lead = Share._lead
+    lead = SingleFlight._lead
 
-    async def lead_and_forget(self: Share, inquiry: Inquiry) -> Answer:
+    async def lead_and_forget(self: SingleFlight, request: LookupRequest) -> LookupResult:
         lookup = self._lookup
 
-        async def forgetting(inquiry: Inquiry) -> Answer:
+        async def forgetting(request: LookupRequest) -> LookupResult:
             try:
-                return await lookup(inquiry)
+                return await lookup(request)
             except asyncio.CancelledError:
-                self._flights[inquiry.account].clear()
+                self._flights[request.account].followers.clear()
                 raise
 
-        careless = Share(forgetting)
+        careless = SingleFlight(forgetting, self._places)
         careless._flights = self._flights
-        return await lead(careless, inquiry)
+        return await lead(careless, request)
 
-    patch.setattr(Share, "_lead", lead_and_forget)
+    patch.setattr(SingleFlight, "_lead", lead_and_forget)
 
 
 def a_flight_is_shared_by_all_accounts(patch: pytest.MonkeyPatch) -> None:
-    ask = Share.__call__
+    ask = SingleFlight.__call__
 
-    async def ask_for_any(self: Share, inquiry: Inquiry) -> Answer:
-        if self._flights and inquiry.account not in self._flights:
-            landing: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            next(iter(self._flights.values())).append(landing)
-            if isinstance(answer := await landing, Answer):
+    async def ask_for_any(self: SingleFlight, request: LookupRequest) -> LookupResult:
+        if self._flights and request.account not in self._flights:
+            flight = next(iter(self._flights.values()))
+            if isinstance(answer := await flight.follow(Place(self._places, request)), LookupResult):
                 return answer
-        return await ask(self, inquiry)
+        return await ask(self, request)
 
-    patch.setattr(Share, "__call__", ask_for_any)
+    patch.setattr(SingleFlight, "__call__", ask_for_any)
 
 
 def a_repeat_is_charged(patch: pytest.MonkeyPatch) -> None:
-    async def ask(self: Exchange, inquiry: Inquiry) -> Answer:
+    async def ask(self: Exchange, request: LookupRequest) -> LookupResult:
         try:
-            return await self._on_session(inquiry, fresh=False)
+            return await self._on_session(request, fresh=False)
         except _CutWhileIdle:
-            return await self._on_session(inquiry, fresh=True)
+            return await self._on_session(request, fresh=True)
 
     patch.setattr(Exchange, "__call__", ask)
 
 
 def a_probe_is_charged(patch: pytest.MonkeyPatch) -> None:
-    ask = Break.__call__
+    ask = CircuitBreaker.__call__
 
-    async def ask_at_a_price(self: Break, inquiry: Inquiry) -> Answer:
-        before = inquiry.exchanges
-        out = bool(self._keeper.out)
+    async def ask_at_a_price(self: CircuitBreaker, request: LookupRequest) -> LookupResult:
+        before = request.exchanges
+        out = bool(self._outages.out)
         try:
-            return await ask(self, inquiry)
+            return await ask(self, request)
         except Exception as error:
             if out and error.__cause__ is not None:
-                inquiry.exchanges = before + 1
+                request.exchanges = before + 1
             raise
 
-    patch.setattr(Break, "__call__", ask_at_a_price)
+    patch.setattr(CircuitBreaker, "__call__", ask_at_a_price)
 
 
 def a_permission_to_probe_outlasts_its_outage(patch: pytest.MonkeyPatch) -> None:
-    async def probe_once(self: OutageKeeper, outage: Outage) -> None:
+    async def probe_once(self: Prober, outage: Outage) -> None:
         if not outage.by_exchanges:
-            await self._sessions.try_one()
+            await self._sessions.probe()
             return
-        if not self._sessions.paced:
-            await self._sleep(self._breaker.probe_delay(self._jitter))
-        self._may_probe = True
+        if not self._sessions.backing_off:
+            await self._clock.sleep(self._breaker.probe_delay(self._clock.jitter))
+        self._monitor.allow_probe()
         if not await self._intake.take_one(0.0):
-            await self._sleep(self._breaker.probe_delay(self._jitter))
+            await self._clock.sleep(self._breaker.probe_delay(self._clock.jitter))
 
-    patch.setattr(OutageKeeper, "_probe_once", probe_once)
+    patch.setattr(Prober, "_probe_once", probe_once)

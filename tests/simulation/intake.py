@@ -8,15 +8,15 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from tests.lcm_support import START, names
 from tests.simulation.books import Books, Delivery
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.plan import Job
-from worker.errors import Expired, JobError, LcmRejected, PutOff, StaleDelivery
-from worker.inquiry import Answer, Inquiry
-from worker.lcm.lookup import Lookup
+from tests.support.lcm import START, names
+from worker.contract.errors import Deferred, Expired, JobError, LcmRejected, StaleDelivery
+from worker.contract.intake import PauseReason
+from worker.contract.lookup import Lookup, LookupRequest, LookupResult
 
-_DEFERRED_FOR = 8.0
+DEFERRED_FOR = 8.0
 
 
 class Intake:
@@ -43,26 +43,26 @@ class Intake:
         self._note = note
         self._violated = violated
         self._queue: deque[Job] = deque()
-        self._paused: set[str] = set()
+        self._paused: set[PauseReason | None] = set()
         self._cancelled: set[int] = set()
         self._lurker: asyncio.Future[None] | None = None
 
-    def pause(self, reason: str) -> None:
+    def pause(self, reason: PauseReason | None) -> None:
         self._note("intake: paused for", reason)
         self._paused.add(reason)
 
-    def resume(self, reason: str) -> None:
+    def resume(self, reason: PauseReason) -> None:
         self._note("intake: resumed from", reason)
         self._paused.discard(reason)
         self._loop.call_later(self._moment(), self._go_on)
 
-    async def take_one(self, patience: float) -> bool:
+    async def take_one(self, within: float) -> bool:
         """Take one job in spite of a pause, waiting for it if need be, and see it to its end."""
         if takes := self._moment():
             await asyncio.sleep(takes)
         if not self._queue:
             self._lurker = self._loop.create_future()
-            await asyncio.wait({self._lurker}, timeout=patience)
+            await asyncio.wait({self._lurker}, timeout=within)
         if not self._queue:
             return False
         await asyncio.wait({self._start(self._queue.popleft())})
@@ -84,7 +84,7 @@ class Intake:
 
     def stop(self) -> list[asyncio.Task[bool]]:
         """Start nothing more, and cancel what is in hand."""
-        self.pause("stop")
+        self.pause(None)
         hands = list(self.in_hand.items())
         for number, _ in hands:
             self.cancel(number)
@@ -109,7 +109,7 @@ class Intake:
         """Have what was put off come again, later; all else is at its end, be it before it could begin."""
         del self.in_hand[job.number]
         if not task.cancelled() and task.result():
-            self._loop.call_later(_DEFERRED_FOR, self._come, job)
+            self._loop.call_later(DEFERRED_FOR, self._come, job)
         else:
             del self.left[job.number]
         self._go_on()
@@ -117,14 +117,16 @@ class Intake:
     async def _work(self, job: Job) -> bool:
         """See one delivery to its end; return whether it was put off."""
         deadline = None if job.deadline is None else START + timedelta(seconds=job.deadline)
-        inquiry = Inquiry(job.account, deadline, lambda: job.stale is None or self._loop.time() < job.stale)
-        delivery = Delivery(job, inquiry)
+        request = LookupRequest(
+            job.account, deadline, lambda: job.stale is None or self._loop.time() < job.stale
+        )
+        delivery = Delivery(job, request)
         self._books.open(delivery)
         self._note("job", job.number, "for", job.account, "asks")
-        answer: Answer | None = None
+        answer: LookupResult | None = None
         error: BaseException | None = None
         try:
-            answer = await self._look_up(inquiry)
+            answer = await self._look_up(request)
         except BaseException as raised:  # noqa: BLE001 - whatever it is, it is what came of it
             error = raised.with_traceback(None)
         self._note("job", job.number, "ends:", type(error or answer).__name__, error or "")
@@ -133,9 +135,9 @@ class Intake:
             self._look_at_answer(job, answer)
         else:
             self._look_at_error(job, error)
-        return isinstance(error, PutOff)
+        return isinstance(error, Deferred)
 
-    def _look_at_answer(self, job: Job, answer: Answer) -> None:
+    def _look_at_answer(self, job: Job, answer: LookupResult) -> None:
         if not answer.items or not names(answer.items, job.account):
             self._violated(f"job {job.number} for {job.account} was given {answer.items}")
 
@@ -148,8 +150,8 @@ class Intake:
             case Expired():
                 documented = job.deadline is not None
             case LcmRejected():
-                documented = f":{job.account} |" in error.said
+                documented = f":{job.account} |" in error.remote_message
             case _:
-                documented = isinstance(error, JobError | PutOff)
+                documented = isinstance(error, JobError | Deferred)
         if not documented:
             self._violated(f"job {job.number} for {job.account} ended by {error!r}")

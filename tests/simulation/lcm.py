@@ -16,11 +16,11 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
-from tests.lcm_support import reply
 from tests.simulation.connection import Connection, Sign
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.plan import STEP, Plan, draw_moment
 from tests.simulation.words import AHEAD, BAD, IN_PLACE, UNASKED, bad_reply, good_reply
+from tests.support.lcm import reply
 
 _LATER = (0.0, 0.0, STEP, 4 * STEP)
 # What is said of its own accord after a reply; None is the reply once more.

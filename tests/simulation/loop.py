@@ -6,16 +6,19 @@ import asyncio
 import random
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
+if TYPE_CHECKING:  # a name of the type stubs alone: what a loop runs as a task depends on Python's version
+    from asyncio import _CoroutineLike
+
+_Result = TypeVar("_Result")
 _TURNS_IN_A_MOMENT = 5_000
 _HELD_BACK = 0.3
 
 _Args = TypeVarTuple("_Args")
-_Result = TypeVar("_Result")
 
 
 class Spinning(Exception):
@@ -94,14 +97,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         heappush(self._later, (when, self._numbers, handle))
         return handle
 
-    def create_task(
-        self,
-        coro: Generator[Any, None, _Result] | Coroutine[Any, Any, _Result],
-        *,
-        name: object = None,
-        context: Context | None = None,
-    ) -> asyncio.Task[_Result]:
-        task = asyncio.Task(coro, loop=self, name=None if name is None else str(name), context=context)
+    def create_task(self, coro: _CoroutineLike[_Result], **options: Any) -> asyncio.Task[_Result]:
+        task = super().create_task(coro, **options)
         self._tasks.append(task)
         return task
 

@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-from tests.lcm_support import START
 from tests.simulation.books import Books
-from tests.simulation.intake import Intake
+from tests.simulation.intake import DEFERRED_FOR, Intake
 from tests.simulation.lcm import Lcm
 from tests.simulation.loop import Spinning, VirtualLoop
 from tests.simulation.plan import Job, Plan, draw_moment, draw_plan
 from tests.simulation.watched import Log, Opener, Sides
-from worker.keepers import OutageKeeper
+from tests.support.lcm import START
+from worker.common.clock import Clock
 from worker.lcm.breaker import Breaker
-from worker.lcm.lookup import Clock, Share, build_lookup
+from worker.lcm.lookup import build_lookup
+from worker.lcm.outage import OutageMonitor, Prober
+from worker.lcm.places import Places
 from worker.lcm.pool import Pool
+from worker.lcm.single_flight import SingleFlight
 
 _HOURS = 2 * 3600.0
 _QUIET = 120.0
@@ -97,33 +100,34 @@ class _Simulation:
         self._lcm = Lcm(loop, plan, draw, note=note, violated=violated, on_connect=self._on_connect)
         opener = Opener(plan, self._lcm)
         log = Log(note, violated, opener)
-        self._keeper = OutageKeeper(
-            self._breaker, log, monotonic=loop.time, sleep=asyncio.sleep, jitter=self._jitter
-        )
+        self._monitor = OutageMonitor(self._breaker, log, clock)
         self._pool = Pool(
             opener,
             plan.lcm,
             outage,
             log,
-            sleep=asyncio.sleep,
-            jitter=self._jitter,
-            on_away=self._keeper.session_not_opened,
-            on_opened=self._keeper.session_opened,
+            clock=clock,
+            on_away=self._monitor.session_not_opened,
+            on_opened=self._monitor.session_opened,
         )
-        books = Books(self._keeper, self._on_probe, violated)
+        books = Books(self._monitor, self._on_probe, violated)
         self._lcm.on_request = books.on_request
-        self._look_up = build_lookup(self._pool, plan.lcm, plan.retry, keeper=books, clock=clock)
+        prefetch = 2 * plan.lcm.sessions
+        places = Places(prefetch, DEFERRED_FOR, clock)
+        self._look_up = build_lookup(
+            self._pool, plan.lcm, plan.retry, outages=books, places=places, clock=clock
+        )
         self._intake = Intake(
             loop,
             books,
             self._look_up,
-            2 * plan.lcm.sessions,
+            prefetch,
             moment=partial(draw_moment, draw),
             note=note,
             violated=violated,
         )
         sides = Sides(self._pool, self._intake, violated)
-        self._keeper.attach(sides, sides)
+        self._prober = Prober(self._monitor, sides, sides, log, clock)
 
     def go(self) -> None:
         plan, intake, loop = self._plan, self._intake, self._loop
@@ -158,7 +162,7 @@ class _Simulation:
         counts = self._pool.counts()
         if counts["busy"] or counts["opening"] or counts["waiting"]:
             self._violated(f"nothing is to be done, but {self._pool!r}")
-        if isinstance(self._look_up, Share) and self._look_up._flights:
+        if isinstance(self._look_up, SingleFlight) and self._look_up._flights:
             self._violated(f"flights are left: {self._look_up._flights}")
         names = [task.get_name() for task in self._loop.tasks_left()]
         if len(names) != counts["idle"] or not all(name.startswith("lcm-session-") for name in names):
@@ -184,7 +188,7 @@ class _Simulation:
             self._violated(f"after the stop {self._lcm.open} connections are open")
 
     async def _shut_down(self) -> None:
-        await self._keeper.stop()
+        await self._prober.stop()
         hands = self._intake.stop()
         for other in self._others:
             other.cancel()
@@ -192,7 +196,7 @@ class _Simulation:
         await self._pool.close()
 
     async def _ready_itself(self) -> None:
-        while not await self._pool.try_one():
+        while not await self._pool.probe():
             pass
 
     def _get_well(self) -> None:
@@ -201,7 +205,7 @@ class _Simulation:
             self._lcm.well = True
 
     def _on_connect(self) -> None:
-        if not self._keeper.out:
+        if not self._monitor.out:
             self._connects.clear()
             return
         now, times = self._loop.time(), self._connects
@@ -216,7 +220,7 @@ class _Simulation:
         outage = self._breaker.outage
         assert outage is not None
         came = self._loop.time() - outage.since
-        if came < self._plan.outage.probe_delay / 2 and not self._pool.paced:
+        if came < self._plan.outage.probe_delay / 2 and not self._pool.backing_off:
             self._violated(f"a probe came {came:g} s after the outage began")
 
     def _jitter(self, low: float, high: float) -> float:

@@ -82,7 +82,15 @@ def _told(seeds: Sequence[int]) -> str:
 def test_schedules_are_of_many_shapes() -> None:
     """Each of LCM's ills comes up, and each way in which a lookup may end: what is checked can be met with."""
     told = "\n".join(map(_trace_of, map(_traced, range(600))))
-    ends = ["Answer", "PutOff", "Expired", "StaleDelivery", "CancelledError", "LcmRejected", "LcmError"]
+    ends = [
+        "LookupResult",
+        "Deferred",
+        "Expired",
+        "StaleDelivery",
+        "CancelledError",
+        "LcmRejected",
+        "LcmError",
+    ]
     ends += ["ReplyTimeout", "ConnectionLost", "MalformedReply", "ReplyTooLarge"]
     seen = {ill for ill in (*CONNECT_ILLS, *REPLY_ILLS) if f" {ill}\n" in told}
     assert seen == {*CONNECT_ILLS, *REPLY_ILLS}

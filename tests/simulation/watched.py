@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
-from websockets.asyncio.client import ClientConnection
-
 from tests.simulation.connection import Connection
 from tests.simulation.intake import Intake
 from tests.simulation.lcm import Lcm
 from tests.simulation.plan import Plan
+from worker.contract.intake import PauseReason
+from worker.lcm.handshake import SessionOpener
 from worker.lcm.pool import Pool
-from worker.lcm.session import SessionOpener
+from worker.lcm.socket import Socket
 
 _EARLY = "said something before it had read the request"
 
@@ -27,9 +27,9 @@ class Opener(SessionOpener):
         self.connections: dict[int, Connection] = {}
         self._lcm = lcm
 
-    async def _connect(self, slot: int) -> ClientConnection:
+    async def _connect(self, slot: int) -> Socket:
         connection = self.connections[slot] = await self._lcm.connect(slot)
-        return cast(ClientConnection, connection)
+        return cast(Socket, connection)
 
 
 class Sides:
@@ -42,23 +42,23 @@ class Sides:
         self._probes = 0
 
     @property
-    def paced(self) -> bool:
-        return self._pool.paced
+    def backing_off(self) -> bool:
+        return self._pool.backing_off
 
-    def turn_away(self, reason: str) -> None:
-        self._pool.turn_away(reason)
+    def reject_waiters(self, reason: str) -> None:
+        self._pool.reject_waiters(reason)
 
-    def pause(self, reason: str) -> None:
+    def pause(self, reason: PauseReason) -> None:
         self._intake.pause(reason)
 
-    def resume(self, reason: str) -> None:
+    def resume(self, reason: PauseReason) -> None:
         self._intake.resume(reason)
 
-    async def try_one(self) -> bool:
-        return await self._alone(self._pool.try_one)
+    async def probe(self) -> bool:
+        return await self._alone(self._pool.probe)
 
-    async def take_one(self, patience: float) -> bool:
-        return await self._alone(partial(self._intake.take_one, patience))
+    async def take_one(self, within: float) -> bool:
+        return await self._alone(partial(self._intake.take_one, within))
 
     async def _alone(self, probe: Callable[[], Awaitable[bool]]) -> bool:
         self._probes += 1

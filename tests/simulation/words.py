@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from tests.lcm_support import good
 from tests.simulation.connection import Sign
-from worker.sandbox import lcm_documents as documents
+from tests.support.lcm import good
+from worker.simulator import documents
 
 UNASKED = documents.UNASKED["state-sync"]
 _WRONG = documents.wrong_subtopic("of nobody", frozenset())

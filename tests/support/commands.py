@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import msgspec
 
-from tests.patience import PATIENCE
-from tests.support import until
+from tests.support.patience import PATIENCE
+from tests.support.waiting import until
 
 COMMAND = Path(sys.executable).with_name("lcm-worker")
 _DEADLINE = 60.0 * PATIENCE

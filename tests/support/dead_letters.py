@@ -1,4 +1,4 @@
-"""Dead letters for tests: as this worker writes them, by the thousand, and how to see what is left of them."""
+"""Dead letters for tests: publishing them as this worker does, and consuming what is left of them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import msgspec
 from aiormq import spec
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from tests.support import broker_settings, until
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
 
 JOBS, DEAD = "lcm.outcome.jobs", "lcm.outcome.dead"
-_AT_ONCE = 200
+_MAX_UNCONFIRMED = 200
 
 
 @dataclass(frozen=True)
 class Dead:
-    """One letter; `headers` come over those that this worker would write."""
+    """One dead letter; `headers` are added to those that this worker writes, or replace them."""
 
     job_id: str
     code: str = "timeout"
@@ -29,6 +30,8 @@ class Dead:
     failed_at: str = "2026-01-31T12:00:00.000Z"
     headers: dict[str, Any] = field(default_factory=dict)
     body: bytes = b""
+    app_id: str = ""
+    user_id: str | None = None
 
     @property
     def sent_body(self) -> bytes:
@@ -49,26 +52,30 @@ class Dead:
         return ours | self.headers
 
 
-async def bury(channel: AbstractChannel, url: str, letters: Iterable[Dead]) -> None:
-    """Declare the topology and put letters into the dead-letter queue, in their order."""
+async def publish_dead_letters(channel: AbstractChannel, url: str, letters: Iterable[Dead]) -> None:
+    """Declare the topology and publish dead letters to their queue, in their order."""
     await declare(channel, topology_of(broker_settings(url)))
-    waiting: list[asyncio.Task[Any]] = []
+    unconfirmed: list[asyncio.Task[Any]] = []
     for letter in letters:
         properties = spec.Basic.Properties(
-            delivery_mode=2, message_id=f"m-{letter.job_id}", headers=letter.sent_headers
+            delivery_mode=2,
+            message_id=f"m-{letter.job_id}",
+            headers=letter.sent_headers,
+            app_id=letter.app_id or None,
+            user_id=letter.user_id,
         )
         publishing = channel.basic_publish(
             letter.sent_body, exchange=DEAD, routing_key="dead", properties=properties, mandatory=True
         )
-        waiting.append(asyncio.ensure_future(publishing))
-        if len(waiting) == _AT_ONCE:
-            await asyncio.gather(*waiting)
-            waiting.clear()
-    await asyncio.gather(*waiting)
+        unconfirmed.append(asyncio.ensure_future(publishing))
+        if len(unconfirmed) == _MAX_UNCONFIRMED:
+            await asyncio.gather(*unconfirmed)
+            unconfirmed.clear()
+    await asyncio.gather(*unconfirmed)
 
 
-async def taken(channel: AbstractChannel, queue: str, count: int) -> list[DeliveredMessage]:
-    """Take exactly so many messages off a queue, fast, in the order of their delivery."""
+async def consume(channel: AbstractChannel, queue: str, count: int) -> list[DeliveredMessage]:
+    """Consume exactly so many messages of a queue, and return them in the order of their delivery."""
     found: list[DeliveredMessage] = []
 
     async def keep(message: DeliveredMessage) -> None:
@@ -82,7 +89,7 @@ async def taken(channel: AbstractChannel, queue: str, count: int) -> list[Delive
     return found
 
 
-def ids(messages: Iterable[DeliveredMessage]) -> list[str]:
+def job_ids(messages: Iterable[DeliveredMessage]) -> list[str]:
     """Return the job ids of messages."""
     return [(message.header.properties.headers or {})["outcome-job-id"] for message in messages]  # type: ignore[misc]
 

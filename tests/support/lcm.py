@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from tests.support import RecordingLog
-from worker.lcm.lookup import Clock, Lookup, build_lookup
+from tests.support.log import RecordingLog
+from tests.support.settings import lcm_settings
+from worker.common.clock import Clock
+from worker.contract.lookup import Lookup
+from worker.lcm.handshake import SessionOpener
+from worker.lcm.lookup import build_lookup
 from worker.lcm.pool import Pool
-from worker.lcm.session import Session, SessionOpener
-from worker.sandbox import lcm_documents as documents
-from worker.settings import LcmSettings, OutageSettings, RetrySettings
+from worker.lcm.session import Session
+from worker.settings import OutageSettings, RetrySettings
+from worker.simulator import documents
 
 ACCOUNT = "18|1|2|0|0|44|274"
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -29,12 +33,6 @@ SAMPLE = documents.reply(
 )
 
 Converse = Callable[[ServerConnection], Awaitable[None]]
-Result = TypeVar("Result")
-
-
-def lcm_settings(url: str, **settings: Any) -> LcmSettings:
-    """Return the lcm section for a server at this URL."""
-    return LcmSettings.model_validate({"url": url} | settings)
 
 
 def reply(response: object, **envelope: Any) -> bytes:
@@ -149,15 +147,3 @@ class SetClock:
             monotonic=lambda: self.seconds,
             sleep=self.sleep,
         )
-
-
-async def settled(rounds: int = 10) -> None:
-    """Let every task go on until each of them waits for something from outside."""
-    for _ in range(rounds):
-        await asyncio.sleep(0)
-
-
-async def outcome_of(work: Coroutine[Any, Any, Result]) -> Result | BaseException:
-    """Return what something gave or raised, its cancellation included."""
-    [found] = await asyncio.gather(asyncio.ensure_future(work), return_exceptions=True)
-    return found

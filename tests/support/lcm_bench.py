@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import Any, cast
 
-from tests.lcm_support import lcm_settings, settled
-from tests.support import RecordingLog
-from worker.errors import SessionNotOpened
+from tests.support.log import RecordingLog
+from tests.support.settings import lcm_settings
+from tests.support.waiting import settled
+from worker.common.clock import Clock
+from worker.contract.errors import SessionNotOpened
 from worker.lcm.pool import Pool
 from worker.lcm.session import Ended, Session
 from worker.settings import OutageSettings
@@ -20,7 +21,8 @@ class Scripted:
     def __init__(self, slot: int, on_ended: Ended) -> None:
         self.slot = slot
         self.exchanges = self.answered = 0
-        self.unasked: Counter[str] = Counter()
+        self.unsolicited = 0
+        self.flooded = False
         self.alive = True
         self.ended_by_us = False
         self.reason = ""
@@ -52,8 +54,7 @@ class Bench:
             lcm_settings("ws://lcm/", **settings),
             OutageSettings(probe_delay=1, probe_max_delay=30),
             self.log,
-            sleep=self._sleep,
-            jitter=lambda _low, high: high,
+            clock=Clock(sleep=self._sleep, jitter=lambda _low, high: high),
             on_away=self.away.append,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from worker.durations import parse_duration
+from worker.common.durations import parse_duration
 from worker.settings import Settings, WorkerSettings, load
 
 TOP = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.metrics import Metrics
-from worker.readiness import NotReady
+from worker.observability.metrics import Metrics
+from worker.observability.readiness import NotReady
 
 TOP = Path(__file__).parents[2]
 RUNBOOK = (TOP / "docs" / "operations.md").read_text()
@@ -44,7 +44,7 @@ def test_the_runbook_has_every_loud_event() -> None:
     """Each event that is logged at warning or above is explained, and none that doesn't exist."""
     # The level of a job's own line depends on its event.
     events = set(loud_events()) | {"job.failed"}
-    assert {"broker.lost", "guard.tripped", "publish.refused", "lcm.session_failed"} <= events
+    assert {"broker.lost", "guard.tripped", "result.undelivered", "lcm.session_failed"} <= events
     assert first_cells(section("Log events at warning or above")) == events
 
 

@@ -1,57 +1,322 @@
-"""The guard trips when nearly all of a window of jobs, for different accounts, fail for good."""
+"""The guard trips when nearly all of a producer's jobs, for different accounts, fail for good, and then tries a few."""
 
 from __future__ import annotations
 
+import asyncio
+from itertools import count
+
 import pytest
 
-from worker.guard import Guard
+from tests.support.log import RecordingLog
+from tests.support.waiting import settled
+from worker.common.clock import Clock
+from worker.contract.disposition import Disposition, Ending
+from worker.contract.errors import Expired, InternalError, JobError, LcmRejected, Poison, ReplyTimeout
+from worker.contract.intake import PauseReason
+from worker.contract.job import Producer
+from worker.guard import FailureWindow, Guard
 
 
-def told(guard: Guard, *ends: tuple[str, str | None]) -> list[bool]:
-    return [guard.job_ended(account, code) for account, code in ends]
+def told(window: FailureWindow, *ends: tuple[str, type[JobError] | None]) -> list[bool]:
+    return [window.job_ended(account, error("") if error else None) for account, error in ends]
 
 
 def test_a_window_of_rejections_trips_it() -> None:
     """The last of them says so, and none before."""
-    guard = Guard(window=10, ratio=0.9)
-    ends = [(str(n), "lcm_rejected") for n in range(10)]
-    assert told(guard, *ends) == [False] * 9 + [True]
-    assert guard.tripped
+    window = FailureWindow(size=10, ratio=0.9)
+    ends = [(str(n), LcmRejected) for n in range(10)]
+    assert told(window, *ends) == [False] * 9 + [True]
+    assert window.tripped
 
 
-@pytest.mark.parametrize("code", ["timeout", "invalid_job", "expired", "poison"])
-def test_other_failures_do_not(code: str) -> None:
+@pytest.mark.parametrize("error", [ReplyTimeout, Expired, Poison])
+def test_other_failures_do_not(error: type[JobError]) -> None:
     """What may pass, and what producers did, is no sign of a bad deploy."""
-    guard = Guard(window=10, ratio=0.9)
-    told(guard, *[(str(n), code) for n in range(30)])
-    assert not guard.tripped
+    window = FailureWindow(size=10, ratio=0.9)
+    told(window, *[(str(n), error) for n in range(30)])
+    assert not window.tripped
 
 
 def test_one_account_counts_once() -> None:
     """A producer that repeats one bad job does not stop all others."""
-    guard = Guard(window=10, ratio=0.9)
-    told(guard, *[("a", "lcm_rejected")] * 50)
-    assert not guard.tripped
+    window = FailureWindow(size=10, ratio=0.9)
+    told(window, *[("a", LcmRejected)] * 50)
+    assert not window.tripped
 
 
 def test_good_jobs_keep_it_from_tripping() -> None:
     """Two good ones in ten are enough at a ratio of 0.9."""
-    guard = Guard(window=10, ratio=0.9)
-    told(guard, *[(str(n), None if n % 5 == 0 else "lcm_rejected") for n in range(100)])
-    assert not guard.tripped
+    window = FailureWindow(size=10, ratio=0.9)
+    told(window, *[(str(n), None if n % 5 == 0 else LcmRejected) for n in range(100)])
+    assert not window.tripped
 
 
 def test_a_good_job_ends_it() -> None:
     """While it is tripped failures change nothing; the first success resets it."""
-    guard = Guard(window=3, ratio=1.0)
-    told(guard, *[(str(n), "internal") for n in range(3)])
-    assert told(guard, ("x", "internal"), ("y", None)) == [False, True]
-    assert not guard.tripped
-    assert repr(guard) == "<Guard watching, 0 of the last 0 suspicious>"
+    window = FailureWindow(size=3, ratio=1.0)
+    told(window, *[(str(n), InternalError) for n in range(3)])
+    assert told(window, ("x", InternalError), ("y", None)) == [False, True]
+    assert not window.tripped
+    assert repr(window) == "<FailureWindow watching, 0 of the last 0 suspicious>"
 
 
 def test_ratio_0_is_off() -> None:
     """It never trips."""
-    guard = Guard(window=2, ratio=0.0)
-    told(guard, *[(str(n), "internal") for n in range(10)])
-    assert not guard.tripped
+    window = FailureWindow(size=2, ratio=0.0)
+    told(window, *[(str(n), InternalError) for n in range(10)])
+    assert not window.tripped
+
+
+SIZE = 20
+PAUSE = 8
+BAD, OTHER = Producer("dialer"), Producer("survey")
+
+
+class Guarded:
+    """A guard with a window of 20 jobs, its intake, and a queue of `depth` jobs.
+
+    `done` is all that the guard does to the intake. Its time passes only by `wake`.
+    """
+
+    def __init__(self, depth: int = 0) -> None:
+        self.done: list[str] = []
+        self.log = RecordingLog()
+        self.time = 0.0
+        self.letters = 0
+        self._depth = depth
+        self._accounts = count()
+        self._sleep_ends: asyncio.Future[None] | None = None
+        clock = Clock(
+            sleep=self._sleep, jitter=lambda low, high: (low + high) / 2, monotonic=lambda: self.time
+        )
+        self.guard = Guard(SIZE, 0.9, self, self._look, self.log, pause=PAUSE, clock=clock)
+
+    def pause(self, reason: PauseReason) -> None:
+        self.done.append(f"pause: {reason.value}")
+
+    def resume(self, reason: PauseReason) -> None:
+        if self.done and self.done[-1] != f"resume: {reason.value}":
+            self.done.append(f"resume: {reason.value}")
+
+    async def take_one(self, within: float) -> bool:
+        raise NotImplementedError
+
+    async def _look(self) -> int:
+        return self._depth
+
+    async def _sleep(self, seconds: float) -> None:
+        self.done.append(f"sleep {seconds:g} s")
+        self._sleep_ends = asyncio.get_running_loop().create_future()
+        await self._sleep_ends
+        self.time += seconds
+
+    async def wake(self) -> None:
+        """End the guard's sleep."""
+        assert self._sleep_ends is not None
+        self._sleep_ends.set_result(None)
+        await settled()
+
+    async def come(self, producer: Producer, jobs: int, error: type[JobError] | None = LcmRejected) -> int:
+        """Have jobs come, one after the other, that end so where they are admitted; return how many were."""
+        admitted = [self._job(producer, error) for _ in range(jobs)].count(True)
+        await settled()
+        return admitted
+
+    async def trip_alone(self) -> int:
+        """Have a window of bad jobs fail among so many good ones of another that all together do not trip."""
+        admitted = 0
+        for _ in range(SIZE):
+            admitted += await self.come(BAD, 1)
+            await self.come(OTHER, 1, None)
+        return admitted
+
+    def _job(self, producer: Producer, error: type[JobError] | None) -> bool:
+        if self.guard.admit(producer) is not None:
+            return False
+        ending = Ending.FAILED if error else Ending.SUCCEEDED
+        self.letters += error is not None
+        self.guard(
+            Disposition(
+                ending,
+                account=f"{next(self._accounts)}",
+                error=error("no") if error else None,
+                producer=producer,
+            )
+        )
+        return True
+
+
+async def test_a_producer_whose_jobs_fail_is_stopped_and_others_are_not() -> None:
+    """After a window of failures its jobs are deferred, further at each pass; one in good standing is admitted."""
+    guarded = Guarded(depth=1000)
+    assert await guarded.trip_alone() == SIZE
+    assert await guarded.come(BAD, 100) == 0
+    assert await guarded.come(OTHER, 30, None) == 30
+    reason = guarded.guard.admit(BAD)
+    assert reason is not None
+    assert reason.further
+    assert guarded.done == []
+    [(level, event, fields)] = guarded.log.lines
+    assert (level, event, fields["error"], fields["user_id"]) == (
+        "error",
+        "guard.tripped",
+        "lcm_rejected",
+        "dialer",
+    )
+    assert "look for a change at LCM" in fields["remedy"]
+    await guarded.guard.stop()
+
+
+async def test_the_intake_is_paused_when_a_whole_pass_brought_nothing_else() -> None:
+    """It pauses once as many jobs as the queue held were seen, rests, and makes the next pass."""
+    guarded = Guarded(depth=50)
+    await guarded.come(BAD, SIZE)
+    await guarded.come(BAD, 49)
+    assert guarded.done == []
+    await guarded.come(BAD, 1)
+    assert guarded.done == ["pause: guard", "sleep 6 s"]
+    await guarded.wake()
+    await guarded.come(BAD, 50)
+    assert guarded.done[2:] == ["resume: guard", "pause: guard", "sleep 6 s"]
+    assert guarded.log.events == ["guard.tripped"]
+    await guarded.guard.stop()
+
+
+async def test_a_long_pass_is_followed_by_a_long_rest() -> None:
+    """A pass takes a fifth of the time, but after ten minutes there is another in any case."""
+    guarded = Guarded(depth=50)
+    for took, rest in ((10.0, 40), (1000.0, 600)):
+        await guarded.come(BAD, SIZE)
+        guarded.time += took
+        await guarded.come(BAD, 50)
+        assert guarded.done[-1] == f"sleep {rest} s"
+        await guarded.wake()
+    await guarded.guard.stop()
+
+
+async def test_the_intake_goes_on_while_others_jobs_come() -> None:
+    """A pass that brings another producer's jobs, though few, pauses nothing, and neither does the next."""
+    guarded = Guarded(depth=50)
+    await guarded.come(OTHER, 3, None)
+    await guarded.come(BAD, SIZE)
+    for _ in range(3):
+        await guarded.come(BAD, 48)
+        await guarded.come(OTHER, 2, None)
+    assert guarded.done == []
+    await guarded.guard.stop()
+
+
+async def test_a_few_jobs_are_tried_at_a_time() -> None:
+    """While they fail as before, three are tried after each pause between tries."""
+    guarded = Guarded()
+    await guarded.trip_alone()
+    for _ in range(3):
+        assert await guarded.come(BAD, 10) == 0
+        guarded.time += PAUSE
+        assert await guarded.come(BAD, 10) == 3
+    await guarded.guard.stop()
+
+
+async def test_a_success_ends_it() -> None:
+    """The first try that succeeds lets all its jobs in, and the window begins anew."""
+    guarded = Guarded()
+    await guarded.trip_alone()
+    guarded.time += PAUSE
+    assert await guarded.come(BAD, 30, None) == 30
+    assert guarded.log.events == ["guard.tripped", "guard.recovered"]
+    await guarded.trip_alone()
+    assert await guarded.come(BAD, 100) == 0
+    await guarded.guard.stop()
+
+
+async def test_a_success_during_a_rest_resumes_the_intake() -> None:
+    """A job that was in hand when the intake was paused may be the one that succeeds."""
+    guarded = Guarded()
+    await guarded.come(BAD, SIZE)
+    await guarded.come(BAD, SIZE)
+    assert guarded.done == ["pause: guard", "sleep 6 s"]
+    guarded.guard(Disposition(Ending.SUCCEEDED, account="good", producer=BAD))
+    await settled()
+    assert guarded.done[2:] == ["resume: guard"]
+    assert await guarded.come(BAD, 5, None) == 5
+
+
+async def test_a_bad_deploy_for_many_producers_costs_few_jobs() -> None:
+    """Where 200 producers fail together, a window of jobs in all and one for each that comes later are lost to it."""
+    guarded = Guarded(depth=20_000)
+    routes = [Producer("dialer", route=f"{n}") for n in range(200)]
+    for _ in range(100):
+        for route in routes:
+            await guarded.come(route, 1)
+    assert guarded.letters <= SIZE + len(routes)
+    guarded.time += PAUSE
+    for route in routes:
+        await guarded.come(route, 1)
+    assert guarded.letters <= SIZE + len(routes) + 12
+    assert guarded.log.events == ["guard.tripped"]
+    await guarded.guard.stop()
+
+
+async def test_who_comes_during_a_bad_deploy_is_tried_at_once() -> None:
+    """A producer that nothing is known of has a first try, and its success frees it alone; the others try again."""
+    guarded = Guarded(depth=1000)
+    routes = [Producer("dialer", route=f"{n}") for n in range(SIZE)]
+    for route in routes:
+        await guarded.come(route, 1)
+    assert [await guarded.come(route, 5) for route in routes] == [0] * SIZE
+    assert await guarded.come(OTHER, 10, None) == 10
+    assert [await guarded.come(route, 5) for route in routes] == [1] * SIZE
+    assert await guarded.come(OTHER, 10, None) == 10
+    await guarded.guard.stop()
+
+
+async def test_after_a_bad_deploy_each_producer_is_freed_by_its_own_success() -> None:
+    """The first success gives every producer that tripped with it a try of its own at once."""
+    guarded = Guarded(depth=1000)
+    routes = [Producer("dialer", route=f"{n}") for n in range(SIZE)]
+    for route in routes:
+        await guarded.come(route, 1)
+    guarded.time += PAUSE
+    assert [await guarded.come(route, 5, None) for route in routes] == [5] * SIZE
+    await guarded.guard.stop()
+
+
+async def test_successes_in_good_standing_free_nobody_else() -> None:
+    """While many have tripped together, a good producer's successes give none of them another try."""
+    guarded = Guarded(depth=1000)
+    await guarded.come(OTHER, 1, None)
+    routes = [Producer("dialer", route=f"{n}") for n in range(2 * SIZE)]
+    for route in routes:
+        await guarded.come(route, 1)
+    letters = guarded.letters
+    await guarded.come(OTHER, 50, None)
+    assert [await guarded.come(route, 1) for route in routes] == [0] * len(routes)
+    assert guarded.letters == letters
+    await guarded.guard.stop()
+
+
+async def test_many_producers_cost_bounded_memory() -> None:
+    """Those that sent nothing for longest are forgotten."""
+    guarded = Guarded()
+    for n in range(3000):
+        await guarded.come(Producer(route=f"{n}"), 1, None)
+    assert len(guarded.guard._producers) == 1000
+
+
+@pytest.mark.parametrize("ending", [Ending.RETRY_LATER, Ending.DEFERRED, Ending.STALE, Ending.CRASHED])
+async def test_a_job_that_has_not_ended_says_nothing(ending: Ending) -> None:
+    """Only successes and failures for good count: what comes back later is still undecided."""
+    guarded = Guarded()
+    for number in range(2 * SIZE):
+        guarded.guard(Disposition(ending, account=str(number), error=InternalError("broken"), producer=BAD))
+    assert await guarded.come(BAD, 1) == 1
+
+
+async def test_after_a_stop_nothing_is_resumed() -> None:
+    """A guard that is stopped in its rest never wakes; one that has not tripped has nothing to stop."""
+    guarded = Guarded()
+    await guarded.guard.stop()
+    await guarded.come(BAD, SIZE)
+    await guarded.come(BAD, SIZE)
+    await guarded.guard.stop()
+    assert guarded.done == ["pause: guard", "sleep 6 s"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,77 +11,97 @@ from typing import Any
 
 import pytest
 
-from worker.disposition import Disposition, Settle
-from worker.errors import (
+from worker.broker.topology import topology_of
+from worker.common.clock import Clock
+from worker.contract.disposition import Disposition, Ending, Sent, Settle
+from worker.contract.errors import (
     ConnectionLost,
+    Deferred,
     Expired,
     JobError,
     LcmError,
     LcmRejected,
     MalformedReply,
+    MessageTooLarge,
     ReplyTimeout,
     ReplyTooLarge,
     StaleDelivery,
-    Unroutable,
 )
-from worker.inquiry import Answer, Asked, Inquiry
-from worker.message import Delivery, Message, Properties
-from worker.pipeline import Pipeline, Routes
+from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
+from worker.contract.message import Delivery, Message, Properties
+from worker.pipeline import Pipeline
+from worker.settings import BrokerSettings
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
 ITEMS = [("7", "Answering  Machine "), ("0", "Success")]
-ASKED = Asked(session=3, exchange=9, seconds=10)
+TIMING = ExchangeTiming(session=3, exchange=9, seconds=10)
 TRANSIENT = [ReplyTimeout("late"), ConnectionLost("gone"), LcmError("down"), MalformedReply("odd")]
-PERMANENT = [LcmRejected("no", said="unknown account"), ReplyTooLarge("big")]
+PERMANENT = [LcmRejected("no", remote_message="unknown account"), ReplyTooLarge("big")]
 
 
-@dataclass(frozen=True)
-class Step:
-    delay: float
-    key: str
-
-
-ROUTES = Routes("x.results", "x.retry", "x.dead", "dead", (Step(5.0, "5s"), Step(30.0, "30s")))
+TOPOLOGY = topology_of(BrokerSettings(prefix="x", retry_delays=(5.0, 30.0)))
 
 
 @dataclass
 class World:
-    """A look-up and a publish that do as told, and remember. `unroutable` names exchanges nobody is bound to."""
+    """A look-up and an outbox that do as told, and remember.
 
-    outcome: Callable[[Inquiry], Answer]
-    unroutable: set[str] = field(default_factory=set)
+    `returned` and `refusing` name exchanges: nobody is bound to the former, the latter take nothing. `parking` is
+    whether results that are not taken can be parked.
+    """
+
+    outcome: Callable[[LookupRequest], LookupResult]
+    returned: set[str] = field(default_factory=set)
+    refusing: set[str] = field(default_factory=set)
+    parking: bool = True
+    parked: list[Message] = field(default_factory=list)
     published: list[Message] = field(default_factory=list)
-    held: list[bool] = field(default_factory=list)
     publish: Callable[[Message], None] = lambda _: None
     now: datetime = NOW
     replied: list[tuple[Message, str, str]] = field(default_factory=list)
 
     def reply(self, result: Message, reply_to: str, job_id: str) -> None:
-        assert result in self.published or result.exchange in self.unroutable
+        assert result in self.published + self.parked or result.exchange in self.returned
         self.replied.append((result, reply_to, job_id))
 
-    async def look_up(self, inquiry: Inquiry) -> Answer:
-        return self.outcome(inquiry)
+    async def look_up(self, request: LookupRequest) -> LookupResult:
+        return self.outcome(request)
 
-    async def take(self, message: Message, is_wanted: Callable[[], bool], *, hold: bool = True) -> None:
+    async def result(
+        self, message: Message, is_wanted: Callable[[], bool], *, has_dead_letter: bool = False
+    ) -> Sent:
+        if has_dead_letter and message.exchange in self.returned:
+            return Sent.RETURNED
+        if message.exchange not in self.returned | self.refusing:
+            await self.retry(message, is_wanted)
+            return Sent.DELIVERED
+        if not self.parking:
+            raise Deferred("the undelivered queue is full")
+        self.parked.append(message)
+        return Sent.PARKED
+
+    async def dead(self, message: Message, is_wanted: Callable[[], bool]) -> None:
+        if message.exchange in self.refusing:
+            raise Deferred("the dead-letter queue is full")
+        await self.retry(message, is_wanted)
+
+    async def retry(self, message: Message, is_wanted: Callable[[], bool]) -> None:
         if not is_wanted():
             raise StaleDelivery("gone")
         self.publish(message)
-        if message.exchange in self.unroutable and not hold:
-            raise Unroutable("nobody is bound")
         self.published.append(message)
-        self.held.append(hold)
 
-    def handle(self, delivery: Delivery) -> Awaitable[Disposition]:
+    def handle(
+        self, delivery: Delivery, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    ) -> Awaitable[Disposition]:
         pipeline = Pipeline(
             self.look_up,
-            self.take,
-            ROUTES,
+            self,
+            TOPOLOGY,
             worker="w-1",
             delivery_limit=20,
             reply=self.reply,
-            now=lambda: self.now,
-            monotonic=lambda: 1.0,
+            clock=Clock(now=lambda: self.now, monotonic=lambda: 1.0, sleep=sleep),
         )
         return pipeline(delivery)
 
@@ -89,18 +110,18 @@ class World:
         return [(message.exchange, message.routing_key) for message in self.published]
 
 
-def answering(*, exchanges: int = 1, shared: bool = False) -> Callable[[Inquiry], Answer]:
-    def outcome(inquiry: Inquiry) -> Answer:
-        inquiry.exchanges += exchanges
-        return Answer(ITEMS, NOW, NOW, 0.008, session=3, exchange=9, shared=shared)
+def answering(*, exchanges: int = 1, shared: bool = False) -> Callable[[LookupRequest], LookupResult]:
+    def outcome(request: LookupRequest) -> LookupResult:
+        request.exchanges += exchanges
+        return LookupResult(ITEMS, NOW, NOW, ExchangeTiming(3, 9, 0.008), shared=shared)
 
     return outcome
 
 
-def failing(error: Exception, *, exchanges: int = 3) -> Callable[[Inquiry], Answer]:
-    def outcome(inquiry: Inquiry) -> Answer:
-        inquiry.exchanges += exchanges
-        inquiry.asked = ASKED
+def failing(error: Exception, *, exchanges: int = 3) -> Callable[[LookupRequest], LookupResult]:
+    def outcome(request: LookupRequest) -> LookupResult:
+        request.exchanges += exchanges
+        request.last_exchange = TIMING
         raise error
 
     return outcome
@@ -117,12 +138,11 @@ def body_of(message: Message) -> dict[str, Any]:
 
 
 async def test_a_success_is_one_confirmed_result_and_an_ack() -> None:
-    """A looked-up job publishes its result, held until it is confirmed, and nothing else."""
+    """A looked-up job publishes its result and nothing else."""
     world = World(answering())
     end = await world.handle(delivery())
-    assert (end.settle, end.event, end.attempts, end.outcomes) == (Settle.ACK, "job.succeeded", 1, 2)
+    assert (end.ending, end.attempts, end.outcomes) == (Ending.SUCCEEDED, 1, 2)
     assert world.targets == [("x.results", "result.succeeded")]
-    assert world.held == [True]
     result = body_of(world.published[0])
     assert result["outcomes"] == [
         {"id": "0", "code": "success", "description": "Success"},
@@ -152,9 +172,8 @@ async def test_a_transient_error_goes_to_the_next_retry_queue(error: JobError) -
     for retries, key, delay in ((0, "5s", 5.0), (1, "30s", 30.0)):
         world = World(failing(error))
         end = await world.handle(delivery({"outcome-retries": retries, "outcome-attempts": 3 * retries}))
-        assert (end.settle, end.event, end.delay, end.error) == (Settle.ACK, "job.retry_later", delay, error)
+        assert (end.ending, end.delay, end.error) == (Ending.RETRY_LATER, delay, error)
         assert world.targets == [("x.retry", key)]
-        assert world.held == [True]
         copy = world.published[0]
         assert copy.body == delivery().body
         assert copy.properties.message_id == "m-1"
@@ -176,10 +195,9 @@ async def test_a_job_that_fails_is_dead_lettered_before_it_is_said(error: JobErr
     """A permanent error, or a transient one after the last delay, ends as a dead-letter copy, then a result."""
     world = World(failing(error))
     end = await world.handle(delivery({"outcome-retries": retries, "outcome-attempts": 6}))
-    assert (end.settle, end.event, end.error, end.unroutable) == (Settle.ACK, "job.failed", error, False)
-    assert end.asked == ASKED
+    assert (end.ending, end.error, end.sent) == (Ending.FAILED, error, Sent.DELIVERED)
+    assert end.last_exchange == TIMING
     assert world.targets == [("x.dead", "dead"), ("x.results", "result.failed")]
-    assert world.held == [True, False]
     copy, result = world.published
     assert copy.body == delivery().body
     assert copy.properties.headers == {
@@ -198,16 +216,16 @@ async def test_a_job_that_fails_is_dead_lettered_before_it_is_said(error: JobErr
 
 async def test_a_bad_body_is_invalid_and_never_looked_up() -> None:
     """A body that is no job ends as `invalid_job`, byte for byte in the dead-letter queue, its account null."""
-    asked: list[Inquiry] = []
+    asked: list[LookupRequest] = []
 
-    def outcome(inquiry: Inquiry) -> Answer:
-        asked.append(inquiry)
-        return answering()(inquiry)
+    def outcome(request: LookupRequest) -> LookupResult:
+        asked.append(request)
+        return answering()(request)
 
     world = World(outcome)
     end = await world.handle(Delivery(b'{"account_number": 7', Properties()))
     assert asked == []
-    assert (end.event, end.attempts, end.account) == ("job.failed", 0, "")
+    assert (end.ending, end.attempts, end.account) == (Ending.FAILED, 0, "")
     copy, result = world.published
     assert copy.body == b'{"account_number": 7'
     assert copy.properties.headers["outcome-error-code"] == body_of(result)["error"]["code"] == "invalid_job"
@@ -220,7 +238,7 @@ async def test_an_expired_job_has_a_result_alone() -> None:
     """Past its deadline a job is not dead-lettered: whoever asked hears of it, and that is all."""
     world = World(failing(Expired("past the deadline"), exchanges=0))
     end = await world.handle(delivery())
-    assert (end.settle, end.event) == (Settle.ACK, "job.failed")
+    assert (end.ending) == (Ending.FAILED)
     assert world.targets == [("x.results", "result.failed")]
     assert body_of(world.published[0])["error"]["code"] == "expired"
 
@@ -247,12 +265,56 @@ async def test_a_permanent_error_fails_whatever_the_deadline() -> None:
     assert world.targets == [("x.dead", "dead"), ("x.results", "result.failed")]
 
 
-async def test_an_unroutable_failed_result_is_not_waited_for() -> None:
+async def test_a_returned_failed_result_is_not_parked() -> None:
     """A consumer bound to `result.succeeded` alone must not stop the work: the dead-letter copy suffices."""
-    world = World(failing(LcmRejected("no")), unroutable={"x.results"})
+    world = World(failing(LcmRejected("no")), returned={"x.results"})
     end = await world.handle(delivery())
-    assert (end.settle, end.event, end.unroutable) == (Settle.ACK, "job.failed", True)
+    assert (end.ending, end.sent) == (Ending.FAILED, Sent.RETURNED)
     assert world.targets == [("x.dead", "dead")]
+
+
+async def test_a_result_that_no_queue_takes_is_parked_and_ends_its_job() -> None:
+    """Succeeded, expired, or refused though dead-lettered: the delivery ends, and the caller gets its reply."""
+    for outcome, ending in (
+        (answering(), Ending.SUCCEEDED),
+        (failing(Expired("past the deadline")), Ending.FAILED),
+        (failing(LcmRejected("no")), Ending.FAILED),
+    ):
+        world = World(outcome, refusing={"x.results"})
+        end = await world.handle(called())
+        assert (end.ending, end.sent) == (ending, Sent.PARKED)
+        assert [(reply, to) for reply, to, _ in world.replied] == [(world.parked[0], "dialer.1")]
+
+
+async def test_a_job_whose_message_nothing_takes_is_deferred() -> None:
+    """Neither dead letter nor parked result is taken: the job goes into the first retry queue, uncharged."""
+    for outcome, refusing in ((failing(LcmRejected("no")), "x.dead"), (answering(), "x.results")):
+        world = World(outcome, refusing={refusing}, parking=False)
+        end = await world.handle(delivery({"outcome-retries": 1}))
+        assert (end.ending, world.targets) == (Ending.DEFERRED, [("x.retry", "5s")])
+        assert "full" in end.reason
+        assert world.published[0].properties.headers["outcome-retries"] == 1
+
+
+async def test_an_expired_job_whose_result_nothing_takes_is_deferred_all_the_same() -> None:
+    """It expires again after the delay, until somebody can be told."""
+    world = World(failing(Expired("past the deadline")), refusing={"x.results"}, parking=False)
+    end = await world.handle(delivery(deadline=NOW.isoformat()))
+    assert (end.ending, world.targets) == (Ending.DEFERRED, [("x.retry", "5s")])
+
+
+async def test_a_job_that_fits_no_copy_keeps_its_place_until_its_result_is_taken() -> None:
+    """Nothing can take its place, so it is rejected only once its failed result is confirmed or parked."""
+    world = World(failing(ReplyTimeout("late")), refusing={"x.results"}, parking=False)
+    world.publish = too_large_for("x.retry")
+    naps: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        world.parking = len(naps) > 1
+
+    end = await world.handle(delivery(), sleep=sleep)
+    assert (end.ending, end.sent, naps) == (Ending.REJECTED, Sent.PARKED, [5.0, 5.0])
 
 
 @pytest.mark.parametrize("retries", [0, 2])
@@ -277,7 +339,7 @@ async def test_a_result_that_cannot_be_published_is_internal() -> None:
 
     world = World(answering(), publish=publish)
     end = await world.handle(delivery())
-    assert (end.event, end.error and end.error.code) == ("job.retry_later", "internal")
+    assert (end.ending, end.error and end.error.code) == (Ending.RETRY_LATER, "internal")
 
 
 async def test_where_even_failing_fails_the_error_comes_out() -> None:
@@ -295,14 +357,14 @@ async def test_where_even_failing_fails_the_error_comes_out() -> None:
     [answering(), failing(ReplyTimeout("late")), failing(LcmRejected("no")), failing(StaleDelivery("gone"))],
 )
 async def test_a_stale_delivery_is_neither_published_nor_settled(
-    outcome: Callable[[Inquiry], Answer],
+    outcome: Callable[[LookupRequest], LookupResult],
 ) -> None:
     """Once its channel is gone the broker hands a job out again, so nothing is done for it any more."""
     world = World(outcome)
     stale = delivery()
     stale.is_current = lambda: False
     end = await world.handle(stale)
-    assert (end.settle, end.event) == (Settle.NOT_AT_ALL, "job.stale")
+    assert (end.ending) == (Ending.STALE)
     assert world.published == []
 
 
@@ -313,23 +375,23 @@ async def test_a_delivery_that_goes_stale_on_the_way_publishes_no_more() -> None
     job = delivery()
     job.is_current = lambda: bool(current)
     end = await world.handle(job)
-    assert (end.settle, world.targets) == (Settle.NOT_AT_ALL, [("x.dead", "dead")])
+    assert (end.ending.settle, world.targets) == (Settle.NOT_AT_ALL, [("x.dead", "dead")])
 
 
 async def test_what_is_asked_is_the_job_s() -> None:
     """The look-up is given the account, the deadline, what earlier deliveries ended with, and who still wants it."""
-    asked: list[Inquiry] = []
+    asked: list[LookupRequest] = []
 
-    def outcome(inquiry: Inquiry) -> Answer:
-        asked.append(inquiry)
-        return answering()(inquiry)
+    def outcome(request: LookupRequest) -> LookupResult:
+        asked.append(request)
+        return answering()(request)
 
     headers = {"outcome-error-code": "timeout", "outcome-error-reason": "late"}
     job = delivery(headers, deadline="2026-02-01T00:00:00Z")
     await World(outcome).handle(job)
-    [inquiry] = asked
-    assert (inquiry.account, inquiry.deadline) == ("18|1", datetime(2026, 2, 1, tzinfo=UTC))
-    assert (inquiry.last_error, inquiry.is_wanted) == ("timeout: late", job.is_current)
+    [request] = asked
+    assert (request.account, request.deadline) == ("18|1", datetime(2026, 2, 1, tzinfo=UTC))
+    assert (request.last_error, request.is_wanted) == ("timeout: late", job.is_current)
 
 
 async def test_a_route_is_part_of_the_routing_key() -> None:
@@ -367,7 +429,9 @@ def called(account: str = "18|1") -> Delivery:
 
 
 @pytest.mark.parametrize("outcome", [answering(), failing(LcmRejected("no"))])
-async def test_a_caller_gets_the_result_after_its_confirm(outcome: Callable[[Inquiry], Answer]) -> None:
+async def test_a_caller_gets_the_result_after_its_confirm(
+    outcome: Callable[[LookupRequest], LookupResult],
+) -> None:
     """Success or failure, the very message of the results exchange is handed over once it is confirmed."""
     world = World(outcome)
     await world.handle(called())
@@ -376,16 +440,62 @@ async def test_a_caller_gets_the_result_after_its_confirm(outcome: Callable[[Inq
 
 async def test_a_caller_gets_a_failure_that_nobody_else_listens_to() -> None:
     """A failed result that no queue takes still goes to the caller who waits for it."""
-    world = World(failing(LcmRejected("no")), unroutable={"x.results"})
+    world = World(failing(LcmRejected("no")), returned={"x.results"})
     end = await world.handle(called())
-    assert end.unroutable
+    assert end.sent is Sent.RETURNED
     assert [(reply.routing_key, to) for reply, to, _ in world.replied] == [("result.failed", "dialer.1")]
 
 
 async def test_a_job_that_is_not_finished_yet_has_no_reply() -> None:
     """Neither a retry nor a job without reply_to hands anything over."""
     retried = World(failing(ReplyTimeout("late")))
-    assert (await retried.handle(called())).event == "job.retry_later"
+    assert (await retried.handle(called())).ending is Ending.RETRY_LATER
     plain = World(answering())
-    assert (await plain.handle(delivery())).event == "job.succeeded"
+    assert (await plain.handle(delivery())).ending is Ending.SUCCEEDED
     assert retried.replied == plain.replied == []
+
+
+def too_large_for(*exchanges: str) -> Callable[[Message], None]:
+    """Return a publish that refuses, for its size, the first message to each of these AMQP exchanges."""
+    refusing = list(exchanges)
+
+    def publish(message: Message) -> None:
+        if message.exchange in refusing:
+            refusing.remove(message.exchange)
+            raise MessageTooLarge("it has 9 bytes, and the broker takes 8 (max_message_size)")
+
+    return publish
+
+
+async def test_a_result_that_the_broker_never_takes_fails_its_job() -> None:
+    """The job is dead-lettered with the reason, and its failed result, which is smaller, says why."""
+    world = World(answering(), publish=too_large_for("x.results"))
+    end = await world.handle(delivery())
+    assert (end.ending, end.error and end.error.code) == (Ending.FAILED, "result_too_large")
+    assert world.targets == [("x.dead", "dead"), ("x.results", "result.failed")]
+    assert "max_message_size" in body_of(world.published[1])["error"]["message"]
+
+
+async def test_a_job_of_which_no_letter_fits_is_rejected() -> None:
+    """The broker dead-letters what is rejected, whatever its size; the failed result comes first."""
+    world = World(failing(PERMANENT[0]), publish=too_large_for("x.dead"))
+    end = await world.handle(delivery())
+    assert (end.ending, end.ending.settle) == (Ending.REJECTED, Settle.DEAD_LETTER)
+    assert world.targets == [("x.results", "result.failed")]
+
+
+async def test_a_job_of_which_no_copy_fits_is_rejected() -> None:
+    """Neither retried nor deferred, since no copy can be published, it fails rather than being tried for ever."""
+    for error in (TRANSIENT[0], Deferred("LCM is out")):
+        world = World(failing(error), publish=too_large_for("x.retry"))
+        end = await world.handle(delivery())
+        assert (end.ending, end.error and end.error.code) == (Ending.REJECTED, "invalid_job")
+        assert world.targets == [("x.results", "result.failed")]
+
+
+async def test_a_failed_result_that_the_broker_never_takes_is_told() -> None:
+    """Its dead letter is there, so the delivery ends, and the log tells that nobody got the result."""
+    world = World(failing(PERMANENT[0]), publish=too_large_for("x.results"))
+    end = await world.handle(delivery())
+    assert (end.ending, end.sent) == (Ending.FAILED, Sent.RETURNED)
+    assert world.targets == [("x.dead", "dead")]

@@ -11,7 +11,7 @@ from pamqp.exceptions import UnmarshalingException
 from pamqp.header import ContentHeader
 
 from tests.faults.rig.job_ids import job_id_of
-from tests.faults.rig.record import FROM_WORKER, TO_WORKER, Direction, Match
+from tests.support.wire.record import FROM_WORKER, TO_WORKER, Direction, Match
 
 _METHOD, _HEARTBEAT = 1, 8
 _OVERHEAD = 8  # type, channel and size before the payload, one byte behind it

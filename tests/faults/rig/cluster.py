@@ -11,11 +11,11 @@ from subprocess import Popen
 from typing import Self
 from urllib.parse import quote, urlsplit
 
-from tests.patience import PATIENCE
-from worker.sandbox.rabbitmq import Node, NodeFailed
-from worker.sandbox.rabbitmq_folder import free_port
-from worker.sandbox.rabbitmq_process import end, spawn
-from worker.sandbox.rabbitmq_server import ServerMissing, find_erlang_tool
+from tests.support.patience import PATIENCE
+from worker.sandbox.folder import free_port
+from worker.sandbox.node import Node, NodeFailed
+from worker.sandbox.process import end, spawn
+from worker.sandbox.server import ServerMissing, find_erlang_tool
 
 _FORMING_DEADLINE = 120.0 * PATIENCE
 _ELECTION_DEADLINE = 60.0 * PATIENCE

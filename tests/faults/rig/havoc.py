@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from aiormq.abc import AbstractChannel
 
-from tests.faults.rig.proxy import Proxy
 from tests.faults.rig.workers import WorkerProcess
-from tests.support import until
-from worker.sandbox.lcm import Simulator
-from worker.sandbox.rabbitmq import Node
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from worker.sandbox.node import Node
+from worker.simulator.server import Simulator
 
 RESULTS = "lcm.outcome.results"
 

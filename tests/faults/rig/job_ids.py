@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from worker.errors import InvalidJob
-from worker.job import decode
-from worker.message import Properties
-from worker.result import MESSAGE_TYPE
+from worker.contract.errors import InvalidJob
+from worker.contract.job_reader import read_job
+from worker.contract.message import Properties
+from worker.contract.result import MESSAGE_TYPE
 
 
 class _HasJobId(msgspec.Struct):
@@ -31,6 +31,6 @@ def job_id_of(
             return ""
     properties = Properties(message_id=message_id, headers=headers or {})
     try:
-        return decode(body, properties).job_id
+        return read_job(body, properties).job_id
     except InvalidJob as invalid:
         return invalid.job.job_id

@@ -14,11 +14,13 @@ from urllib.parse import unquote, urlsplit
 import aiormq
 import msgspec
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.exceptions import DeliveryError
 
 from tests.faults.rig.books import Books, Dead, some
 from tests.faults.rig.broker_line import LOST, close, connect, open_channel
 from tests.faults.rig.job_ids import job_id_of
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
+from worker.broker.connection import means_loss
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
 from worker.settings import BrokerSettings
@@ -69,6 +71,7 @@ class Ledger(Books):
         self._collecting: asyncio.Task[None] | None = None
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
+        self._left: list[AbstractConnection] = []
         self._connecting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -81,8 +84,9 @@ class Ledger(Books):
         if self._collecting is not None:
             self._collecting.cancel()
             await asyncio.gather(self._collecting, return_exceptions=True)
-        if self._connection is not None:
-            await close(self._connection)
+        for connection in (*self._left, self._connection):
+            if connection is not None:
+                await close(connection)
 
     def start_collecting(self) -> None:
         """Take results off their queue from now on."""
@@ -112,15 +116,18 @@ class Ledger(Books):
             while True:
                 try:
                     channel = await self._publishing()
-                    await channel.basic_publish(
-                        body, routing_key=self._topology.jobs, properties=properties, mandatory=True
-                    )
-                except LOST:
-                    await asyncio.sleep(_POLL)
-                except asyncio.CancelledError:
-                    # The library can end a publish so when its connection is lost.
-                    if (task := asyncio.current_task()) is None or task.cancelling():
+                    try:
+                        await channel.basic_publish(
+                            body, routing_key=self._topology.jobs, properties=properties, mandatory=True
+                        )
+                    except DeliveryError:
+                        # RabbitMQ 3.10 may refuse on a channel for ever after the queue's leader has changed.
+                        self._leave(channel)
                         raise
+                except (Exception, asyncio.CancelledError) as error:
+                    if not means_loss(error):
+                        raise
+                    await asyncio.sleep(_POLL)
                 else:
                     self.accounts[job_id] = account
                     return
@@ -193,6 +200,12 @@ class Ledger(Books):
     @property
     def _url(self) -> str:
         return random.choice(self._settings.urls)  # noqa: S311 - no secret; so that a dead node is passed over
+
+    def _leave(self, channel: AbstractChannel) -> None:
+        """Use another connection from now on; this one stays open until the end for what others publish on it."""
+        if self._channel is channel and self._connection is not None:
+            self._left.append(self._connection)
+            self._channel = self._connection = None
 
     async def _publishing(self) -> AbstractChannel:
         async with self._connecting:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 
 from tests.faults.rig.amqp_frames import AmqpFrame, Content
-from tests.faults.rig.record import FROM_WORKER, Recorder, Seen
+from tests.support.wire.record import FROM_WORKER, Recorder, Seen
 
-_PLACES = (".results", ".retry", ".dead")
+_PLACES = (".results", ".retry", ".dead", ".undelivered")
 _BEGINNINGS = {"basic.publish", "basic.deliver"}
 
 
 def wire_violations(recorder: Recorder) -> list[str]:
     """Return, a line for each, the acks that came too early; both connections of each worker must be recorded.
 
-    What takes a delivery's place is a publish of the same job, to the results, retry or dead exchange, that
-    began after the delivery and was confirmed before the ack. One that the broker returned does not, unless it
+    What takes a delivery's place is a publish of the same job, to the results, retry, dead or undelivered exchange,
+    that began after the delivery and was confirmed before the ack. One that the broker returned does not, unless it
     is a failed result, which need not reach anybody; and none stands in for two deliveries.
     """
     if recorder.full:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import msgspec
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 _LONG_LINE = 4 * 1024 * 1024
 _CHECKOUT = Path(__file__).parents[3]

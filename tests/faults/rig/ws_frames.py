@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tests.faults.rig.record import FROM_WORKER, TO_WORKER, Direction, Match
+from tests.support.wire.record import FROM_WORKER, TO_WORKER, Direction, Match
 
 _KINDS = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 _REPLY = "setcalloutcomeofflineresponse"

@@ -12,34 +12,32 @@ import pytest
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 
-from tests.support import (
-    Proxy,
-    RecordingLog,
-    broker_settings,
-    close_connections,
-    depth,
-    open_channel,
-    running,
-    take,
-    take_all,
-    until,
-)
+from tests.support.broker import close_connections
+from tests.support.channel import depth, open_channel, take, take_all
+from tests.support.log import RecordingLog
+from tests.support.settings import broker_settings
+from tests.support.waiting import running, until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation, anything
+from tests.support.wire.record import TO_WORKER
 from worker.broker.consumer import Consumer, Defer
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
-from worker.disposition import Disposition, Settle
-from worker.errors import PutOff
-from worker.message import Delivery
-from worker.sandbox.rabbitmq import Node
+from worker.common.clock import Clock
+from worker.contract.disposition import Disposition, Ending
+from worker.contract.errors import Deferred
+from worker.contract.intake import PauseReason
+from worker.contract.message import Delivery
+from worker.sandbox.node import Node
 
 JOBS, DEAD = "lcm.outcome.jobs", "lcm.outcome.dead"
 
 
 class Handler:
-    """Handles deliveries as told: each waits until it may go on, then ends as `settle` says, or by `error`."""
+    """Handles deliveries as told: each waits until it may go on, then ends by `ending`, or by `error`."""
 
-    def __init__(self, *, settle: Settle = Settle.ACK, open_gate: bool = True) -> None:
-        self.settle = settle
+    def __init__(self, *, ending: Ending = Ending.SUCCEEDED, open_gate: bool = True) -> None:
+        self.ending = ending
         self.error: Exception | None = None
         self.seen: list[Delivery] = []
         self.cancelled = 0
@@ -56,7 +54,7 @@ class Handler:
             raise
         if self.error is not None:
             raise self.error
-        return Disposition(self.settle, "job.succeeded")
+        return Disposition(self.ending)
 
 
 class Rig:
@@ -78,11 +76,11 @@ class Rig:
             defer=defer or never,
             report=self.reported.append,
             worker="w-1",
+            clock=Clock(sleep=soon),
         )
-        self.consumer.link._sleep = soon
 
 
-async def never(_delivery: Delivery, _reason: PutOff) -> Disposition:
+async def never(_delivery: Delivery, _reason: Deferred) -> Disposition:
     raise AssertionError("nothing here is put off")
 
 
@@ -141,12 +139,12 @@ async def test_as_many_are_in_hand_as_prefetch_says(broker: Node, vhost: str) ->
         assert await take_all(channel, JOBS) == []
 
 
-async def test_nothing_is_acknowledged_before_it_is_handled(broker: Node, vhost: str) -> None:
+async def test_nothing_is_acknowledged_before_it_is_handled(vhost: str) -> None:
     """A delivery in hand stays the broker's: it comes back when the connection goes, said to be a repeat."""
     handler = Handler(open_gate=False)
     async with open_channel(vhost) as channel:
         await submit(channel, "m-1")
-        async with Proxy(broker.port) as proxy, consuming(proxy.url(vhost), handler):
+        async with Proxy(RawConversation, vhost) as proxy, consuming(proxy.url, handler):
             await until(lambda: handler.seen)
             proxy.reset()
             await until(lambda: len(handler.seen) == 2)
@@ -154,7 +152,7 @@ async def test_nothing_is_acknowledged_before_it_is_handled(broker: Node, vhost:
             assert [delivery.is_current() for delivery in handler.seen] == [False, True]
 
 
-async def test_a_stale_delivery_is_handled_to_its_end_but_not_settled(broker: Node, vhost: str) -> None:
+async def test_a_stale_delivery_is_handled_to_its_end_but_not_settled(vhost: str) -> None:
     """Pitfalls: callbacks die with the channel, and tags of a lost channel are unknown to the next one.
 
     The job in hand is not cancelled, its late ack is not sent, and the second delivery is the one that counts.
@@ -162,7 +160,7 @@ async def test_a_stale_delivery_is_handled_to_its_end_but_not_settled(broker: No
     handler = Handler(open_gate=False)
     async with open_channel(vhost) as channel:
         await submit(channel, "m-1")
-        async with Proxy(broker.port) as proxy, consuming(proxy.url(vhost), handler) as rig:
+        async with Proxy(RawConversation, vhost) as proxy, consuming(proxy.url, handler) as rig:
             await until(lambda: handler.seen)
             proxy.reset()
             await until(lambda: len(handler.seen) == 2)
@@ -192,7 +190,7 @@ async def test_a_crash_of_the_handler_dead_letters(vhost: str) -> None:
 async def test_what_is_not_to_be_settled_is_left_alone(vhost: str) -> None:
     """A Disposition that says so is neither acknowledged nor rejected: the broker keeps the job."""
     async with open_channel(vhost) as channel:
-        async with consuming(vhost, Handler(settle=Settle.NOT_AT_ALL)) as rig:
+        async with consuming(vhost, Handler(ending=Ending.STALE)) as rig:
             await submit(channel, "m-1")
             await until(lambda: rig.reported)
         assert (await take(channel, JOBS)).redelivered
@@ -229,32 +227,65 @@ async def test_a_drain_finishes_what_is_in_hand_and_takes_no_more(vhost: str) ->
         assert (left.header.properties.message_id, left.redelivered) == ("m-3", False)
 
 
-async def test_deliveries_under_way_when_a_drain_begins_are_finished(broker: Node, vhost: str) -> None:
-    """They are in nobody's way and would only go back, each counted by the broker as returned: so they are done."""
-    handler = Handler()
-    async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
-        async with consuming(proxy.url(vhost), handler) as rig:
-            proxy.hold_replies()
+async def test_deliveries_under_way_when_a_drain_begins_are_deferred(broker: Node, vhost: str) -> None:
+    """They would only go back, each counted by the broker as returned: so a copy of each takes its place."""
+    deferred: list[Delivery] = []
+
+    async def defer(delivery: Delivery, _reason: Deferred) -> Disposition:
+        deferred.append(delivery)
+        return Disposition(Ending.DEFERRED)
+
+    async with Proxy(RawConversation, vhost) as proxy, open_channel(vhost) as channel:
+        async with consuming(proxy.url, Handler(), defer=defer) as rig:
+            hold = proxy.hold_at(anything, TO_WORKER)
             await submit(channel, "m-1", "m-2")
             await until(lambda: handed_out(broker, vhost, 2))
             draining = asyncio.ensure_future(rig.consumer.drain(30))
             await asyncio.sleep(0)
-            proxy.thaw()
+            hold.release()
             assert await draining == 0
-        assert len(handler.seen) == 2
+        assert len(deferred) == 2
         await until(lambda: holds(channel, JOBS, 0))
+
+
+@pytest.mark.timeout_s(120)
+async def test_pausing_at_full_load_returns_nothing(vhost: str) -> None:
+    """Pitfall: what the broker has assigned and not sent counts as returned when a consumer is cancelled."""
+    seen: list[Delivery] = []
+
+    async def handle(delivery: Delivery, _reason: Deferred | None = None) -> Disposition:
+        seen.append(delivery)
+        return Disposition(Ending.SUCCEEDED)
+
+    async with open_channel(vhost) as channel:
+        await submit(channel)
+        for _ in range(20):
+            jobs = (channel.basic_publish(b"{}", exchange=JOBS, routing_key="job") for _ in range(1000))
+            await asyncio.gather(*jobs)
+        async with consuming(vhost, handle, defer=handle, prefetch=64) as rig:
+            for _ in range(50):
+                count = len(seen)
+                await until(lambda: len(seen) > count + 200)  # noqa: B023 - awaited at once
+                rig.consumer.pause(PauseReason.GUARD)
+                await rig.consumer.emptied()
+                rig.consumer.resume(PauseReason.GUARD)
+            assert await rig.consumer.drain(30) == 0
+        left = await take_all(channel, JOBS)
+    assert left
+    returned = [each for each in left if (each.header.properties.headers or {}).get("x-delivery-count")]
+    assert (len(returned), [each.delivery_count for each in seen if each.delivery_count]) == (0, [])
 
 
 async def handed_out(node: Node, url: str, count: int) -> bool:
     return (await node.queues(url.rpartition("/")[2]))[JOBS]["unacked"] == count
 
 
-async def test_a_link_rebuilt_during_a_drain_takes_nothing(broker: Node, vhost: str) -> None:
+async def test_a_link_rebuilt_during_a_drain_takes_nothing(vhost: str) -> None:
     """The connection may go while draining: its successor does not consume, so that others get the jobs."""
     handler = Handler(open_gate=False)
     async with open_channel(vhost) as channel:
         await submit(channel, "m-1")
-        async with Proxy(broker.port) as proxy, consuming(proxy.url(vhost), handler) as rig:
+        async with Proxy(RawConversation, vhost) as proxy, consuming(proxy.url, handler) as rig:
             await until(lambda: handler.seen)
             draining = asyncio.ensure_future(rig.consumer.drain(30))
             await asyncio.sleep(0)
@@ -293,12 +324,12 @@ async def test_giving_up_returns_everything(vhost: str) -> None:
     assert len(handler.seen) == 3
 
 
-async def test_a_drain_without_a_broker_ends(broker: Node, vhost: str) -> None:
+async def test_a_drain_without_a_broker_ends(vhost: str) -> None:
     """While the broker is away, or frozen, a drain waits for what is in hand, and for nothing else."""
     handler = Handler(open_gate=False)
-    async with open_channel(vhost) as channel, Proxy(broker.port) as proxy:
+    async with open_channel(vhost) as channel, Proxy(RawConversation, vhost) as proxy:
         await submit(channel, "m-1")
-        async with consuming(proxy.url(vhost), handler) as rig:
+        async with consuming(proxy.url, handler) as rig:
             await until(lambda: handler.seen)
             await proxy.refuse()
             proxy.reset()
@@ -388,12 +419,12 @@ async def test_what_is_resumed_before_the_link_is_up_consumes(vhost: str) -> Non
     """A pause that ends while the link is being prepared, too late for it to notice, is caught up with."""
     handler = Handler()
     rig = Rig(vhost, handler)
-    rig.consumer.pause("outage")
+    rig.consumer.pause(PauseReason.OUTAGE)
     prepare = rig.consumer.link._prepare
 
     async def prepare_and_resume(channel: AbstractChannel, generation: int) -> None:
         await prepare(channel, generation)
-        rig.consumer.resume("outage")
+        rig.consumer.resume(PauseReason.OUTAGE)
 
     rig.consumer.link._prepare = prepare_and_resume
     async with open_channel(vhost) as channel, running(rig.consumer.link.run()):
@@ -410,11 +441,12 @@ async def test_what_is_paused_before_the_link_is_up_does_not_consume(vhost: str)
 
     async def prepare_and_pause(channel: AbstractChannel, generation: int) -> None:
         await prepare(channel, generation)
-        rig.consumer.pause("outage")
+        rig.consumer.pause(PauseReason.OUTAGE)
 
     rig.consumer.link._prepare = prepare_and_pause
     async with open_channel(vhost) as channel, running(rig.consumer.link.run()):
         await until(lambda: rig.consumer.link.is_up and not rig.consumer.consuming)
+        await until(lambda: has_consumers(channel, 0))
         await submit(channel, "m-1")
         await until(lambda: holds(channel, JOBS, 1))
         assert await rig.consumer.take_one(30)
@@ -430,7 +462,7 @@ async def test_a_paused_worker_gets_its_turn_beside_others(vhost: str) -> None:
     """Pitfall: a healthy neighbour leaves nothing in the queue. Who waits for one job is given one, and no second."""
     busy, paused = Handler(), Handler()
     neighbour, rig = Rig(vhost, busy), Rig(vhost, paused)
-    rig.consumer.pause("guard")
+    rig.consumer.pause(PauseReason.GUARD)
     async with open_channel(vhost) as channel, running(neighbour.consumer.link.run()):
         await until(lambda: neighbour.consumer.consuming)
         async with running(rig.consumer.link.run()):
@@ -448,7 +480,7 @@ async def test_a_paused_worker_gets_its_turn_beside_others(vhost: str) -> None:
 async def test_who_waits_for_one_job_does_not_keep_a_worker_from_its_end(vhost: str) -> None:
     """Asked to leave, it waits no more, and what comes afterwards was never delivered to it."""
     rig = Rig(vhost, Handler())
-    rig.consumer.pause("guard")
+    rig.consumer.pause(PauseReason.GUARD)
     async with open_channel(vhost) as channel:
         async with running(rig.consumer.link.run()):
             await until(lambda: rig.consumer.link.is_up)
@@ -466,7 +498,7 @@ async def test_who_waits_for_one_job_notices_that_the_connection_is_lost(vhost: 
     """It gives up at once, and may wait again on the next connection."""
     handler = Handler()
     rig = Rig(vhost, handler)
-    rig.consumer.pause("guard")
+    rig.consumer.pause(PauseReason.GUARD)
     async with open_channel(vhost) as channel, running(rig.consumer.link.run()):
         await until(lambda: rig.consumer.link.is_up)
         taking = asyncio.ensure_future(rig.consumer.take_one(600))
@@ -479,12 +511,12 @@ async def test_who_waits_for_one_job_notices_that_the_connection_is_lost(vhost: 
     assert len(handler.seen) == 1
 
 
-async def test_who_waits_for_one_job_trusts_no_broker_that_does_not_answer(vhost: str, broker: Node) -> None:
+async def test_who_waits_for_one_job_trusts_no_broker_that_does_not_answer(vhost: str) -> None:
     """Not heard in time, it may still be given a job, which nobody would do: the link is made anew."""
     handler = Handler()
-    async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
-        rig = Rig(proxy.url(vhost), handler)
-        rig.consumer.pause("guard")
+    async with Proxy(RawConversation, vhost) as proxy, open_channel(vhost) as channel:
+        rig = Rig(proxy.url, handler)
+        rig.consumer.pause(PauseReason.GUARD)
         async with running(rig.consumer.link.run()):
             await until(lambda: rig.consumer.link.is_up)
             taking = asyncio.ensure_future(rig.consumer.take_one(1))

@@ -11,12 +11,14 @@ from typing import Any
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 
-from tests.amqp_support import RawProperties, field, longstr, shortstr, table
-from tests.support import RecordingLog, open_channel, running, take, take_all, until
+from tests.support.amqp import RawProperties, field, longstr, shortstr, table
+from tests.support.channel import open_channel, take, take_all
+from tests.support.log import RecordingLog
+from tests.support.waiting import running, until
 from worker.app import App
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
 from worker.settings import Settings
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 JOBS, RESULTS, DEAD = "lcm.outcome.jobs", "lcm.outcome.results", "lcm.outcome.dead"
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -61,7 +63,10 @@ async def submit(channel: AbstractChannel, body: bytes, properties: spec.Basic.P
 
 
 async def test_copies_keep_what_they_should_and_nothing_else(vhost: str) -> None:
-    """Pitfall: properties kept on a republish. All stay but for `x-` headers, CC, BCC, expiration and user_id."""
+    """Pitfall: properties kept on a republish. All stay but for `x-` headers, CC, BCC, expiration and user_id.
+
+    The broker verifies the user_id of what was sent; the copy has the worker's own, and tells the sender's in a header.
+    """
     sent = spec.Basic.Properties(
         content_type="application/json",
         content_encoding="utf-8",
@@ -89,7 +94,7 @@ async def test_copies_keep_what_they_should_and_nothing_else(vhost: str) -> None
     )
     [got] = await both_copies(vhost, sent)
     assert got.expiration is None
-    assert got.user_id is None
+    assert got.user_id == "guest", "the user that the worker logs in as"
     assert got.delivery_mode == 2
     for name in (
         "content_type", "content_encoding", "priority", "correlation_id", "reply_to", "message_id", "timestamp",
@@ -108,6 +113,8 @@ async def test_copies_keep_what_they_should_and_nothing_else(vhost: str) -> None
         "outcome-job-id": "job-1",
         "outcome-error-code": "lcm_rejected",
         "outcome-attempts": 2,
+        "outcome-user-id": "guest",
+        "outcome-app-id": "my-dialer",
     }
 
 

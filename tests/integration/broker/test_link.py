@@ -13,11 +13,17 @@ import pytest
 import uvloop
 from aiormq.abc import AbstractChannel
 
-from tests.support import Proxy, RecordingLog, broker_settings, close_connections, running, until
+from tests.support.broker import close_connections
+from tests.support.log import RecordingLog
+from tests.support.settings import broker_settings
+from tests.support.waiting import running, until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation
 from worker.broker.link import Link
-from worker.errors import TopologyError
-from worker.sandbox.rabbitmq import Node
-from worker.sandbox.rabbitmq_folder import free_port
+from worker.common.clock import Clock
+from worker.contract.errors import TopologyError
+from worker.sandbox.folder import free_port
+from worker.sandbox.node import Node
 
 Prepare = Callable[[AbstractChannel, int], Awaitable[None]]
 
@@ -31,7 +37,7 @@ async def nothing(_channel: AbstractChannel, _generation: int) -> None:
 
 
 def link_to(*urls: str, log: RecordingLog, prepare: Prepare = nothing, **options: Any) -> Link:
-    wanted: dict[str, Any] = {"confirms": True, "sleep": soon} | options
+    wanted: dict[str, Any] = {"confirms": True, "clock": Clock(sleep=soon)} | options
     return Link("test", broker_settings(*urls), prepare, log, worker="w-1", **wanted)
 
 
@@ -68,25 +74,24 @@ async def test_a_link_is_up_only_when_it_is_prepared(vhost: str) -> None:
 async def test_several_urls_are_tried_in_turn(vhost: str) -> None:
     """The nodes of a cluster: the first that answers is taken, and after its end the next one that does."""
     log, nobody = RecordingLog(), f"amqp://guest:guest@127.0.0.1:{free_port()}/"
-    port = int(vhost.rpartition(":")[2].partition("/")[0])
-    async with Proxy(port) as first, Proxy(port) as second:
-        link = link_to(nobody, first.url(vhost), second.url(vhost), log=log)
+    async with Proxy(RawConversation, vhost) as first, Proxy(RawConversation, vhost) as second:
+        link = link_to(nobody, first.url, second.url, log=log)
         async with running(link.run()):
             await link.channel()
-            assert (first.connections, second.connections) == (1, 0)
+            assert (len(first.connections), len(second.connections)) == (1, 0)
             await first.refuse()
             first.reset()
             await reborn(link, log)
-            assert second.connections == 1
+            assert len(second.connections) == 1
     assert "broker.unreachable" not in log.events
 
 
-@pytest.mark.parametrize("how", ["reset", "hang_up"])
-async def test_a_lost_connection_is_rebuilt(broker: Node, vhost: str, how: str) -> None:
+@pytest.mark.parametrize("how", ["reset", "cut"])
+async def test_a_lost_connection_is_rebuilt(vhost: str, how: str) -> None:
     """Cut by a reset or ended in good order, the link comes back with a new channel and a higher generation."""
     log = RecordingLog()
-    async with Proxy(broker.port) as proxy:
-        link = link_to(proxy.url(vhost), log=log)
+    async with Proxy(RawConversation, vhost) as proxy:
+        link = link_to(proxy.url, log=log)
         async with running(link.run()):
             before = await link.channel()
             getattr(proxy, how)()
@@ -117,12 +122,12 @@ async def test_a_channel_closed_by_the_broker_takes_the_whole_link(vhost: str) -
     assert "unknown delivery tag 4711" in log.of("broker.lost")[0]["reason"]
 
 
-async def test_an_absent_broker_is_waited_for(broker: Node, vhost: str) -> None:
+async def test_an_absent_broker_is_waited_for(vhost: str) -> None:
     """A worker may start before its broker: it says so each time it tries, and goes on when the broker is there."""
     log = RecordingLog()
-    async with Proxy(broker.port) as proxy:
+    async with Proxy(RawConversation, vhost) as proxy:
         await proxy.refuse()
-        link = link_to(proxy.url(vhost), log=log)
+        link = link_to(proxy.url, log=log)
         async with running(link.run()):
             await until(lambda: len(log.of("broker.unreachable")) > 2)
             assert not link.is_up
@@ -141,9 +146,9 @@ async def test_pauses_double_and_start_anew_after_a_life(broker: Node, vhost: st
         pauses.append((low, high))
         return high
 
-    async with Proxy(broker.port) as proxy:
+    async with Proxy(RawConversation, vhost) as proxy:
         await proxy.refuse()
-        link = link_to(proxy.url(vhost), log=log, jitter=jitter)
+        link = link_to(proxy.url, log=log, clock=Clock(sleep=soon, jitter=jitter))
         async with running(link.run()):
             await until(lambda: len(pauses) >= 8)
             await proxy.listen()
@@ -296,11 +301,11 @@ async def test_a_real_cancellation_ends_the_link(vhost: str) -> None:
             await task
 
 
-async def test_a_frozen_peer_does_not_keep_a_link_from_ending(broker: Node, vhost: str) -> None:
+async def test_a_frozen_peer_does_not_keep_a_link_from_ending(vhost: str) -> None:
     """Pitfall: closing waits for the peer. With a peer that reads nothing, `run` ends, and so does the socket."""
     log = RecordingLog()
-    async with Proxy(broker.port) as proxy:
-        link = link_to(proxy.url(vhost), log=log)
+    async with Proxy(RawConversation, vhost) as proxy:
+        link = link_to(proxy.url, log=log)
         async with asyncio.timeout(30):
             async with running(link.run()):
                 channel = await link.channel()
@@ -310,7 +315,7 @@ async def test_a_frozen_peer_does_not_keep_a_link_from_ending(broker: Node, vhos
                 link.drop("in doubt", link.generation)
                 await until(lambda: not link.is_up)
             proxy.thaw()
-            await until(lambda: proxy.connections == 0)
+            await until(lambda: not proxy.connections)
             filling.cancel()
             await asyncio.gather(filling, return_exceptions=True)
 

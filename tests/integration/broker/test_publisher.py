@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,23 +12,20 @@ import pytest
 import uvloop
 from aiormq.abc import AbstractChannel
 
-from tests.support import (
-    Proxy,
-    RecordingLog,
-    broker_settings,
-    close_connections,
-    depth,
-    open_channel,
-    running,
-    take,
-    take_all,
-    until,
-)
+from tests.support.broker import close_connections
+from tests.support.channel import depth, open_channel, take, take_all
+from tests.support.log import RecordingLog
+from tests.support.settings import broker_settings
+from tests.support.waiting import running, until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation, anything
+from tests.support.wire.record import TO_WORKER
 from worker.broker.publisher import Publisher
 from worker.broker.topology import topology_of
-from worker.errors import StaleDelivery, Unroutable
-from worker.message import Message, Properties
-from worker.sandbox.rabbitmq import Node
+from worker.common.clock import Clock
+from worker.contract.errors import NotTaken, PublishRefused, StaleDelivery, Unroutable
+from worker.contract.message import Message, Properties
+from worker.sandbox.node import Node
 
 RESULTS = "lcm.outcome.results"
 
@@ -39,9 +37,10 @@ async def soon(_seconds: float) -> None:
 @asynccontextmanager
 async def publishing(url: str, log: RecordingLog, **settings: Any) -> AsyncIterator[Publisher]:
     section = broker_settings(url, retry_delays=["10m"], **settings)
-    publisher = Publisher(section, topology_of(section), log, worker="w-1", sleep=soon)
+    publisher = Publisher(section, topology_of(section), log, worker="w-1", clock=Clock(sleep=soon))
     async with running(publisher.link.run()):
-        await publisher.link.channel()
+        warm = result("first")
+        publisher.channels.give_back(await publisher.channels.lend(warm, alone=False), warm)
         yield publisher
 
 
@@ -93,32 +92,34 @@ async def test_many_at_once_all_arrive(vhost: str) -> None:
         assert {found.header.properties.message_id for found in await take_all(channel, RESULTS)} == ids
 
 
-async def test_an_unroutable_message_is_held_until_somebody_is_bound(vhost: str) -> None:
-    """Pitfall: unroutable publishes report success. They are held, said once per episode, and go out in the end."""
-    log = RecordingLog()
-    async with publishing(vhost, log, results_queue=False) as publisher, open_channel(vhost) as channel:
-        for episode in (1, 2):
-            waiting = [beside(publisher, result(f"m-{episode}-{number}")) for number in range(3)]
-            await until(lambda: len(log.of("result.unroutable")) == episode)  # noqa: B023 - awaited at once
-            assert not any(task.done() for task in waiting)
-            own = await bind(channel, "result.*")
-            await asyncio.gather(*waiting)
-            assert await depth(channel, own) == 3
-            await channel.queue_delete(own)
-    [first, _] = log.of("result.unroutable")
-    assert (first["exchange"], first["routing_key"], first["held"]) == (RESULTS, "result.succeeded", True)
+async def test_with_patience_an_unroutable_message_is_published_again(vhost: str) -> None:
+    """Pitfall: unroutable publishes report success. With patience they go out again until somebody is bound."""
+    told: list[NotTaken] = []
+    async with (
+        publishing(vhost, RecordingLog(), results_queue=False) as publisher,
+        open_channel(vhost) as channel,
+    ):
+        waiting = [
+            beside(publisher, result(f"m-{number}"), patience=math.inf, on_refusal=told.append)
+            for number in range(3)
+        ]
+        await until(lambda: len(told) > 5)
+        assert not any(task.done() for task in waiting)
+        own = await bind(channel, "result.*")
+        await asyncio.gather(*waiting)
+        assert await depth(channel, own) == 3
+    assert {type(error) for error in told} == {Unroutable}
 
 
-async def test_an_unroutable_message_that_nobody_waits_for_raises(vhost: str) -> None:
-    """With `hold=False` the caller is told at once, and the next publish of the same id is none the worse."""
+async def test_an_unroutable_message_raises(vhost: str) -> None:
+    """The caller is told at once, and the next publish of the same id is none the worse."""
     log = RecordingLog()
     async with publishing(vhost, log, results_queue=False) as publisher, open_channel(vhost) as channel:
         with pytest.raises(Unroutable, match=r"'result\.failed' of exchange 'lcm\.outcome\.results'"):
-            await publisher.publish(result(key="result.failed"), always, hold=False)
+            await publisher.publish(result(key="result.failed"), always)
         own = await bind(channel, "result.failed")
-        await publisher.publish(result(key="result.failed"), always, hold=False)
+        await publisher.publish(result(key="result.failed"), always)
         assert await depth(channel, own) == 1
-    assert "result.unroutable" not in log.events
 
 
 async def test_two_of_one_id_are_never_in_flight_together(vhost: str) -> None:
@@ -129,38 +130,46 @@ async def test_two_of_one_id_are_never_in_flight_together(vhost: str) -> None:
     ):
         own = await bind(channel, "result.succeeded")
         for _ in range(20):
-            lost = beside(publisher, result("same", "result.failed"), hold=False)
-            kept = beside(publisher, result("same", "result.succeeded"), hold=False)
+            lost = beside(publisher, result("same", "result.failed"))
+            kept = beside(publisher, result("same", "result.succeeded"))
             told = await asyncio.gather(lost, kept, return_exceptions=True)
             assert isinstance(told[0], Unroutable)
             assert told[1] is None
         assert await depth(channel, own) == 20
 
 
-async def test_a_held_message_blocks_no_other_id(vhost: str) -> None:
-    """While one message waits for a binding, those of other ids go out, and one of its own id waits for it."""
-    log = RecordingLog()
-    async with publishing(vhost, log, results_queue=False) as publisher, open_channel(vhost) as channel:
+async def test_a_message_that_is_tried_again_blocks_no_other(vhost: str) -> None:
+    """While one message waits for a binding, others go out, also one of its own id."""
+    told: list[NotTaken] = []
+    async with (
+        publishing(vhost, RecordingLog(), results_queue=False) as publisher,
+        open_channel(vhost) as channel,
+    ):
         own = await bind(channel, "result.succeeded")
-        held = beside(publisher, result("m-1", "result.failed"))
-        await until(lambda: "result.unroutable" in log.events)
-        second = beside(publisher, result("m-1", "result.succeeded"))
+        held = beside(publisher, result("m-1", "result.failed"), patience=math.inf, on_refusal=told.append)
+        await until(lambda: told)
+        await publisher.publish(result("m-1"), always)
         await publisher.publish(result("m-2"), always)
-        assert await depth(channel, own) == 1
-        assert not second.done()
+        assert await depth(channel, own) == 2
+        assert not held.done()
         await bind(channel, "result.failed")
-        await asyncio.gather(held, second)
+        await held
 
 
-async def test_a_full_queue_is_waited_for(vhost: str) -> None:
-    """A queue that refuses publishes when full answers basic.nack: the message is held, and said, until it takes it."""
-    log = RecordingLog()
+async def test_a_full_queue_is_waited_for_with_patience(vhost: str) -> None:
+    """A queue that refuses publishes when full answers basic.nack: the message goes out again until it is taken."""
     limits = {"x-max-length": 1, "x-overflow": "reject-publish"}
-    async with publishing(vhost, log, results_queue=False) as publisher, open_channel(vhost) as channel:
+    told: list[NotTaken] = []
+    async with (
+        publishing(vhost, RecordingLog(), results_queue=False) as publisher,
+        open_channel(vhost) as channel,
+    ):
         own = await bind(channel, "#", **limits)
         await publisher.publish(result("m-1"), always)
-        waiting = beside(publisher, result("m-2"))
-        await until(lambda: "publish.refused" in log.events)
+        with pytest.raises(PublishRefused, match="refused"):
+            await publisher.publish(result("m-2"), always)
+        waiting = beside(publisher, result("m-2"), patience=math.inf, on_refusal=told.append)
+        await until(lambda: told)
         assert not waiting.done()
         assert (await take(channel, own)).header.properties.message_id == "m-1"
         await waiting
@@ -168,11 +177,16 @@ async def test_a_full_queue_is_waited_for(vhost: str) -> None:
 
 
 async def test_a_delivery_gone_stale_is_not_published(vhost: str) -> None:
-    """What nobody can acknowledge any more is not sent, neither at first nor when held and tried again."""
-    log, wanted = RecordingLog(), [True]
-    async with publishing(vhost, log, results_queue=False) as publisher, open_channel(vhost) as channel:
-        held = asyncio.ensure_future(publisher.publish(result(), lambda: bool(wanted)))
-        await until(lambda: "result.unroutable" in log.events)
+    """What nobody can acknowledge any more is not sent, neither at first nor when it is tried again."""
+    wanted, told = [True], list[NotTaken]()
+    async with (
+        publishing(vhost, RecordingLog(), results_queue=False) as publisher,
+        open_channel(vhost) as channel,
+    ):
+        held = asyncio.ensure_future(
+            publisher.publish(result(), lambda: bool(wanted), patience=math.inf, on_refusal=told.append)
+        )
+        await until(lambda: told)
         wanted.clear()
         with pytest.raises(StaleDelivery):
             await held
@@ -182,17 +196,17 @@ async def test_a_delivery_gone_stale_is_not_published(vhost: str) -> None:
         assert await depth(channel, own) == 0
 
 
-@pytest.mark.parametrize("how", ["reset", "hang_up"])
-async def test_what_was_not_confirmed_is_published_again(broker: Node, vhost: str, how: str) -> None:
+@pytest.mark.parametrize("how", ["reset", "cut"])
+async def test_what_was_not_confirmed_is_published_again(vhost: str, how: str) -> None:
     """Cut between publish and confirm, whether by a reset or in good order, a message goes out again, same id."""
     log = RecordingLog()
-    async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
-        async with publishing(proxy.url(vhost), log) as publisher:
-            proxy.hold_replies()
+    async with Proxy(RawConversation, vhost) as proxy, open_channel(vhost) as channel:
+        async with publishing(proxy.url, log) as publisher:
+            hold = proxy.hold_at(anything, TO_WORKER)
             waiting = beside(publisher, result())
-            await until(lambda: holds(channel, RESULTS, 1))
+            await hold
             assert not waiting.done()
-            getattr(proxy, how)()
+            getattr(hold, how)()
             await waiting
         copies = await take_all(channel, RESULTS)
     assert {found.header.properties.message_id for found in copies} == {"m-1"}
@@ -205,21 +219,22 @@ async def holds(channel: AbstractChannel, queue: str, count: int) -> bool:
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_an_end_between_two_frames_is_a_loss_like_any_other(
-    broker: Node, vhost: str, run: Callable[[Coroutine[Any, Any, None]], None]
+    vhost: str, run: Callable[[Coroutine[Any, Any, None]], None]
 ) -> None:
     """A broker killed under load: a burst of frames, then the end. Nobody gets the library's bare Exception of it."""
 
     async def main() -> None:
-        async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
-            async with publishing(proxy.url(vhost), RecordingLog(), results_queue=False) as publisher:
-                proxy.hold_replies()
-                nowhere = [beside(publisher, result(f"u-{n}", "result.none"), hold=False) for n in range(50)]
+        async with Proxy(RawConversation, vhost) as proxy, open_channel(vhost) as channel:
+            async with publishing(proxy.url, RecordingLog(), results_queue=False) as publisher:
+                hold = proxy.hold_at(anything, TO_WORKER)
+                nowhere = [beside(publisher, result(f"u-{n}", "result.none")) for n in range(50)]
                 own = await bind(channel, "result.some")
                 some = [beside(publisher, result(f"m-{n}", "result.some")) for n in range(50)]
                 await until(lambda: holds(channel, own, 50))
                 some += [beside(publisher, result(f"l-{n}", "result.some")) for n in range(10)]
                 await under_way(publisher, "l-9")
-                proxy.hang_up()
+                await hold
+                hold.hang_up()
                 told = await asyncio.gather(*nowhere, *some, return_exceptions=True)
             ids = {found.header.properties.message_id for found in await take_all(channel, own)}
         assert {type(end) for end in told[:50]} == {Unroutable}
@@ -231,18 +246,18 @@ def test_an_end_between_two_frames_is_a_loss_like_any_other(
 
 async def under_way(publisher: Publisher, message_id: str) -> None:
     """Wait until a publish has begun, and not a moment longer."""
-    while message_id not in publisher._in_flight:  # noqa: ASYNC110 - nothing tells of it
+    while not any(message_id in shared.ids for shared in publisher.channels._shared.values()):  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0)
 
 
-async def test_a_silent_connection_is_given_up(broker: Node, vhost: str) -> None:
+async def test_a_silent_connection_is_given_up(vhost: str) -> None:
     """Without a confirm within `publish_timeout` the connection is dropped, whatever its peer does, and all go again.
 
     Pitfall: the library waits for a frozen peer when it closes. More is on its way than the buffers hold.
     """
     log = RecordingLog()
-    async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
-        async with publishing(proxy.url(vhost), log, publish_timeout="1s") as publisher:
+    async with Proxy(RawConversation, vhost) as proxy, open_channel(vhost) as channel:
+        async with publishing(proxy.url, log, publish_timeout="1s") as publisher:
             proxy.freeze()
             large = bytes(2_000_000)
             waiting = [beside(publisher, result(f"m-{number}", body=large)) for number in range(8)]
@@ -267,24 +282,24 @@ async def test_the_library_s_cancellation_is_not_the_caller_s(vhost: str) -> Non
     assert "publish.lost" in log.events
 
 
-async def test_a_caller_s_cancellation_is_obeyed(broker: Node, vhost: str) -> None:
+async def test_a_caller_s_cancellation_is_obeyed(vhost: str) -> None:
     """Who is cancelled while waiting for a confirm gets CancelledError, and the id is free for the next."""
-    async with Proxy(broker.port) as proxy, publishing(proxy.url(vhost), RecordingLog()) as publisher:
-        proxy.hold_replies()
+    async with Proxy(RawConversation, vhost) as proxy, publishing(proxy.url, RecordingLog()) as publisher:
+        hold = proxy.hold_at(anything, TO_WORKER)
         waiting = beside(publisher, result())
         await under_way(publisher, "m-1")
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        proxy.thaw()
+        hold.release()
         await publisher.publish(result(), always)
 
 
-async def test_publishing_waits_for_an_absent_broker(broker: Node, vhost: str) -> None:
+async def test_publishing_waits_for_an_absent_broker(vhost: str) -> None:
     """While the broker is away a publish waits, and goes out when it is back."""
     log = RecordingLog()
-    async with Proxy(broker.port) as proxy, open_channel(vhost) as channel:
-        async with publishing(proxy.url(vhost), log) as publisher:
+    async with Proxy(RawConversation, vhost) as proxy, open_channel(vhost) as channel:
+        async with publishing(proxy.url, log) as publisher:
             await proxy.refuse()
             proxy.reset()
             await until(lambda: not publisher.link.is_up)
@@ -297,13 +312,13 @@ async def test_publishing_waits_for_an_absent_broker(broker: Node, vhost: str) -
 
 
 async def test_a_deleted_exchange_comes_back(vhost: str) -> None:
-    """A publish to an exchange that was deleted closes the channel; the link declares it anew and the message goes."""
+    """A publish to an exchange that was deleted closes the channel; it is declared anew, and the message goes."""
     log = RecordingLog()
     async with publishing(vhost, log) as publisher, open_channel(vhost) as channel:
         await channel.exchange_delete(RESULTS)
         await publisher.publish(result(), always)
         assert await depth(channel, RESULTS) == 1
-    assert "no exchange 'lcm.outcome.results'" in log.of("broker.lost")[0]["reason"]
+    assert "broker.lost" not in log.events
 
 
 async def test_a_blocked_broker_is_waited_for(broker: Node, vhost: str) -> None:

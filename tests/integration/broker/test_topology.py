@@ -10,12 +10,15 @@ import pytest
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 
-from tests.support import broker_settings, depth, open_channel, take, until
+from tests.support.broker import add_user
+from tests.support.channel import depth, open_channel, take
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from worker.broker.admin.inspect import Finding, inspect
 from worker.broker.declare import declare, delete, verify
-from worker.broker.inspect import Finding, inspect
 from worker.broker.topology import topology_of
-from worker.errors import TopologyError
-from worker.sandbox.rabbitmq import Node
+from worker.contract.errors import TopologyError
+from worker.sandbox.node import Node
 
 DEAD_LETTERED = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 
@@ -50,10 +53,11 @@ async def test_queues_stand_as_the_contract_says(broker: Node, vhost: str) -> No
         "x-dead-letter-routing-key": "job",
         **DEAD_LETTERED,
     }
-    kept = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
+    kept = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000, "x-overflow": "reject-publish"}
     assert await arguments(broker, vhost) == {
         "lcm.outcome.dead": kept,
         "lcm.outcome.results": kept,
+        "lcm.outcome.undelivered": kept | {"x-max-length": 100_000},
         "lcm.outcome.jobs": {
             "x-queue-type": "quorum",
             "x-dead-letter-exchange": "lcm.outcome.dead",
@@ -78,10 +82,16 @@ async def test_every_exchange_leads_where_it_should(vhost: str) -> None:
             ("lcm.outcome.results", "result.failed.emea", "lcm.outcome.results"),
             ("lcm.outcome.retry", "10m", "lcm.outcome.retry.10m"),
             ("lcm.outcome.dead", "dead", "lcm.outcome.dead"),
+            ("lcm.outcome.undelivered", "undelivered", "lcm.outcome.undelivered"),
         ):
             await publish(channel, exchange, key)
             await take(channel, queue)
-        for exchange in ("lcm.outcome.jobs", "lcm.outcome.retry", "lcm.outcome.dead"):
+        for exchange in (
+            "lcm.outcome.jobs",
+            "lcm.outcome.retry",
+            "lcm.outcome.dead",
+            "lcm.outcome.undelivered",
+        ):
             with pytest.raises(aiormq.exceptions.PublishError):
                 await publish(channel, exchange, "some.other.key")
 
@@ -174,20 +184,10 @@ async def test_who_may_not_declare_is_told_so(broker: Node, vhost: str) -> None:
     async with open_channel(url) as channel:
         with pytest.raises(TopologyError, match=r"exchange 'lcm\.outcome\.jobs'.*permissions to configure"):
             await declare(channel, topology)
-    await add_user(broker, name, configure=".*", write=".*", read="jobs|retry|dead")
+    await add_user(broker, name, configure=".*", write=".*", read="jobs|retry|dead|undelivered")
     async with open_channel(url) as channel:
         with pytest.raises(TopologyError, match=r"binding of queue 'lcm\.outcome\.results' to.*permissions"):
             await declare(channel, topology)
-
-
-async def add_user(node: Node, name: str, **permissions: str) -> None:
-    """Let a user called like the vhost, with the password `secret`, do this much in it, and nothing else."""
-    wanted = ", ".join(f'<<"{permissions[kind]}">>' for kind in ("configure", "write", "read"))
-    await node.eval(
-        f'begin catch rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"secret">>, <<"test">>), '
-        f'ok = rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"{name}">>, {wanted}, '
-        '<<"test">>) end'
-    )
 
 
 async def test_a_topology_made_for_a_while_can_be_deleted(vhost: str) -> None:
@@ -226,3 +226,19 @@ async def test_inspect_warns_of_a_results_queue_nobody_asked_for(vhost: str) -> 
     assert [finding.what for finding in warnings] == ["queue lcm.outcome.results"]
     assert isinstance(findings[0], Finding)
     assert "guest:guest" not in findings[0].detail
+
+
+@pytest.mark.parametrize("name", ["results", "dead"])
+async def test_a_length_policy_refuses_rather_than_drops(name: str, broker: Node, vhost: str) -> None:
+    """With a policy of at most 3 messages, what comes beyond is refused, and the first ones are still there."""
+    topology = topology_of(broker_settings(vhost))
+    async with open_channel(vhost) as channel:
+        await declare(channel, topology)
+        policy = json.dumps({"max-length": 3})
+        await broker.ctl("set_policy", "-p", vhost.rpartition("/")[2], "short", ".*", policy)
+        binding = {"results": "result.succeeded", "dead": "dead"}[name]
+        with pytest.raises(aiormq.exceptions.DeliveryError):  # noqa: PT012 - whichever is the first beyond it
+            for number in range(20):
+                await publish(channel, f"lcm.outcome.{name}", binding, message_id=str(number))
+        first = await take(channel, f"lcm.outcome.{name}")
+        assert first.header.properties.message_id == "0"

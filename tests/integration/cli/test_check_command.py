@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tests.commands import command
-from tests.support import broker_settings, depth, open_channel
+from tests.support.channel import depth, open_channel
+from tests.support.commands import command
+from tests.support.settings import broker_settings
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
-from worker.sandbox.lcm import Behaviour, Simulator
+from worker.simulator.server import Behaviour, Simulator
 
 
 def levels(out: str) -> dict[str, str]:

@@ -8,10 +8,12 @@ import pytest
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 
-from tests.commands import command, on_terminal
-from tests.dead_support import DEAD, JOBS, Dead, bury, ids, lines, taken
-from tests.support import broker_settings, depth, open_channel, until
-from worker.broker.dead_letters import looking
+from tests.support.channel import depth, open_channel
+from tests.support.commands import command, on_terminal
+from tests.support.dead_letters import DEAD, JOBS, Dead, consume, job_ids, lines, publish_dead_letters
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from worker.broker.admin.dead_letters import browse
 
 MIXED = [
     Dead("a-1", "lcm_rejected", "LCM rejected the account: WS_Error | Invalid Call ID:18|a-1 | 'x'"),
@@ -25,27 +27,46 @@ MIXED = [
 async def test_letters_are_grouped_by_code_and_shape(vhost: str) -> None:
     """In a pipe every group is a line: like reasons fall together, with their number and the first and last time."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, MIXED)
+        await publish_dead_letters(channel, vhost, MIXED)
         ended = await command("dead", "list", broker__url=vhost)
     assert (ended.status, ended.err) == (0, "")
     assert lines(ended.out) == [
         {
-            "code": "timeout", "reason": "LCM did not reply in # s", "count": 3,
+            "code": "timeout", "user_id": None, "app_id": None,
+            "reason": "LCM did not reply in # s", "count": 3,
             "oldest": "2026-01-31T12:00:00.000Z", "newest": "2026-02-01T08:00:00.000Z",
         },
         {
-            "code": "lcm_rejected", "count": 2,
+            "code": "lcm_rejected", "count": 2, "user_id": None, "app_id": None,
             "reason": "LCM rejected the account: WS_Error | Invalid Call ID:# | '#'",
             "oldest": "2026-01-31T12:00:00.000Z", "newest": "2026-01-31T12:00:00.000Z",
         },
     ]  # fmt: skip
 
 
+async def test_letters_are_grouped_by_who_sent_them(vhost: str) -> None:
+    """The same failure of two producers is two groups, in lines as in a table, so that a bad producer can be found."""
+    sent_by = [("dialer", "crm"), ("dialer", "crm"), ("survey", "")]
+    letters = [
+        Dead(f"c-{number}", headers={"outcome-user-id": user_id}, app_id=app_id)
+        for number, (user_id, app_id) in enumerate(sent_by)
+    ]
+    async with open_channel(vhost) as channel:
+        await publish_dead_letters(channel, vhost, letters)
+        ended = await command("dead", "list", broker__url=vhost)
+        shown = await on_terminal("dead", "list", columns=120, broker__url=vhost)
+        page = await on_terminal("dead", "show", "c-0", columns=120, broker__url=vhost)
+    groups = [(group["user_id"], group["app_id"], group["count"]) for group in lines(ended.out)]
+    assert groups == [("dialer", "crm", 2), ("survey", None, 1)]
+    assert "dialer crm" in shown.out
+    assert "sent by    dialer crm" in page.out
+
+
 @pytest.mark.parametrize("columns", [80, 160])
 async def test_on_a_terminal_the_groups_are_a_table(vhost: str, columns: int) -> None:
     """On a terminal the groups are a table that no line leaves, with codes unbroken; `--json` gives lines there too."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, MIXED)
+        await publish_dead_letters(channel, vhost, MIXED)
     shown = await on_terminal("dead", "list", columns=columns, broker__url=vhost)
     assert shown.status == 0
     assert "lcm.outcome.dead: 5 letters" in shown.out
@@ -58,7 +79,7 @@ async def test_on_a_terminal_the_groups_are_a_table(vhost: str, columns: int) ->
 async def test_what_the_broker_moved_by_itself_has_groups_of_its_own(vhost: str) -> None:
     """Letters over the delivery limit, expired in the queue, or put there by others are told apart by their codes."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [])
+        await publish_dead_letters(channel, vhost, [])
         retried: dict[str, Any] = {"outcome-error-code": "timeout", "outcome-error-reason": "no reply in 9 s"}
         await channel.basic_publish(
             b"{}", routing_key=JOBS, properties=spec.Basic.Properties(delivery_mode=2, headers=retried)
@@ -87,77 +108,79 @@ async def _holds(channel: AbstractChannel, count: int) -> bool:
 
 
 @pytest.mark.timeout_s(300)
-async def test_a_hundred_looks_lose_nothing_and_keep_the_order(vhost: str) -> None:
-    """Pitfall "reading the dead queue": after 100 looks all is there, in its order, and each saw all."""
+async def test_browsing_a_hundred_times_loses_nothing_and_keeps_the_order(vhost: str) -> None:
+    """Pitfall "reading the dead queue": browsed 100 times, all is there in its order, and each time all was seen."""
     settings = broker_settings(vhost)
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead(f"{number}") for number in range(300)])
+        await publish_dead_letters(channel, vhost, [Dead(f"{number}") for number in range(300)])
         for _ in range(100):
-            async with looking(settings, name="t") as look:
-                assert [delivery.tag async for delivery in look.letters()] == list(range(1, 301))
+            async with browse(settings, DEAD, name="t") as browser:
+                assert [delivery.tag async for delivery in browser.deliveries()] == list(range(1, 301))
             await until(lambda: _holds(channel, 300))
         ended = await command("dead", "list", broker__url=vhost)
         assert lines(ended.out)[0]["count"] == 300
-        assert ids(await taken(channel, DEAD, 300)) == [f"{number}" for number in range(300)]
+        assert job_ids(await consume(channel, DEAD, 300)) == [f"{number}" for number in range(300)]
 
 
-async def test_a_look_by_several_consumers_keeps_the_order(vhost: str) -> None:
-    """Where one consumer can't hold the whole queue, several do: left in the midst, the order is as it was."""
+async def test_browsing_by_several_consumers_keeps_the_order(vhost: str) -> None:
+    """Where one consumer can't hold the whole queue, several do: left halfway, the order is as it was."""
     settings = broker_settings(vhost)
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead(f"{number}") for number in range(3000)])
+        await publish_dead_letters(channel, vhost, [Dead(f"{number}") for number in range(3000)])
         seen = 0
-        async with looking(settings, name="t", prefetch=100) as look:
-            async for _ in look.letters():
+        async with browse(settings, DEAD, name="t", prefetch=100) as browser:
+            async for _ in browser.deliveries():
                 seen += 1
                 if seen == 1234:
                     break
         await until(lambda: _holds(channel, 3000))
-        assert ids(await taken(channel, DEAD, 3000)) == [f"{number}" for number in range(3000)]
+        assert job_ids(await consume(channel, DEAD, 3000)) == [f"{number}" for number in range(3000)]
 
 
 @pytest.mark.timeout_s(180)
-async def test_a_look_holds_few_bodies(vhost: str) -> None:
-    """However long the queue and slow whoever looks, few bodies are in memory: reading from the broker pauses."""
+async def test_browsing_holds_few_bodies(vhost: str) -> None:
+    """However long the queue and slow the caller, few bodies are in memory: reading from the broker pauses."""
     settings = broker_settings(vhost)
     async with open_channel(vhost) as channel:
-        await bury(
+        await publish_dead_letters(
             channel, vhost, [Dead(f"{number}", body=b'"%s"' % (b"x" * 20_000)) for number in range(3000)]
         )
         most = 0
-        async with looking(settings, name="t") as look:
+        async with browse(settings, DEAD, name="t") as browser:
             arrived = 0
-            async for _ in look.letters():
+            async for _ in browser.deliveries():
                 arrived += 1
                 if arrived == 1:
-                    await until(lambda: look._paused)
-                most = max(most, len(look._waiting))
-            assert (arrived, look.seen) == (3000, 3000)
+                    await until(lambda: browser._paused)
+                most = max(most, len(browser._waiting))
+            assert (arrived, browser.seen) == (3000, 3000)
         assert most < 300
         await until(lambda: _holds(channel, 3000))
 
 
-async def test_what_comes_during_a_look_is_not_looked_at(vhost: str) -> None:
-    """A look sees the letters that were there when it began, also where it takes some and others come: it ends."""
+async def test_what_comes_while_browsing_is_not_seen(vhost: str) -> None:
+    """A browser yields what was there at its start, also where some of it is acknowledged and more comes: it ends."""
     settings = broker_settings(vhost)
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead("1"), Dead("2"), Dead("3")])
-        async with looking(settings, name="t") as look:
+        await publish_dead_letters(channel, vhost, [Dead("1"), Dead("2"), Dead("3")])
+        async with browse(settings, DEAD, name="t") as browser:
             seen = 0
-            async for delivery in look.letters():
+            async for delivery in browser.deliveries():
                 seen += 1
-                await look.acknowledge(delivery.tag)
-                await bury(channel, vhost, [Dead(f"new-{seen}")])
-            await look.settled()
+                await browser.acknowledge(delivery.tag)
+                await publish_dead_letters(channel, vhost, [Dead(f"new-{seen}")])
+            await browser.flush()
         await until(lambda: _holds(channel, 3))
         assert seen == 3
-        assert ids(await taken(channel, DEAD, 3)) == ["new-1", "new-2", "new-3"]
+        assert job_ids(await consume(channel, DEAD, 3)) == ["new-1", "new-2", "new-3"]
 
 
 async def test_show_gives_one_letter_in_full(vhost: str) -> None:
     """`show` in a pipe gives body, headers and properties of the first that matches; `--index` another one."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [*MIXED, Dead("raw", "invalid_job", "?", body=b"\xff\x00")])
+        await publish_dead_letters(
+            channel, vhost, [*MIXED, Dead("raw", "invalid_job", "?", body=b"\xff\x00")]
+        )
     (first,) = lines((await command("dead", "show", broker__url=vhost)).out)
     assert (first["job_id"], first["body"]) == ("a-1", '{"account_number":"18|a-1","job_id":"a-1"}')
     assert first["headers"]["outcome-attempts"] == 15
@@ -173,11 +196,11 @@ async def test_show_gives_one_letter_in_full(vhost: str) -> None:
     assert [record["job_id"] for record in both] == ["a-1", "a-2"]
 
 
-async def test_show_on_a_terminal_obeys_nothing(vhost: str) -> None:
+async def test_show_on_a_terminal_is_escaped(vhost: str) -> None:
     """On a terminal a letter is a page with its body indented, on which escape sequences are shown, not obeyed."""
     letter = Dead("e", reason="\x1b[2Jgone", body=b'{"account_number":"1","deep":{"n":1.0,"n":2}}')
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [letter, Dead("bytes", body=b"\xff\x00")])
+        await publish_dead_letters(channel, vhost, [letter, Dead("bytes", body=b"\xff\x00")])
     shown = await on_terminal("dead", "show", "--limit", "2", columns=80, broker__url=vhost)
     assert shown.status == 0
     assert "\x1b[2J" not in shown.out
@@ -190,13 +213,13 @@ async def test_show_on_a_terminal_obeys_nothing(vhost: str) -> None:
 async def test_nothing_that_matches_is_no_failure(vhost: str, wanted: list[str]) -> None:
     """Where nothing matches, or the queue is empty, it says so, and the status is 0."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [])
+        await publish_dead_letters(channel, vhost, [])
     ended = await command("dead", *wanted, broker__url=vhost)
     assert (ended.status, ended.out) == (0, "")
     assert "lcm.outcome.dead is empty" in ended.err
     if wanted[0] != "list":
         async with open_channel(vhost) as channel:
-            await bury(channel, vhost, MIXED)
+            await publish_dead_letters(channel, vhost, MIXED)
         other = [word for word in wanted if word not in {"--all", "x"}]
         ended = await command("dead", *other, "--code", "no-such", broker__url=vhost)
         assert (ended.status, ended.out) == (0, "")
@@ -206,7 +229,7 @@ async def test_nothing_that_matches_is_no_failure(vhost: str, wanted: list[str])
 async def test_a_job_that_is_not_there_is_named(vhost: str) -> None:
     """Of the jobs that were named, those that have no letter are told."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, MIXED)
+        await publish_dead_letters(channel, vhost, MIXED)
     ended = await command("dead", "replay", "a-1", "typo", "--dry-run", broker__url=vhost)
     assert ended.status == 0
     assert "not in lcm.outcome.dead: typo\n" in ended.err

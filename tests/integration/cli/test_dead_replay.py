@@ -11,14 +11,17 @@ import pytest
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 
-from tests.commands import COMMAND, command, environment, on_terminal, worker
-from tests.dead_support import DEAD, JOBS, Dead, bury, ids, lines, taken
-from tests.support import RecordingLog, broker_settings, depth, open_channel, running, take, until
-from worker.broker.dead_letters import Look, looking
-from worker.broker.replayer import Replayer
-from worker.dead_letter import read_letter
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
+from tests.support.channel import depth, open_channel, take
+from tests.support.commands import COMMAND, command, environment, on_terminal, worker
+from tests.support.dead_letters import DEAD, JOBS, Dead, consume, job_ids, lines, publish_dead_letters
+from tests.support.log import RecordingLog
+from tests.support.settings import broker_settings
+from tests.support.waiting import running, until
+from worker.broker.admin.dead_letter import read_dead_letter
+from worker.broker.admin.dead_letters import Browser, browse
+from worker.broker.admin.replayer import Replayer
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 RESULTS = "lcm.outcome.results"
 
@@ -35,11 +38,11 @@ async def test_a_replayed_job_begins_anew(vhost: str) -> None:
         "CC": ["a"],
     }
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead("j", headers=extra, body=body)])
+        await publish_dead_letters(channel, vhost, [Dead("j", headers=extra, body=body)])
         ended = await command("dead", "replay", "j", broker__url=vhost)
         assert (ended.status, lines(ended.out)[0]["job_id"]) == (0, "j")
         assert "replayed 1 letter;" in ended.err
-        (copy,) = await taken(channel, JOBS, 1)
+        (copy,) = await consume(channel, JOBS, 1)
         assert await depth(channel, DEAD) == 0
     assert copy.body == body
     assert (copy.header.properties.message_id, copy.header.properties.delivery_mode) == ("m-j", 2)
@@ -56,14 +59,16 @@ async def test_a_replayed_job_begins_anew(vhost: str) -> None:
 async def test_what_is_not_selected_keeps_its_place(vhost: str) -> None:
     """Of 3,000 letters every third is replayed, each once; the others stay in their order."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead(f"{n}", "internal" if n % 3 else "timeout") for n in range(3000)])
+        await publish_dead_letters(
+            channel, vhost, [Dead(f"{n}", "internal" if n % 3 else "timeout") for n in range(3000)]
+        )
         ended = await command("dead", "replay", "--code", "timeout", broker__url=vhost)
         assert ended.status == 0
         assert "replayed 1000 letters;" in ended.err
         assert len(lines(ended.out)) == 1000
-        assert sorted(map(int, ids(await taken(channel, JOBS, 1000)))) == list(range(0, 3000, 3))
+        assert sorted(map(int, job_ids(await consume(channel, JOBS, 1000)))) == list(range(0, 3000, 3))
         await until(lambda: _is(channel, 2000))
-        assert ids(await taken(channel, DEAD, 2000)) == [f"{n}" for n in range(3000) if n % 3]
+        assert job_ids(await consume(channel, DEAD, 2000)) == [f"{n}" for n in range(3000) if n % 3]
 
 
 async def _is(channel: AbstractChannel, wanted: int) -> bool:
@@ -90,13 +95,13 @@ async def test_the_selection_is_kept_to(vhost: str, options: list[str], wanted: 
         Dead("odd", failed_at="never"),
     ]
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, letters)
+        await publish_dead_letters(channel, vhost, letters)
         rehearsed = await command("dead", "replay", *options, "--dry-run", broker__url=vhost)
         assert [line["job_id"] for line in lines(rehearsed.out)] == wanted
         await until(lambda: _is(channel, 4))
         assert await depth(channel, JOBS) == 0
         assert (await command("dead", "replay", *options, broker__url=vhost)).status == 0
-        assert sorted(ids(await taken(channel, JOBS, len(wanted)))) == wanted
+        assert sorted(job_ids(await consume(channel, JOBS, len(wanted)))) == wanted
 
 
 @pytest.mark.parametrize(
@@ -114,12 +119,12 @@ async def test_a_selection_is_needed(vhost: str, options: list[str]) -> None:
 async def test_a_letter_of_the_brokers_own_is_replayed(vhost: str) -> None:
     """What the broker moved by itself goes back without its x- headers, under the id that it would be decoded with."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [])
+        await publish_dead_letters(channel, vhost, [])
         properties = spec.Basic.Properties(message_id="m-1", expiration="1", delivery_mode=2)
         await channel.basic_publish(b"no json", routing_key=JOBS, properties=properties)
         await until(lambda: _is(channel, 1))
         assert (await command("dead", "replay", "--code", "expired", broker__url=vhost)).status == 0
-        (copy,) = await taken(channel, JOBS, 1)
+        (copy,) = await consume(channel, JOBS, 1)
     headers = copy.header.properties.headers or {}
     assert copy.body == b"no json"
     assert headers.keys() == {"outcome-job-id", "outcome-replays", "outcome-history"}
@@ -133,7 +138,7 @@ async def test_a_replay_that_is_ended_in_its_midst_loses_nothing(vhost: str, num
     """Ended between confirm and ack, a job is there twice at most, as the same job, and none is lost."""
     everything = {f"{n}" for n in range(2000)}
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead(name) for name in sorted(everything, key=int)])
+        await publish_dead_letters(channel, vhost, [Dead(name) for name in sorted(everything, key=int)])
         replaying = await asyncio.create_subprocess_exec(
             COMMAND, "dead", "replay", "--all",
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment({"broker.url": vhost}),
@@ -145,19 +150,19 @@ async def test_a_replay_that_is_ended_in_its_midst_loses_nothing(vhost: str, num
         _, err = await replaying.communicate()
         await until(lambda: _whole(channel, 2000))
         back, left = await depth(channel, JOBS), await depth(channel, DEAD)
-        copies, letters = await taken(channel, JOBS, back), await taken(channel, DEAD, left)
-    assert {*ids(copies), *ids(letters)} == everything
+        copies, letters = await consume(channel, JOBS, back), await consume(channel, DEAD, left)
+    assert {*job_ids(copies), *job_ids(letters)} == everything
     assert back < 2000
-    twice = {*ids(copies)} & {*ids(letters)}
+    twice = {*job_ids(copies)} & {*job_ids(letters)}
     if number == signal.SIGINT:
         assert replaying.returncode == 130
         assert f"replayed {back} letters;" in err.decode()
         assert not twice
     assert all(
         copy.header.properties.message_id == f"m-{name}"
-        for copy, name in zip(copies, ids(copies), strict=True)
+        for copy, name in zip(copies, job_ids(copies), strict=True)
     )
-    assert ids(letters) == sorted(ids(letters), key=int)
+    assert job_ids(letters) == sorted(job_ids(letters), key=int)
 
 
 async def _whole(channel: AbstractChannel, count: int) -> bool:
@@ -172,27 +177,27 @@ async def test_a_confirm_without_an_ack_leaves_the_job_twice(
     settings = broker_settings(vhost)
     acknowledging = asyncio.Event()
 
-    async def never(_look: Look, _tag: int) -> None:
+    async def never(_browser: Browser, _tag: int) -> None:
         acknowledging.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Look, "acknowledge", never)
-    monkeypatch.setattr("worker.broker.replayer._LAST_CONFIRMS", 0.0)
+    monkeypatch.setattr(Browser, "acknowledge", never)
+    monkeypatch.setattr("worker.broker.admin.replayer._LAST_CONFIRMS_TIMEOUT", 0.0)
 
     async def replay() -> None:
-        async with looking(settings, name="t") as look:
-            replayer = Replayer(look, settings, RecordingLog(), name="t")
-            async with replayer.working():
-                async for delivery in look.letters():
-                    await replayer.replay(delivery, read_letter(delivery), lambda: None)
+        async with browse(settings, DEAD, name="t") as browser:
+            replayer = Replayer(browser, settings, RecordingLog(), name="t")
+            async with replayer.running():
+                async for delivery in browser.deliveries():
+                    await replayer.replay(delivery, read_dead_letter(delivery), lambda: None)
 
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead("j")])
+        await publish_dead_letters(channel, vhost, [Dead("j")])
         async with running(replay()):
             await acknowledging.wait()
         await until(lambda: _is(channel, 1))
-        (copy,), (letter,) = await taken(channel, JOBS, 1), await taken(channel, DEAD, 1)
-    assert ids([copy]) == ids([letter]) == ["j"]
+        (copy,), (letter,) = await consume(channel, JOBS, 1), await consume(channel, DEAD, 1)
+    assert job_ids([copy]) == job_ids([letter]) == ["j"]
     assert copy.header.properties.message_id == letter.header.properties.message_id == "m-j"
 
 
@@ -224,7 +229,9 @@ async def test_drop_saves_before_it_drops(vhost: str, tmp_path: Path) -> None:
     """With `--output` each dropped letter is a line of a new file for the owner alone; the others stay in order."""
     path = tmp_path / "dropped.jsonl"
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead(f"{n}", "internal" if n % 2 else "timeout") for n in range(10)])
+        await publish_dead_letters(
+            channel, vhost, [Dead(f"{n}", "internal" if n % 2 else "timeout") for n in range(10)]
+        )
         options = ["dead", "drop", "--code", "internal", "--yes", "--output", str(path)]
         ended = await command(*options, broker__url=vhost)
         assert (ended.status, ended.out) == (0, "")
@@ -236,13 +243,13 @@ async def test_drop_saves_before_it_drops(vhost: str, tmp_path: Path) -> None:
         assert again.status == 2
         assert "exists already" in again.err
         await until(lambda: _is(channel, 5))
-        assert ids(await taken(channel, DEAD, 5)) == ["0", "2", "4", "6", "8"]
+        assert job_ids(await consume(channel, DEAD, 5)) == ["0", "2", "4", "6", "8"]
 
 
 async def test_drop_asks_only_on_a_terminal(vhost: str) -> None:
     """Without a terminal and without `--yes` nothing is dropped, and the status is 2."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead("1")])
+        await publish_dead_letters(channel, vhost, [Dead("1")])
         ended = await command("dead", "drop", "--all", broker__url=vhost)
         assert ended.status == 2
         assert "--yes" in ended.err
@@ -252,7 +259,7 @@ async def test_drop_asks_only_on_a_terminal(vhost: str) -> None:
 async def test_on_a_terminal_a_rehearsal_is_a_table(vhost: str) -> None:
     """On a terminal `--dry-run` shows the groups that would be replayed."""
     async with open_channel(vhost) as channel:
-        await bury(channel, vhost, [Dead("1"), Dead("2")])
+        await publish_dead_letters(channel, vhost, [Dead("1"), Dead("2")])
     shown = await on_terminal("dead", "replay", "--all", "--dry-run", columns=80, broker__url=vhost)
     assert "what would be replayed" in shown.out
     assert "2 letters would be replayed; nothing was changed" in shown.out

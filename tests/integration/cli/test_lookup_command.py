@@ -7,9 +7,9 @@ import asyncio
 import msgspec
 import pytest
 
-from tests.commands import COMMAND, command, environment, on_terminal
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
+from tests.support.commands import COMMAND, command, environment, on_terminal
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 ACCOUNT = "18|1|2|0|0|44|274"
 REFUSING = Behaviour(rules=(Rule("9|*", "refuse"),))

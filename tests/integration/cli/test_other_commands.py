@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.commands import COMMAND, command, environment, program
-from tests.support import until
+from tests.support.commands import COMMAND, command, environment, program
+from tests.support.waiting import until
 from worker import __version__
-from worker.sandbox.rabbitmq import Node
+from worker.sandbox.node import Node
 
 
 async def entities(broker: Node, vhost: str) -> list[str]:
@@ -83,7 +83,7 @@ async def test_the_package_runs_as_a_module() -> None:
 async def test_run_imports_nothing_that_it_does_not_need() -> None:
     """Starting a worker loads neither the sandbox nor tables; asking for help not even the broker's library."""
     script = "import sys, worker.cli; {}; print(*(name for name in {} if name in sys.modules))"
-    heavy = ["worker.sandbox", "worker.tables", "websockets.asyncio.server"]
+    heavy = ["worker.sandbox", "worker.simulator", "worker.cli.tables", "websockets.asyncio.server"]
     started = await program(sys.executable, "-c", script.format("import worker.app", heavy))
     assert (started.status, started.out.split()) == (0, [])
     asked = await program(sys.executable, "-c", script.format("pass", [*heavy, "aio_pika", "websockets"]))

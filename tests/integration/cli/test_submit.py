@@ -11,13 +11,14 @@ import msgspec
 import pytest
 from aiormq.abc import AbstractChannel
 
-from tests.commands import COMMAND, command, on_terminal, program, worker
-from tests.support import broker_settings, depth, open_channel, take_all
+from tests.support.channel import depth, open_channel, take_all
+from tests.support.commands import COMMAND, command, on_terminal, program, worker
+from tests.support.settings import broker_settings
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
-from worker.sandbox.rabbitmq import Node
+from worker.sandbox.node import Node
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 JOBS = "lcm.outcome.jobs"
 REFUSING = Behaviour(rules=(Rule("9|*", "refuse"),))

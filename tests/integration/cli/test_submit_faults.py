@@ -15,15 +15,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.commands import COMMAND, command, environment, worker
 from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_confirm, is_delivery
-from tests.faults.rig.proxy import Proxy
-from tests.faults.rig.record import TO_WORKER
-from tests.support import broker_settings, depth, open_channel, take_all, until
+from tests.support.channel import depth, open_channel, take, take_all
+from tests.support.commands import COMMAND, command, environment, worker
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.record import TO_WORKER
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
-from worker.sandbox.lcm import Simulator
-from worker.sandbox.rabbitmq import Node
+from worker.sandbox.node import Node
+from worker.simulator.server import Simulator
 
 JOBS = "lcm.outcome.jobs"
 
@@ -279,15 +281,15 @@ async def test_who_may_not_have_a_queue_is_told_what_helps(broker: Node, vhost: 
 
 @pytest.mark.timeout_s(120)
 async def test_a_worker_waits_for_its_right_to_publish(broker: Node, vhost: str) -> None:
-    """A worker whose user may not publish results holds them, says so once, and goes on when the right is given."""
+    """A worker whose user may not publish results parks them, says so, and sends them when the right is given."""
     async with open_channel(vhost) as channel:
         await declare(channel, topology_of(broker_settings(vhost)))
-        narrow = await as_narrow_user(broker, vhost, write=r"^lcm\.outcome\.(dead|retry.*|jobs)$")
+        narrow = await as_narrow_user(broker, vhost, write=r"^lcm\.outcome\.(dead|retry.*|jobs|undelivered)$")
         async with Simulator() as lcm, worker(narrow, lcm.url, broker__declare="passive") as running:
             await channel.basic_publish(b'{"account_number": "1|1"}', routing_key=JOBS, mandatory=True)
-            [refused] = await running.logged("publish.refused")
-            assert "ACCESS_REFUSED" in refused["error"]
+            [refused] = await running.logged("result.undelivered")
+            assert "ACCESS_REFUSED" in refused["reason"]
+            await running.logged("job.succeeded")
             vhost_name = vhost.rpartition("/")[2]
             await broker.ctl("set_permissions", "-p", vhost_name, f"narrow-{vhost_name}", ".*", ".*", ".*")
-            await running.logged("job.succeeded")
-            assert len(running.of("publish.refused")) == 1
+            assert b'"1|1"' in (await take(channel, "lcm.outcome.results")).body

@@ -21,10 +21,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.commands import COMMAND, command, environment, worker
-from tests.support import open_channel, until
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
+from tests.support.channel import open_channel
+from tests.support.commands import COMMAND, command, environment, worker
+from tests.support.waiting import until
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 DEADLINE = 60.0
 LEAVE_ALTERNATE_SCREEN = "\x1b[?1049l"

@@ -14,13 +14,14 @@ import pytest
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ProbableAuthenticationError
 
-from tests.commands import Ended, command, on_terminal, worker
-from tests.support import broker_settings, depth, open_channel, take
+from tests.support.channel import depth, open_channel, take
+from tests.support.commands import Ended, command, on_terminal, worker
+from tests.support.settings import broker_settings
 from worker.broker.declare import declare, verify
 from worker.broker.topology import topology_of
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
-from worker.sandbox.rabbitmq import Node, NodeFailed
+from worker.sandbox.node import Node, NodeFailed
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 ROLES = ("worker", "producer", "consumer")
 PASSWORD = "s3cret-pass"
@@ -73,7 +74,13 @@ async def test_show_needs_no_broker() -> None:
             for each in topology.bindings
         ],
     }
-    assert {queue["name"] for queue in shown["queues"]} == {"x.jobs", "x.results", "x.dead", "x.retry.2m"}
+    assert {queue["name"] for queue in shown["queues"]} == {
+        "x.jobs",
+        "x.results",
+        "x.dead",
+        "x.undelivered",
+        "x.retry.2m",
+    }
 
 
 async def test_show_is_a_table_on_a_terminal() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from tests.lcm_support import ACCOUNT, Ends, good, names, opened, peer, settled
-from tests.support import until
-from worker.errors import (
+from tests.support.lcm import ACCOUNT, Ends, good, names, opened, peer
+from tests.support.waiting import settled, until
+from worker.contract.errors import (
     ConnectionLost,
     JobError,
     LcmError,
@@ -20,8 +20,8 @@ from worker.errors import (
     ReplyTimeout,
     ReplyTooLarge,
 )
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_documents import UNASKED
+from worker.simulator.documents import UNASKED
+from worker.simulator.server import Behaviour, Simulator
 
 LONG = 30.0
 SOON = 0.02
@@ -32,14 +32,14 @@ def always(fault: str, **switches: Any) -> Behaviour:
     return Behaviour(faults={fault: 1}, **switches)
 
 
-@pytest.mark.parametrize("fault", ["refuse", "refuse-plain", "not-logged-in"])
+@pytest.mark.parametrize("fault", ["refuse", "refuse-plain"])
 async def test_a_rejection_leaves_the_session_good(fault: str) -> None:
     """An error about the account is an answer: LCM's own words are kept, and the session goes on."""
     async with Simulator(always(fault)) as lcm, opened(lcm.url) as session:
         for _ in range(2):
             with pytest.raises(LcmRejected) as raised:
                 await session.exchange(ACCOUNT, LONG)
-            assert raised.value.said
+            assert raised.value.remote_message
         lcm.behaviour = Behaviour()
         assert names(await session.exchange(ACCOUNT, LONG), ACCOUNT)
 
@@ -126,15 +126,13 @@ async def test_unasked_messages_are_skipped_and_counted() -> None:
         for number in range(5):
             items = await session.exchange(f"{number}", LONG)
             assert " ".join(items[-1][1].split()) in (f"Account {number}", "")
-        assert session.unasked.total() == 5 * len(UNASKED) + 1
-        assert session.unasked["LCM/Error/ApiError"] == 0
-        assert (session.unasked["Heartbeat"], session.unasked["OpenID"]) == (5, 1)
+        assert session.unsolicited == 5 * len(UNASKED) + 1
 
 
-@pytest.mark.parametrize("listed", ["NOT_LOGGED_IN", "Agent not logged in"])
-async def test_listed_errors_end_the_session(listed: str) -> None:
-    """An error of `lcm.session_errors` is about this session, which is closed; the job may be tried again."""
-    async with Simulator(always("not-logged-in")) as lcm, opened(lcm.url, session_errors=[listed]) as session:
+@pytest.mark.parametrize("settings", [{}, {"session_errors": ["agent NOT_LOGGED in"]}])
+async def test_listed_errors_end_the_session(settings: dict[str, Any]) -> None:
+    """An error of `lcm.session_errors`, such as by default not logged in, is about this session, which is closed."""
+    async with Simulator(always("not-logged-in")) as lcm, opened(lcm.url, **settings) as session:
         with pytest.raises(LcmError):
             await session.exchange(ACCOUNT, LONG)
         assert not session.alive

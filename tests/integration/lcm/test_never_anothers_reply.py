@@ -17,19 +17,30 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
-from tests.lcm_support import SOON, Ends, good, lcm_settings, names, outcome_of, peer, settled
-from tests.support import RecordingLog
-from worker.errors import ConnectionLost, JobError, LcmError, LcmRejected, MalformedReply, ReplyTimeout
-from worker.inquiry import Inquiry
+from tests.support.lcm import SOON, Ends, good, names, peer
+from tests.support.log import RecordingLog
+from tests.support.settings import lcm_settings
+from tests.support.waiting import outcome_of, settled
+from worker.common.clock import Clock
+from worker.contract.errors import (
+    ConnectionLost,
+    JobError,
+    LcmError,
+    LcmRejected,
+    MalformedReply,
+    ReplyTimeout,
+)
+from worker.contract.lookup import LookupRequest
+from worker.lcm.handshake import SessionOpener
 from worker.lcm.lookup import build_lookup
 from worker.lcm.pool import Pool
-from worker.lcm.session import Ended, Session, SessionOpener
-from worker.sandbox import lcm_documents as documents
+from worker.lcm.session import Ended, Session
+from worker.lcm.socket import Socket
 from worker.settings import OutageSettings, RetrySettings
+from worker.simulator import documents
 
 HARMLESS = ["unasked", "other-channel", "heartbeat"]
 FRAMES: dict[str, Callable[[str], bytes]] = {
@@ -50,6 +61,7 @@ class Wire:
     """Takes the place of a websocket: what the peer says is put into it, and arrives in the same order."""
 
     def __init__(self) -> None:
+        self.fault = ""
         self.sent = 0
         self.aborted = False
         self.transport = self
@@ -106,7 +118,7 @@ class OneSession(RuleBasedStateMachine):
     async def _open(self) -> None:
         self.wire, self.ends = Wire(), Ends()
         self.account, self.condemned = "nobody", False
-        self.session = Session(cast(ClientConnection, self.wire), 1, frozenset(), self.ends)
+        self.session = Session(cast(Socket, self.wire), 1, frozenset(), self.ends)
 
     async def _ask(self, patience: float = 1000) -> asyncio.Future[list[tuple[str, str]]]:
         """Start an exchange, on another session where this one refuses to be used again."""
@@ -146,7 +158,7 @@ class OneSession(RuleBasedStateMachine):
                 assert names(end, self.account)
             elif telling[0] == "refuse":
                 assert isinstance(end, LcmRejected)
-                assert self.account in end.said
+                assert self.account in end.remote_message
             else:
                 assert isinstance(end, LcmError | MalformedReply)
 
@@ -372,11 +384,17 @@ async def _look_up_all(
             session.__class__ = kind
             return session
 
-        pool = Pool(open_session, lcm, OutageSettings.model_validate(SOON), RecordingLog(), sleep=_at_once)
+        pool = Pool(
+            open_session,
+            lcm,
+            OutageSettings.model_validate(SOON),
+            RecordingLog(),
+            clock=Clock(sleep=_at_once),
+        )
         look_up = build_lookup(pool, lcm, RetrySettings(first_delay=0, max_delay=0))
 
         async def ask(account: str) -> None:
-            answer = await look_up(Inquiry(account))
+            answer = await look_up(LookupRequest(account))
             assert names(answer.items, account)
 
         tasks += [(account, asyncio.ensure_future(ask(account))) for account in accounts]

@@ -8,20 +8,23 @@ from typing import Any
 
 import pytest
 
-from tests.lcm_support import ACCOUNT, looking_up, names, pooled
-from tests.support import Proxy, RecordingLog, until
-from worker.errors import ConnectionLost, Expired, LcmRejected, ReplyTimeout
-from worker.inquiry import Inquiry
-from worker.lcm.lookup import Lookup
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
+from tests.support.lcm import ACCOUNT, looking_up, names, pooled
+from tests.support.log import RecordingLog
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation
+from worker.common.clock import Clock
+from worker.contract.errors import ConnectionLost, Expired, LcmRejected, ReplyTimeout
+from worker.contract.lookup import Lookup, LookupRequest
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 
 def inquire(look_up: Lookup, *accounts: str) -> list[asyncio.Task[bool]]:
     """Look up each account; tell of each whether the answer is that account's own."""
 
     async def ask(account: str) -> bool:
-        return names((await look_up(Inquiry(account))).items, account)
+        return names((await look_up(LookupRequest(account))).items, account)
 
     return [asyncio.get_running_loop().create_task(ask(account)) for account in accounts]
 
@@ -62,9 +65,9 @@ async def test_sessions_cut_while_idle_fail_no_job() -> None:
         for reset in (False, True):
             assert all(await asyncio.gather(*inquire(look_up, *accounts(9))))
             await lcm.close_sessions(reset=reset)
-            inquiry = Inquiry(ACCOUNT)
-            assert names((await look_up(inquiry)).items, ACCOUNT)
-            assert inquiry.exchanges == 1
+            request = LookupRequest(ACCOUNT)
+            assert names((await look_up(request)).items, ACCOUNT)
+            assert request.exchanges == 1
     assert "lcm.outage_started" not in log.events
 
 
@@ -76,9 +79,9 @@ async def test_a_cut_that_is_noticed_only_in_the_exchange() -> None:
         looking_up(lcm.url, sessions=1, retry={"attempts": 1}) as (_, look_up),
     ):
         assert all(await asyncio.gather(*inquire(look_up, "18|0")))
-        inquiry = Inquiry("18|1")
-        assert names((await look_up(inquiry)).items, "18|1")
-        assert (inquiry.exchanges, [e.connection for e in lcm.record]) == (1, [0, 0, 1])
+        request = LookupRequest("18|1")
+        assert names((await look_up(request)).items, "18|1")
+        assert (request.exchanges, [e.connection for e in lcm.record]) == (1, [0, 0, 1])
 
 
 async def test_a_cut_on_a_fresh_session_counts() -> None:
@@ -87,10 +90,10 @@ async def test_a_cut_on_a_fresh_session_counts() -> None:
         Simulator(Behaviour(faults={"close": 1})) as lcm,
         looking_up(lcm.url, sessions=1, retry={"attempts": 2}) as (_, look_up),
     ):
-        inquiry = Inquiry(ACCOUNT)
+        request = LookupRequest(ACCOUNT)
         with pytest.raises(ConnectionLost):
-            await look_up(inquiry)
-        assert (inquiry.exchanges, len(lcm.record)) == (2, 2)
+            await look_up(request)
+        assert (request.exchanges, len(lcm.record)) == (2, 2)
 
 
 async def test_accept_and_close_is_paced() -> None:
@@ -109,7 +112,7 @@ async def test_accept_and_close_is_paced() -> None:
         Simulator(Behaviour(faults={"accept-and-close": 1})) as lcm,
         looking_up(lcm.url, sessions=1, outage=outage, retry={"attempts": 50}) as (pool, look_up),
     ):
-        pool._sleep, pool._jitter = sleep, max
+        pool._clock = Clock(sleep=sleep, jitter=max)
         asking = inquire(look_up, *accounts(5))
         await enough.wait()
         assert pauses == [1, 2, 4, 8, 16, 30, 30]
@@ -129,10 +132,10 @@ async def test_work_resumes_by_itself(fault: str) -> None:
             asking = inquire(look_up, *accounts(6))
             await until(lambda: len(lcm.connections) >= 6)
             assert not any(task.done() for task in asking)
-            assert pool.paced
+            assert pool.backing_off
             lcm.behaviour = Behaviour()
             assert all(await asyncio.gather(*asking))
-            assert not pool.paced
+            assert not pool.backing_off
     assert log.events.count("lcm.outage_started") == log.events.count("lcm.outage_ended")
     assert (fault == "unauthorized") == any(level == "error" for level, _, _ in log.lines)
 
@@ -177,7 +180,7 @@ async def test_silence_for_one_account_slows_nobody_down() -> None:
             [silent] = inquire(look_up, "18|0")
             with pytest.raises(ReplyTimeout):
                 await silent
-            assert not pool.paced
+            assert not pool.backing_off
             assert all(await asyncio.gather(*inquire(look_up, "18|1")))
 
 
@@ -246,7 +249,7 @@ async def test_the_deadline_of_a_job_holds_while_it_waits_for_a_session() -> Non
         Simulator(Behaviour(faults={"unavailable": 1})) as lcm,
         looking_up(lcm.url, sessions=1) as (_, look_up),
     ):
-        asking = asyncio.ensure_future(_ask(look_up, Inquiry(ACCOUNT, deadline)))
+        asking = asyncio.ensure_future(_ask(look_up, LookupRequest(ACCOUNT, deadline)))
         await until(lambda: datetime.now(UTC) > deadline)
         lcm.behaviour = Behaviour()
         with pytest.raises(Expired):
@@ -254,16 +257,16 @@ async def test_the_deadline_of_a_job_holds_while_it_waits_for_a_session() -> Non
         assert lcm.record == []
 
 
-async def _ask(look_up: Lookup, inquiry: Inquiry) -> bool:
-    return names((await look_up(inquiry)).items, inquiry.account)
+async def _ask(look_up: Lookup, request: LookupRequest) -> bool:
+    return names((await look_up(request)).items, request.account)
 
 
 async def test_closing_the_pool_leaves_nothing() -> None:
     """With sessions in use, idle and being opened, with waiters and a frozen peer, all connections are gone."""
     async with (
         Simulator() as lcm,
-        Proxy(lcm.port) as proxy,
-        pooled(f"ws://127.0.0.1:{proxy.port}/", sessions=3, reply_timeout=30) as pool,
+        Proxy(RawConversation, lcm.url) as proxy,
+        pooled(proxy.url, sessions=3, reply_timeout=30) as pool,
     ):
         busy, idle = await asyncio.gather(pool.acquire(), pool.acquire())
         pool.release(idle)
@@ -279,4 +282,4 @@ async def test_closing_the_pool_leaves_nothing() -> None:
         assert sum(isinstance(end, asyncio.CancelledError) for end in ends) == 2
         pool.release(busy)
         proxy.thaw()
-        await until(lambda: proxy.connections == 0)
+        await until(lambda: not proxy.connections)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
-import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from tests.lcm_support import ACCOUNT, Ends, good, lcm_settings, names, opened, peer
-from tests.support import Proxy, until
-from worker.errors import SessionNotOpened, SettingsError
-from worker.lcm.session import SessionOpener
-from worker.sandbox.lcm import Behaviour, Simulator
+from tests.support.certificates import Authority
+from tests.support.lcm import ACCOUNT, Ends, good, names, opened, peer
+from tests.support.settings import lcm_settings
+from tests.support.waiting import until
+from tests.support.wire.proxy import Proxy
+from tests.support.wire.raw_frames import RawConversation
+from worker.contract.errors import LcmError, SessionNotOpened, SettingsError
+from worker.lcm.handshake import SessionOpener
+from worker.simulator.server import Behaviour, Simulator
 
 LOGIN = {"channel": "LCM", "topic": "WebService", "subtopic": "Login"}
 
@@ -74,36 +76,36 @@ async def test_nobody_there() -> None:
 
 async def test_no_session_within_the_timeout() -> None:
     """A peer that accepts the connection and says nothing is given up after `connect_timeout`."""
-    async with Simulator() as lcm, Proxy(lcm.port) as proxy:
+    async with Simulator() as lcm, Proxy(RawConversation, lcm.url) as proxy:
         proxy.freeze()
-        error = await refusal(f"ws://127.0.0.1:{proxy.port}/", connect_timeout=0.05)
+        error = await refusal(proxy.url, connect_timeout=0.05)
         assert (error.refused, "lcm.connect_timeout" in str(error)) == (False, True)
         proxy.thaw()
-        await until(lambda: proxy.connections == 0 and proxy.accepted == 1)
+        await until(lambda: not proxy.connections and proxy.accepted == 1)
 
 
 async def test_an_opening_that_is_cancelled_leaves_no_connection() -> None:
     """Cancelled in the handshake, or in the greeting, a session is not left half open."""
-    async with Simulator(Behaviour(login="Login")) as lcm, Proxy(lcm.port) as proxy:
+    async with Simulator(Behaviour(login="Login")) as lcm, Proxy(RawConversation, lcm.url) as proxy:
         greeting = [{"send": json.dumps(LOGIN), "await": "never"}]
         for frozen in (True, False):
             if frozen:
                 proxy.freeze()
             else:
                 proxy.thaw()
-            settings = lcm_settings(f"ws://127.0.0.1:{proxy.port}/", greeting=greeting)
+            settings = lcm_settings(proxy.url, greeting=greeting)
             opening = asyncio.ensure_future(SessionOpener(settings, "w")(1, Ends()))
-            await until(lambda: proxy.connections == 1 and (proxy.accepted == 1 or lcm.live == 1))
+            await until(lambda: len(proxy.connections) == 1 and (proxy.accepted == 1 or lcm.live == 1))
             opening.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await opening
             proxy.thaw()
-            await until(lambda: proxy.connections == 0 and lcm.live == 0)
+            await until(lambda: not proxy.connections and lcm.live == 0)
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pitfall `proxies are taken from the environment by default`: LCM is called upon directly."""
-    async with Simulator() as lcm, Proxy(lcm.port) as trap:
+    async with Simulator() as lcm, Proxy(RawConversation, lcm.url) as trap:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY", "SOCKS_PROXY"):
             for spelled in (name, name.lower()):
                 monkeypatch.setenv(spelled, f"http://127.0.0.1:{trap.port}")
@@ -162,7 +164,7 @@ async def test_a_greeting_logs_in() -> None:
         async with opened(lcm.url, greeting=greeting) as session:
             assert names(await session.exchange(ACCOUNT, 10), ACCOUNT)
         async with opened(lcm.url) as session:
-            with pytest.raises(Exception, match="LCM rejected the account"):
+            with pytest.raises(LcmError):
                 await session.exchange(ACCOUNT, 10)
 
 
@@ -219,32 +221,17 @@ async def test_a_reply_before_any_request_ends_the_session() -> None:
         assert ends.reasons == ["replied with no request in flight"]
 
 
-class Certificates(NamedTuple):
-    """Files of an authority, and what the server at 127.0.0.1 needs."""
-
-    authority: str
-    server: ssl.SSLContext
-
-
 @pytest.fixture
-def certificates(tmp_path: Path) -> Certificates:
-    """Make an authority and a server's certificate, which is itself the authority."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=lcm"
-    )
-    options = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *options], check=True, capture_output=True)  # noqa: S603 - our own words
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return Certificates(str(certificate), context)
+def authority(tmp_path: Path) -> Authority:
+    """Give an authority that the system does not know."""
+    return Authority(tmp_path)
 
 
-async def test_tls(certificates: Certificates) -> None:
+async def test_tls(authority: Authority) -> None:
     """With `ca_file` a session is opened, and ended, over TLS as without it."""
     async with (
-        Simulator(ssl_context=certificates.server) as lcm,
-        opened(lcm.url, ca_file=certificates.authority) as session,
+        Simulator(ssl_context=authority.server_context()) as lcm,
+        opened(lcm.url, ca_file=authority.file) as session,
     ):
         assert lcm.url.startswith("wss://")
         assert names(await session.exchange(ACCOUNT, 10), ACCOUNT)
@@ -252,12 +239,12 @@ async def test_tls(certificates: Certificates) -> None:
         await until(lambda: lcm.live == 0)
 
 
-async def test_a_certificate_that_does_not_verify(certificates: Certificates) -> None:
+async def test_a_certificate_that_does_not_verify(authority: Authority) -> None:
     """Pitfall `certificate errors count as transient`: an unknown authority, or another host, is a refusal."""
-    async with Simulator(ssl_context=certificates.server) as lcm:
+    async with Simulator(ssl_context=authority.server_context()) as lcm:
         error = await refusal(lcm.url)
         assert (error.refused, "certificate does not verify" in str(error)) == (True, True)
-        error = await refusal(lcm.url.replace("127.0.0.1", "localhost"), ca_file=certificates.authority)
+        error = await refusal(lcm.url.replace("127.0.0.1", "localhost"), ca_file=authority.file)
         assert (error.refused, "certificate does not verify" in str(error)) == (True, True)
         assert lcm.connections == []
 

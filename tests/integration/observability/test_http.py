@@ -12,14 +12,17 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.commands import Worker, command, program, worker
 from tests.integration.test_worker_processes import numbered, publish
-from tests.support import broker_settings, close_connections, open_channel, until
+from tests.support.broker import close_connections
+from tests.support.channel import open_channel
+from tests.support.commands import Worker, command, program, worker
+from tests.support.settings import broker_settings
+from tests.support.waiting import until
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
-from worker.sandbox.rabbitmq import Node
+from worker.sandbox.node import Node
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 JOBS = "lcm.outcome.jobs"
 QUICK_PROBES = {

@@ -11,10 +11,10 @@ import aiormq
 import msgspec
 import pytest
 
-from tests.commands import Worker, program, worker
-from tests.support import open_channel
-from worker.sandbox.lcm import Behaviour, Simulator
-from worker.sandbox.lcm_behaviour import Rule
+from tests.support.channel import open_channel
+from tests.support.commands import Worker, program, worker
+from worker.simulator.behaviour import Rule
+from worker.simulator.server import Behaviour, Simulator
 
 # Each quotes the account number or is told apart from the others by it.
 FAULTS = ("refuse", "refuse-plain", "error", "strings", "cut-off", "not-json", "no-id", "close", "silence")

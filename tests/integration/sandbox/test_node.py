@@ -9,7 +9,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from worker.sandbox.rabbitmq import Node, NodeFailed, answers
+from worker.sandbox.node import Node, NodeFailed, answers
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -98,6 +98,12 @@ async def test_a_refused_command_says_why(broker: Node) -> None:
         await broker.ctl("no_such_command")
     with pytest.raises(NodeFailed, match="badmatch"):
         await broker.eval("1 = 2")
+
+
+async def test_expressions_are_evaluated_at_the_same_time(broker: Node) -> None:
+    """Each call has a name of its own in Erlang's distribution, so none displaces another."""
+    numbers = [str(number) for number in range(16)]
+    assert await asyncio.gather(*map(broker.eval, numbers)) == numbers
 
 
 async def test_nobody_answers_where_no_broker_is() -> None:
@@ -203,7 +209,7 @@ async def test_a_node_dies_with_its_owner(tmp_path: Path) -> None:
     """When the process that started a node is killed, the node and its epmd end too."""
     script = """
 import asyncio, sys
-from worker.sandbox.rabbitmq import Node
+from worker.sandbox.node import Node
 
 async def main():
     node = Node(base=sys.argv[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import subprocess
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 
-from worker.sandbox.lcm import Behaviour, Exchange, Simulator, serve
-from worker.sandbox.lcm_documents import UNASKED, VARIANTS
-from worker.sandbox.scenarios import SCENARIOS, behaviour_from
+from tests.support.certificates import Authority
+from worker.simulator.documents import UNASKED, VARIANTS
+from worker.simulator.scenarios import SCENARIOS, behaviour_from
+from worker.simulator.server import Behaviour, Exchange, Simulator, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -913,19 +913,12 @@ def test_a_stopped_simulator_refuses_and_starts_again_where_it_was() -> None:
 
 def test_it_can_listen_with_tls(tmp_path: Path) -> None:
     """With a context it is a wss server; faults work there as well."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    making = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=lcm -addext subjectAltName=IP:127.0.0.1"
-    )
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*making.split(), *files], check=True, capture_output=True)  # noqa: S603 -- all of it is ours
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    client = ssl.create_default_context(cafile=str(certificate))
+    authority = Authority(tmp_path)
+    client = ssl.create_default_context(cafile=authority.file)
 
     async def main() -> None:
         behaviour = behaviour_from(None, rules=["7=reset", "8=close", "9=freeze"])
-        async with Simulator(behaviour, ssl_context=server) as simulator:
+        async with Simulator(behaviour, ssl_context=authority.server_context()) as simulator:
             over = finished(simulator)
             assert simulator.url.startswith("wss://127.0.0.1:")
             async with dial(simulator, ssl=client) as websocket:

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from worker.sandbox.lcm import Simulator
+from worker.simulator.server import Simulator
 
 CLIENTS = 20
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from tests.faults.rig.record import FROM_WORKER, Direction, Match, Recorder
+from tests.support.wire.record import FROM_WORKER, Direction, Match, Recorder
 
 _CHUNK = 65536
 
@@ -26,6 +26,7 @@ class Ends(Protocol):
     number: int
 
     def cut(self) -> None: ...
+    def hang_up(self) -> None: ...
     def reset(self) -> None: ...
     def count(self, fault: str, /) -> None: ...
 
@@ -66,6 +67,11 @@ class Hold:
     def cut(self) -> None:
         """Close the connection in good order on both sides; what is held never arrives."""
         self._held.cut()
+
+    def hang_up(self) -> None:
+        """Let what is held go on, with the end of the connection right behind it."""
+        self.release()
+        self._held.hang_up()
 
     def reset(self) -> None:
         """Reset the connection on both sides; what is held never arrives."""
@@ -145,6 +151,11 @@ class Lane:
         if self._passing is not None:
             self._passing.cancel()
         self._send_end()
+
+    def finish(self) -> None:
+        """Pass on what has come so far, then the end of the connection."""
+        self._discarding = True
+        self._queue.put_nowait(None)
 
     async def _read(self) -> None:
         with suppress(OSError):  # a reset ends a lane as an end does

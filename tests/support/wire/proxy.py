@@ -1,4 +1,6 @@
-"""A proxy on loopback between a worker and RabbitMQ or LCM that understands what passes, and can spoil it.
+"""A proxy on loopback between a worker and RabbitMQ or LCM that can spoil what passes.
+
+How much of it the proxy understands is the conversation's part: AMQP, websockets, or nothing but bytes.
 
 async with Proxy(AmqpConversation, broker_url) as proxy:
     hold = proxy.hold_at(is_confirm(exchange_suffix=".results"), TO_WORKER)
@@ -19,9 +21,9 @@ from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.faults.rig.lane import Conversation, Hold, Lane, Manner
-from tests.faults.rig.record import FROM_WORKER, TO_WORKER, Direction, Match, Recorder, Seen
-from worker.sandbox.listening import accept_no_more
+from tests.support.wire.lane import Conversation, Hold, Lane, Manner
+from tests.support.wire.record import FROM_WORKER, TO_WORKER, Direction, Match, Recorder, Seen
+from worker.simulator.listening import accept_no_more
 
 _RESET = struct.pack("ii", 1, 0)
 _BOTH = (FROM_WORKER, TO_WORKER)
@@ -31,8 +33,8 @@ class Proxy:
     """Passes connections on to the host and port of `target`, an URL, which may be replaced at any time.
 
     `recorder` holds every frame, in order; give the same one to several proxies to have one order over all.
-    `injected` counts the faults by kind: each hold that was reached, each connection cut or reset, and each
-    call of `freeze`, `delay`, `slice` and `refuse`. `accepted` counts connections, `accepted_at` holds the time of
+    `injected` counts the faults by kind: each hold that was reached, each connection cut, hung up or reset, and
+    each call of `freeze`, `delay`, `slice` and `refuse`. `accepted` counts connections, `accepted_at` holds the time of
     each, as `time.monotonic` counts. A `direction` of None means both.
     """
 
@@ -223,6 +225,11 @@ class _Connection:
         self.count("cut")
         for lane in self.lanes:
             lane.discard()
+
+    def hang_up(self) -> None:
+        self.count("hang_up")
+        for lane in self.lanes:
+            lane.finish()
 
     def reset(self) -> None:
         self.count("reset")

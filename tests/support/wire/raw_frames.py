@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.faults.rig.record import Direction
+from tests.support.wire.record import Direction
 
 
 class RawFrame(NamedTuple):
@@ -13,6 +13,11 @@ class RawFrame(NamedTuple):
     kind: str
     direction: Direction
     size: int
+
+
+def anything(_frame: object) -> bool:
+    """Match every frame: the next one is meant."""
+    return True
 
 
 class RawConversation:

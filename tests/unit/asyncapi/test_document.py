@@ -13,16 +13,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tests.support import broker_settings
-from worker import copies, errors, result
+from tests.support.settings import broker_settings
 from worker.asyncapi import document_of
 from worker.broker.topology import topology_of
 from worker.cli import app
-from worker.job import decode
-from worker.message import Properties
+from worker.contract import errors, outcomes, result
+from worker.contract import job_copies as copies
+from worker.contract.job_reader import read_job
+from worker.contract.lookup import LookupResult
+from worker.contract.message import Properties
 from worker.settings import BrokerSettings
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).parents[3]
 URL = "amqp://me:s3cret@mq/"
 NOW = datetime(2026, 1, 31, 12, 0, 0, 0, UTC)
 SETTINGS: dict[str, BrokerSettings] = {
@@ -133,7 +135,7 @@ def test_the_job_examples_are_jobs(document: dict[str, Any]) -> None:
     assert [example["name"] for example in examples] == ["complete", "smallest"]
     for example in examples:
         assert is_valid(document, "Job", example["payload"])
-        job = decode(msgspec.json.encode(example["payload"]), Properties(headers=example["headers"]))
+        job = read_job(msgspec.json.encode(example["payload"]), Properties(headers=example["headers"]))
         assert job.account_number == example["payload"]["account_number"]
         assert (job.route, job.trace) == (example["payload"].get("route"), example["headers"])
 
@@ -175,7 +177,7 @@ def test_schema_and_decoder_agree_on_jobs(
     body = {"account_number": "18|1"} | fields
     assert is_valid(document, "Job", body) is good
     try:
-        decode(msgspec.json.encode(body), Properties())
+        read_job(msgspec.json.encode(body), Properties())
         read = True
     except errors.InvalidJob:
         read = False
@@ -190,25 +192,22 @@ def test_the_result_examples_are_the_workers_own(document: dict[str, Any]) -> No
         described = document["components"]["schemas"][schema]
         assert [*example["payload"]] == [*described["properties"]] == described["required"]
     (succeeded,) = document["components"]["messages"]["succeeded"]["examples"]
-    outcomes = tuple(result.Outcome(**outcome) for outcome in succeeded["payload"]["outcomes"])
-    assert succeeded["payload"]["fingerprint"] == result.fingerprint(outcomes)
+    listed = tuple(outcomes.Outcome(**outcome) for outcome in succeeded["payload"]["outcomes"])
+    assert succeeded["payload"]["fingerprint"] == outcomes.fingerprint(outcomes.encode(listed))
     source = document["components"]["schemas"]["Succeeded"]["properties"]["source"]
-    assert f"Literal{source['enum']}" == inspect.get_annotations(result.succeeded)["source"]
+    assert f"Literal{source['enum']}" == inspect.get_annotations(vars(LookupResult)["source"].fget)["return"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"account_number":"1","deadline":1}'])
 def test_results_of_bad_jobs_are_valid(document: dict[str, Any], body: bytes) -> None:
     """The failed result of a job that can't be read, with its null account number, is valid as well."""
     with pytest.raises(errors.InvalidJob) as raised:
-        decode(body, Properties())
+        read_job(body, Properties())
     message = result.failed(
         raised.value.job,
         raised.value,
-        exchange="",
-        attempts=0,
-        completed_at=NOW,
-        duration_ms=0,
-        worker="w",
+        result.Completion(attempts=0, completed_at=NOW, duration_ms=0, worker="w"),
+        amqp_exchange="",
     )
     jsonschema.Draft7Validator(body_schema(document, "Failed")).validate(msgspec.json.decode(message.body))
 
@@ -218,7 +217,7 @@ def test_every_error_has_its_code(document: dict[str, Any]) -> None:
     pending, codes = [errors.JobError], {}
     while pending:
         kind = pending.pop()
-        if "code" in vars(kind) and kind.__module__ == "worker.errors":
+        if "code" in vars(kind) and kind.__module__ == "worker.contract.errors":
             codes[kind.code] = kind
         pending += kind.__subclasses__()
     described = document["components"]["schemas"]["Error"]["properties"]
@@ -234,7 +233,7 @@ def test_the_dead_letter_has_the_headers_described(document: dict[str, Any]) -> 
     """The example's headers, and those of a replayed job, are described with their types; none of ours is left out."""
     described = document["components"]["messages"]["deadLetter"]
     (example,) = described["examples"]
-    replayed = decode(b'{"account_number":"1"}', Properties(headers={"outcome-replays": 2}))
+    replayed = read_job(b'{"account_number":"1"}', Properties(headers={"outcome-replays": 2}))
     copy = copies.dead_copy(Properties(), replayed, errors.Poison("p"), attempts=3, failed_at=NOW, worker="w")
     for headers in (example["headers"], dict(copy.headers)):
         jsonschema.Draft7Validator({**described["headers"], "additionalProperties": False}).validate(headers)

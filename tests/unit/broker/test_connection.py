@@ -6,10 +6,13 @@ import asyncio
 import gc
 import warnings
 
+import pytest
 from aiormq.exceptions import ChannelInvalidStateError
 from yarl import URL
 
-from worker.broker.connection import Connection, text_of
+from tests.support.settings import broker_settings
+from worker.broker.connection import Connection, connect_any, text_of
+from worker.contract.errors import BrokerAway
 
 
 def test_a_connection_that_was_never_opened_goes_in_silence() -> None:
@@ -40,3 +43,13 @@ def test_a_broker_that_fell_silent_is_told_in_words() -> None:
     """Without heartbeats the library cancels its reader, of which the error's name alone would say nothing."""
     assert "no heartbeat" in text_of(asyncio.CancelledError())
     assert text_of(asyncio.CancelledError("INTERNAL_ERROR")) == "INTERNAL_ERROR"
+
+
+HOSTS = ["rabbit..example.com", "a" * 70, "xn--" + "é" * 70, ".", "host_" + "ü" * 300]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_host_that_no_name_server_could_know_is_told(host: str) -> None:
+    """A name that IDNA can't encode is an address like any other that can't be reached, and names the setting."""
+    with pytest.raises(BrokerAway, match=r"see broker\.url"):
+        await connect_any(broker_settings(f"amqp://guest:guest@{host}/"), name="test")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import frame, header
 
-from tests.amqp_support import RawProperties, field, longstr, shortstr, table
+from tests.support.amqp import RawProperties, field, longstr, shortstr, table
 from worker.broker.fields import WritableProperties, read_leniently
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=30)

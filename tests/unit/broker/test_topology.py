@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import broker_settings
+from tests.support.settings import broker_settings
 from worker.broker.topology import Binding, Exchange, Topology, topology_of
 
 URL = "amqp://127.0.0.1/"
-KEPT = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
+KEPT = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000, "x-overflow": "reject-publish"}
 
 
 def dead_lettered(exchange: str, key: str) -> dict[str, Any]:
@@ -37,6 +37,7 @@ def test_the_default_topology_is_the_contract_s() -> None:
         "lcm.outcome.retry.2m": dead_lettered("lcm.outcome.jobs", "job") | {"x-message-ttl": 120_000},
         "lcm.outcome.retry.10m": dead_lettered("lcm.outcome.jobs", "job") | {"x-message-ttl": 600_000},
         "lcm.outcome.dead": KEPT,
+        "lcm.outcome.undelivered": KEPT | {"x-max-length": 100_000},
     }
 
 
@@ -48,12 +49,14 @@ def test_exchanges_and_bindings_are_the_contract_s() -> None:
         Exchange("lcm.outcome.results", "topic"),
         Exchange("lcm.outcome.retry", "direct"),
         Exchange("lcm.outcome.dead", "direct"),
+        Exchange("lcm.outcome.undelivered", "direct"),
     }
     assert set(topology.bindings) == {
         Binding("lcm.outcome.jobs", "lcm.outcome.jobs", "job"),
         Binding("lcm.outcome.results", "lcm.outcome.results", "#"),
         Binding("lcm.outcome.retry", "lcm.outcome.retry.5s", "5s"),
         Binding("lcm.outcome.dead", "lcm.outcome.dead", "dead"),
+        Binding("lcm.outcome.undelivered", "lcm.outcome.undelivered", "undelivered"),
     }
 
 
@@ -75,7 +78,9 @@ def test_everything_is_named_after_the_prefix() -> None:
     names = {entity.name for entity in topology.entities} | {topology.jobs, topology.dead, topology.retry}
     assert {name.partition(".")[0] for name in names} == {"acme"}
     assert {
-        argument["x-dead-letter-exchange"] for argument in arguments(topology).values() if len(argument) > 2
+        argument["x-dead-letter-exchange"]
+        for argument in arguments(topology).values()
+        if "x-dead-letter-exchange" in argument
     } == {
         "acme.dead",
         "acme.jobs",
@@ -91,13 +96,14 @@ def test_without_a_results_queue_the_exchange_stays() -> None:
 
 
 def test_the_delivery_limit_is_the_setting_s() -> None:
-    """The jobs queue has the limit asked for; results and dead keep theirs."""
+    """The jobs queue has the limit asked for; the others keep theirs."""
     limits = {
         name: found["x-delivery-limit"]
         for name, found in arguments(topology_of(broker_settings(URL, delivery_limit=7))).items()
         if "x-delivery-limit" in found
     }
-    assert limits == {"lcm.outcome.jobs": 7, "lcm.outcome.results": 1_000_000, "lcm.outcome.dead": 1_000_000}
+    kept = (f"lcm.outcome.{name}" for name in ("results", "dead", "undelivered"))
+    assert limits == {"lcm.outcome.jobs": 7, **dict.fromkeys(kept, 1_000_000)}
 
 
 def test_entities_come_in_an_order_in_which_they_can_be_declared() -> None:

@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from worker import __version__
 from worker.cli import app
-from worker.errors import SettingsError
-from worker.sandbox.lcm_behaviour import CONNECTION_FAULTS, FAULTS
-from worker.sandbox.lcm_documents import UNASKED, VARIANTS
-from worker.sandbox.scenarios import SCENARIOS
+from worker.contract.errors import SettingsError
+from worker.simulator.behaviour import CONNECTION_FAULTS, FAULTS
+from worker.simulator.documents import UNASKED, VARIANTS
+from worker.simulator.scenarios import SCENARIOS
 
 COMMANDS = [
-    "run", "check", "lookup", "submit", "top", "health", "asyncapi", "simulate", "demo", "dead", "topology", "config"
+    "run", "check", "lookup", "submit", "top", "health", "asyncapi", "simulate", "demo", "dead", "undelivered",
+    "topology", "config"
 ]  # fmt: skip
 CONFIG = Path(__file__).parents[3] / "config" / "worker.toml"
 

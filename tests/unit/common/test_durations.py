@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.durations import format_duration, parse_duration
+from worker.common.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

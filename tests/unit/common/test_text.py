@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.text import MAX_QUOTE, cut, quote, read_rfc3339, rfc3339, well_formed
+from worker.common.text import MAX_QUOTE, cut, printable, quote, read_rfc3339, rfc3339, well_formed
 
 ANY_TEXT = st.text(st.characters())  # lone surrogates included
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -27,6 +27,19 @@ def test_distinct_surrogates_stay_distinct() -> None:
     assert well_formed("a\ud800") == r"a\ud800"
     assert well_formed("a\udfff") == r"a\udfff"
     assert well_formed("é😀") == "é😀"
+
+
+@given(ANY_TEXT)
+def test_printable_text_can_not_move_a_cursor(text: str) -> None:
+    """Whatever a text holds, its printable form is one line without control sequences; one that was so is kept."""
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()
+
+
+def test_printable_text_escapes_nothing_else() -> None:
+    """Beside a character that is escaped, letters of any script and backslashes stay as they are."""
+    assert printable("é\\😀\n\x1b[2J\u2028\ud800") == r"é\😀\n\x1b[2J\u2028\ud800"
 
 
 @given(ANY_TEXT)

@@ -8,13 +8,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker import errors
-from worker.errors import Expired, InternalError, InvalidJob, JobError, LcmRejected, Remedy, WorkerError
-from worker.errors import disposition_of as remedy_for
-from worker.job import Job
+from worker.contract import errors
+from worker.contract.errors import (
+    Expired,
+    FailureAction,
+    InternalError,
+    InvalidJob,
+    JobError,
+    LcmRejected,
+    WorkerError,
+    remedy_for,
+)
+from worker.contract.job import Job
 
 CONTRACT = {
     "invalid_job": False,
+    "result_too_large": False,
     "expired": False,
     "lcm_rejected": False,
     "lcm_error": True,
@@ -97,14 +106,14 @@ def test_the_remedy_follows_from_the_error(kind: type[JobError]) -> None:
     """What is transient is retried later, what is permanent fails, and what expired only says so."""
     remedy = remedy_for(an_error(kind))
     if kind is Expired:
-        assert remedy is Remedy.EXPIRE
+        assert remedy is FailureAction.EXPIRE
     else:
-        assert remedy is (Remedy.RETRY if CONTRACT[kind.code] else Remedy.FAIL)
+        assert remedy is (FailureAction.RETRY if CONTRACT[kind.code] else FailureAction.FAIL)
 
 
 def test_the_message_holds_lcm_s_own_words_and_the_text_does_not() -> None:
     """A failed result quotes LCM, while the text for the log is this worker's alone."""
-    error = LcmRejected("LCM rejected the account", said="Invalid account 18|1")
+    error = LcmRejected("LCM rejected the account", remote_message="Invalid account 18|1")
     assert str(error) == "LCM rejected the account"
     assert error.message == "LCM rejected the account: Invalid account 18|1"
     assert InternalError("a defect").message == "a defect"

@@ -1,15 +1,17 @@
 """Copies keep what is the job's, lose what would change their way, and carry our counters."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from worker.copies import dead_copy, deferred_copy, retry_copy
-from worker.errors import LcmRejected, ReplyTimeout
-from worker.job import Job, decode
-from worker.message import Properties
+from worker.contract.errors import LcmRejected, ReplyTimeout
+from worker.contract.job import Job, Producer
+from worker.contract.job_copies import dead_copy, deferred_copy, retry_copy
+from worker.contract.job_reader import read_job
+from worker.contract.message import Properties
 
 BODY = b'{"account_number": "1"}'
 FAILED_AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -17,7 +19,7 @@ TIMEOUT = ReplyTimeout("no reply within 10 s")
 
 
 def job_of(properties: Properties) -> Job:
-    return decode(BODY, properties)
+    return read_job(BODY, properties)
 
 
 def retried(properties: Properties) -> Properties:
@@ -29,7 +31,7 @@ def deferred(properties: Properties) -> Properties:
 
 
 def dead(properties: Properties) -> Properties:
-    error = LcmRejected("LCM refused", said="unknown account")
+    error = LcmRejected("LCM refused", remote_message="unknown account")
     return dead_copy(
         properties, job_of(properties), error, attempts=3, failed_at=FAILED_AT, worker="host-1-4711"
     )
@@ -147,7 +149,7 @@ def test_a_job_back_from_the_dead_is_copied_without_its_past() -> None:
 @pytest.mark.parametrize("letter", ["x", "é", "€", "😀"])
 def test_reasons_are_cut_to_4_kib(letter: str) -> None:
     """However much LCM said, a reason takes at most 4,096 bytes and ends with a whole character."""
-    error = LcmRejected("!", said=letter * 5000)
+    error = LcmRejected("!", remote_message=letter * 5000)
     properties = Properties(message_id="m")
     job = job_of(properties)
     dead_one = dead_copy(properties, job, error, attempts=1, failed_at=FAILED_AT, worker="w\udcff")
@@ -170,3 +172,27 @@ def test_a_copy_names_no_caller_that_the_broker_would_refuse(copy: Any) -> None:
     """Pitfall: direct reply-to without a caller's name closes the channel of whoever publishes it."""
     assert copy(Properties(reply_to="amq.rabbitmq.reply-to", message_id="m-1")).reply_to is None
     assert copy(Properties(reply_to="amq.rabbitmq.reply-to.g1h2", message_id="m-1")).reply_to
+
+
+def test_a_letter_tells_who_sent_the_job() -> None:
+    """A dead letter has the worker's own user when it is published, so the producer's goes into a header."""
+    letter = dead(Properties(message_id="m", user_id="dialer", app_id="crm"))
+    assert letter.user_id is None
+    assert (letter.headers["outcome-user-id"], letter.headers["outcome-app-id"]) == ("dialer", "crm")
+    assert not {"outcome-user-id", "outcome-app-id"} & dead(Properties(message_id="m")).headers.keys()
+
+
+def test_a_copy_of_a_copy_tells_who_sent_the_job() -> None:
+    """Its producer is that of the first, though the broker has verified the worker's user since."""
+    first = deferred(Properties(message_id="m", user_id="dialer"))
+    again = retried(replace(first, user_id="worker"))
+    assert again.headers["outcome-user-id"] == "dialer"
+    assert job_of(again).producer == Producer("dialer")
+
+
+def test_passes_are_counted_on_deferred_copies_only() -> None:
+    """A copy that is deferred further counts it; a retry begins anew."""
+    properties = Properties(message_id="m")
+    passed = deferred_copy(properties, job_of(properties), passes=2)
+    assert job_of(passed).passes == 2
+    assert job_of(retried(passed)).passes == 0

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from worker.errors import InvalidJob
-from worker.job import MAX_BODY, Job, decode
-from worker.message import Properties
+from worker.contract.errors import InvalidJob
+from worker.contract.job import MAX_BODY, Job, Producer
+from worker.contract.job_reader import read_job
+from worker.contract.message import Properties
 
 NOTHING = Properties()
 DEADLINE_RULE = "deadline must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00Z"
@@ -23,7 +24,7 @@ def body_of(**fields: Any) -> bytes:
 
 def refused(body: bytes, properties: Properties = NOTHING) -> tuple[str, Job]:
     with pytest.raises(InvalidJob) as caught:
-        decode(body, properties)
+        read_job(body, properties)
     return str(caught.value), caught.value.job
 
 
@@ -39,10 +40,15 @@ def test_a_full_job_is_read() -> None:
         "outcome-error-reason": "no reply",
         "traceparent": "00-ab-cd-01",
         "tracestate": "v=1",
+        "outcome-passes": 3,
+        "outcome-job-id": "job-1",
+        "outcome-user-id": "dialer",
         "other": "x",
     }
-    properties = Properties(message_id="m-1", correlation_id="c-1", headers=headers)
-    assert decode(body, properties) == Job(
+    properties = Properties(
+        message_id="m-1", correlation_id="c-1", app_id="crm", user_id="worker", headers=headers
+    )
+    assert read_job(body, properties) == Job(
         job_id="job-1",
         account_number="18|1|2|0|0|44|274",
         route="emea_1-A",
@@ -51,15 +57,17 @@ def test_a_full_job_is_read() -> None:
         attempts=4,
         retries=1,
         replays=2,
+        passes=3,
         last_error="timeout: no reply",
         correlation_id="c-1",
         trace={"traceparent": "00-ab-cd-01", "tracestate": "v=1"},
+        producer=Producer("dialer", "crm", "emea_1-A"),
     )
 
 
 def test_a_bare_job_has_defaults() -> None:
     """An account number is enough."""
-    job = decode(b'{"account_number": "1"}', Properties(message_id="m-1"))
+    job = read_job(b'{"account_number": "1"}', Properties(message_id="m-1"))
     assert job == Job(job_id="m-1", account_number="1", correlation_id="m-1")
     assert bytes(job.metadata) == b"{}"
 
@@ -67,12 +75,12 @@ def test_a_bare_job_has_defaults() -> None:
 def test_null_counts_as_absent() -> None:
     """Null in an optional field is the same as leaving it out."""
     nulls = body_of(job_id=None, route=None, deadline=None, metadata=None)
-    assert decode(nulls, Properties(message_id="m")) == decode(body_of(), Properties(message_id="m"))
+    assert read_job(nulls, Properties(message_id="m")) == read_job(body_of(), Properties(message_id="m"))
 
 
 def test_the_last_of_repeated_keys_counts() -> None:
     """Of a repeated key the last value counts, a wrong one before it doesn't."""
-    job = decode(
+    job = read_job(
         b'{"account_number": 5, "account_number": "2", "metadata": [], "metadata": {"a":1}}', NOTHING
     )
     assert (job.account_number, bytes(job.metadata)) == ("2", b'{"a":1}')
@@ -82,7 +90,7 @@ def test_the_last_of_repeated_keys_counts() -> None:
 
 def test_keys_may_be_escaped() -> None:
     """A key is compared by its characters, however they are written."""
-    assert decode(rb'{"account\u005fnumber": "\u0031"}', NOTHING).account_number == "1"
+    assert read_job(rb'{"account\u005fnumber": "\u0031"}', NOTHING).account_number == "1"
 
 
 @pytest.mark.parametrize(
@@ -101,24 +109,24 @@ def test_the_job_id_comes_from_the_first_that_has_one(
 ) -> None:
     """A job's id is our copies' header, else the body's, else the AMQP message id."""
     headers = {} if header is None else {"outcome-job-id": header}
-    job = decode(body_of(job_id=asked_as), Properties(message_id=message_id, headers=headers))
+    job = read_job(body_of(job_id=asked_as), Properties(message_id=message_id, headers=headers))
     assert job.job_id == job.correlation_id == expected
 
 
 def test_a_derived_id_follows_the_body() -> None:
     """Without any id, equal bodies have equal ids, and these never change between versions."""
-    assert decode(b'{"account_number":"1"}', NOTHING).job_id == "fa209447-e44e-5806-94e6-a9496ed9daf2"
+    assert read_job(b'{"account_number":"1"}', NOTHING).job_id == "fa209447-e44e-5806-94e6-a9496ed9daf2"
     assert (
-        decode(b'{"account_number":"1"}', Properties(message_id="")).job_id
+        read_job(b'{"account_number":"1"}', Properties(message_id="")).job_id
         == "fa209447-e44e-5806-94e6-a9496ed9daf2"
     )
-    assert decode(b'{"account_number":"2"}', NOTHING).job_id != "fa209447-e44e-5806-94e6-a9496ed9daf2"
+    assert read_job(b'{"account_number":"2"}', NOTHING).job_id != "fa209447-e44e-5806-94e6-a9496ed9daf2"
 
 
 @pytest.mark.parametrize("account", ["a", "x" * 256, "😀" * 256, " ", "\u00a0\u2028", "\u200b"])
 def test_any_text_without_control_characters_is_an_account(account: str) -> None:
     """An account number is opaque: up to 256 characters of anything but category Cc."""
-    assert decode(body_of(account_number=account), NOTHING).account_number == account
+    assert read_job(body_of(account_number=account), NOTHING).account_number == account
 
 
 @pytest.mark.parametrize(
@@ -210,6 +218,7 @@ def test_an_invalid_job_carries_what_could_be_read() -> None:
         attempts=2,
         correlation_id="c",
         trace={"traceparent": "t"},
+        producer=Producer(route="emea"),
     )
 
 
@@ -263,14 +272,14 @@ def test_deep_nesting_that_is_complete_is_an_invalid_job() -> None:
 def test_metadata_may_hold_what_python_cannot() -> None:
     """Metadata is echoed unread: numbers of any size, repeated keys, escapes stay as they are."""
     written = rb'{"a":1e999,"a":123456789012345678901234567890,"b":"\ud83d\ude00\u0000"}'
-    job = decode(b'{"account_number":"1","metadata":' + written + b"}", NOTHING)
+    job = read_job(b'{"account_number":"1","metadata":' + written + b"}", NOTHING)
     assert bytes(job.metadata) == written
 
 
 def test_the_body_may_have_64_kib_and_no_more() -> None:
     """A body of 65,536 bytes is read, one of 65,537 is not, and keeps its id."""
     largest = b'{"account_number":"1"}'.ljust(MAX_BODY)
-    assert decode(largest, NOTHING).account_number == "1"
+    assert read_job(largest, NOTHING).account_number == "1"
     text, job = refused(largest + b" ", Properties(message_id="m"))
     assert text == "the body must have at most 65536 bytes, found 65537"
     assert (job.job_id, job.account_number) == ("m", "")
@@ -283,7 +292,7 @@ def test_the_body_may_have_64_kib_and_no_more() -> None:
 def test_counters_of_a_wrong_kind_count_as_zero(value: object, count: int) -> None:
     """A counter that is no integer is 0, it is never negative, and can always be counted on."""
     names = ("outcome-attempts", "outcome-retries", "outcome-replays")
-    job = decode(body_of(), Properties(headers=dict.fromkeys(names, value)))
+    job = read_job(body_of(), Properties(headers=dict.fromkeys(names, value)))
     assert (job.attempts, job.retries, job.replays) == (count, count, count)
 
 
@@ -294,13 +303,13 @@ def test_counters_of_a_wrong_kind_count_as_zero(value: object, count: int) -> No
 def test_the_last_error_needs_both_headers(code: object, reason: object, expected: str) -> None:
     """The last error is told only where a copy of ours wrote both its code and its reason."""
     headers = {"outcome-error-code": code, "outcome-error-reason": reason}
-    assert decode(body_of(), Properties(headers=headers)).last_error == expected
+    assert read_job(body_of(), Properties(headers=headers)).last_error == expected
 
 
 def test_trace_headers_of_a_wrong_kind_are_left_out() -> None:
     """Only text is carried over as a trace header, under its exact name."""
     headers = {"traceparent": b"00", "tracestate": "v=1", "Traceparent": "00"}
-    assert decode(body_of(), Properties(headers=headers)).trace == {"tracestate": "v=1"}
+    assert read_job(body_of(), Properties(headers=headers)).trace == {"tracestate": "v=1"}
 
 
 @pytest.mark.parametrize(
@@ -314,19 +323,19 @@ def test_trace_headers_of_a_wrong_kind_are_left_out() -> None:
 )
 def test_a_correlation_id_fits_an_amqp_short_string(text: str, kept: str) -> None:
     """A correlation id is cut to 255 bytes of UTF-8, between two characters."""
-    assert decode(body_of(), Properties(correlation_id=text)).correlation_id == kept
+    assert read_job(body_of(), Properties(correlation_id=text)).correlation_id == kept
     assert len(kept.encode()) <= 255
 
 
 def test_a_long_job_id_is_cut_only_as_correlation_id() -> None:
     """A job id of 128 wide characters stays whole; the correlation id made of it fits AMQP."""
-    job = decode(body_of(job_id="😀" * 128), Properties(correlation_id=""))
+    job = read_job(body_of(job_id="😀" * 128), Properties(correlation_id=""))
     assert (job.job_id, job.correlation_id) == ("😀" * 128, "😀" * 63)
 
 
 def test_an_id_with_a_lone_surrogate_is_made_well_formed() -> None:
     """An AMQP message id that UTF-8 can't hold becomes one that it can."""
-    assert decode(body_of(), Properties(message_id="m\ud800")).job_id == r"m\ud800"
+    assert read_job(body_of(), Properties(message_id="m\ud800")).job_id == r"m\ud800"
 
 
 PIECES = st.sampled_from(
@@ -343,7 +352,7 @@ def test_whatever_comes_is_a_job_or_an_invalid_job(piece: bytes) -> None:
     """No body raises anything but InvalidJob, and what is read of it can be written again."""
     for body in (piece, b'{"account_number":"1","metadata":' + piece + b"}"):
         try:
-            job = decode(body, NOTHING)
+            job = read_job(body, NOTHING)
         except InvalidJob as error:
             job = error.job
         assert job.job_id

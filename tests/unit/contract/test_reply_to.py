@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.reply import DIRECT, refusal_of
+from worker.contract.reply_to import DIRECT, refusal_of
 
 ALLOWED = ("dialer.replies.", f"{DIRECT}.")
 

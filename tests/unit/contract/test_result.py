@@ -8,10 +8,13 @@ from uuid import UUID, uuid5
 import pytest
 from msgspec import Raw
 
-from worker.errors import ConnectionLost, InvalidJob, JobError, LcmRejected
-from worker.job import NAMESPACE, Job, decode
-from worker.message import Message, Properties
-from worker.result import failed, fingerprint, normalize, succeeded
+from worker.contract.errors import ConnectionLost, InvalidJob, JobError, LcmRejected
+from worker.contract.job import NAMESPACE, Job
+from worker.contract.job_reader import read_job
+from worker.contract.lookup import ExchangeTiming, LookupResult
+from worker.contract.message import Message, Properties
+from worker.contract.outcomes import encode, fingerprint, normalize
+from worker.contract.result import Completion, failed, succeeded
 
 ANSWERED = datetime(2026, 1, 31, 13, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
 COMPLETED = datetime(2026, 1, 31, 12, 0, 0, 131000, tzinfo=UTC)
@@ -22,38 +25,28 @@ ITEMS = [("7", " Answering  Machine"), ("0", "Success")]
 
 
 def success(job: Job = JOB, items: list[tuple[str, str]] = ITEMS, **changes: Any) -> Message:
-    given: dict[str, Any] = {
-        "exchange": "lcm.outcome.results",
-        "source": "lcm",
-        "attempts": 1,
-        "looked_up_at": ANSWERED,
-        "completed_at": COMPLETED,
-        "duration_ms": 8.249,
-        "worker": "host-1-4711",
-    }
-    return succeeded(job, normalize(items), **{**given, **changes})
+    shared, looked_up_at = changes.pop("shared", False), changes.pop("looked_up_at", ANSWERED)
+    found = LookupResult(items, ANSWERED, looked_up_at, ExchangeTiming(1, 1, 0.0), shared=shared)
+    given = {"attempts": 1, "completed_at": COMPLETED, "duration_ms": 8.249, "worker": "host-1-4711"}
+    completion = Completion(**{**given, **changes})
+    return succeeded(job, found, normalize(items), completion, amqp_exchange="lcm.outcome.results")
 
 
 def failure(job: Job = JOB, error: JobError | None = None, **changes: Any) -> Message:
-    given: dict[str, Any] = {
-        "exchange": "lcm.outcome.results",
-        "attempts": 3,
-        "completed_at": COMPLETED,
-        "duration_ms": 8,
-        "worker": "host-1-4711",
-    }
-    return failed(job, error or LcmRejected("LCM refused", said="unknown"), **{**given, **changes})
+    given = {"attempts": 3, "completed_at": COMPLETED, "duration_ms": 8, "worker": "host-1-4711"}
+    error = error or LcmRejected("LCM refused", remote_message="unknown")
+    return failed(job, error, Completion(**{**given, **changes}), amqp_exchange="lcm.outcome.results")
 
 
 def invalid(body: bytes, properties: Properties) -> InvalidJob:
     with pytest.raises(InvalidJob) as caught:
-        decode(body, properties)
+        read_job(body, properties)
     return caught.value
 
 
 def test_a_succeeded_body_is_the_contracts_to_the_byte() -> None:
     """Fields, their order and their forms are exactly those of the contract's example."""
-    digest = fingerprint(normalize(ITEMS).outcomes)
+    digest = fingerprint(encode(normalize(ITEMS).outcomes))
     assert success().body.decode() == (
         '{"job_id":"job-1","account_number":"18|1|2|0|0|44|274","status":"succeeded",'
         '"outcomes":[{"id":"0","code":"success","description":"Success"},'
@@ -78,12 +71,12 @@ def test_an_empty_list_is_a_success() -> None:
     """No outcomes are a list, not a failure."""
     body = json.loads(success(items=[]).body)
     assert (body["status"], body["outcomes"]) == ("succeeded", [])
-    assert body["fingerprint"] == fingerprint(())
+    assert body["fingerprint"] == fingerprint(b"[]")
 
 
 def test_warnings_and_source_are_passed_on() -> None:
     """What normalizing warned of, and who asked LCM, is in the body."""
-    body = json.loads(success(items=[("1", "a"), ("1", "b")], source="shared").body)
+    body = json.loads(success(items=[("1", "a"), ("1", "b")], shared=True).body)
     assert body["warnings"] == ["id '1' has 2 descriptions: kept 'a', dropped 'b'"]
     assert body["source"] == "shared"
 
@@ -99,7 +92,7 @@ def test_the_fingerprint_is_of_the_outcomes_alone() -> None:
 def test_metadata_is_echoed_byte_for_byte(make: Any) -> None:
     """Metadata comes out as it came in: blanks, escapes, repeated keys and large numbers included."""
     written = b'{ "b":1e999,\t"b" : "\\u00e9\xc3\xa9" }'
-    job = decode(b'{"account_number":"1","metadata":' + written + b"}", Properties())
+    job = read_job(b'{"account_number":"1","metadata":' + written + b"}", Properties())
     assert make(job).body.endswith(b',"metadata":' + written + b"}")
 
 
@@ -182,7 +175,7 @@ def test_a_half_readable_job_is_answered_on_its_route() -> None:
 @pytest.mark.parametrize("letter", ["x", "é", "€", "😀"])
 def test_error_messages_are_cut_to_4_kib(letter: str) -> None:
     """An error's text takes at most 4,096 bytes of UTF-8 and ends with a whole character."""
-    body = json.loads(failure(error=ConnectionLost("!", said=letter * 5000)).body)
+    body = json.loads(failure(error=ConnectionLost("!", remote_message=letter * 5000)).body)
     text = body["error"]["message"]
     assert 4092 < len(text.encode()) <= 4096
     assert set(text) == {"!", ":", " ", letter}
@@ -194,7 +187,7 @@ def test_lone_surrogates_never_reach_a_body() -> None:
     done = success(items=[("1\ud800", "a\udfff")], worker="host\udcff").body.decode()
     assert r"host\\udcff" in done
     assert r"1\\ud800" in done
-    lost = failure(error=LcmRejected("no", said="\ud800"), worker="host\udcff").body.decode()
+    lost = failure(error=LcmRejected("no", remote_message="\ud800"), worker="host\udcff").body.decode()
     assert r"no: \\ud800" in lost
 
 

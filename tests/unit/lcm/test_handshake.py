@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lcm_support import lcm_settings
-from worker.lcm.connector import connect_headers, connect_url, session_name
-from worker.sandbox.lcm_requests import name_in
+from tests.support.settings import lcm_settings
+from worker.lcm.handshake import connect_headers, connect_url, session_name
+from worker.simulator.requests import name_in
 
 URL = "ws://lcm.example:4747/AEDataTransmitter"
 

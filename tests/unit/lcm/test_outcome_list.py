@@ -1,25 +1,35 @@
-"""What LCM says, and what is understood by it: every published form, and every way to spoil one."""
+"""An outcome list in every published form is read, and what is no reply is never taken for one."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.lcm_support import SAMPLE, raw_reply, reply
-from worker.lcm import protocol
-from worker.lcm.protocol import Frame, Garbage, Malformed, Refusal, Reply, Unasked, classify
-from worker.sandbox import lcm_documents as documents
+from tests.support.lcm import SAMPLE, raw_reply, reply
+from worker.lcm import outcome_list
+from worker.lcm.envelope import ErrorReply, Malformed, Unparseable, open_envelope, session_errors_of
+from worker.lcm.outcome_list import Frame, Reply, classify
+from worker.simulator import documents
 
 ACCOUNT = "18|1|2|0|0|44|274"
 NOT_LISTED = frozenset[str]()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+IN_SAMPLE_FORM = '[{"OutComeID":"5","Description":"x \\\\"},{"OutComeID":"6","Description":"\\""}]'
+IN_ANOTHER_FORM = '[{"OutComeID":5,"Description":"x","Extra":[]},{"OutComeID":"6"}]'
 
 
 def test_the_request_is_the_documented_one() -> None:
     """A request has the sample's fields and nothing else; the account number passes unread."""
     account = '5|3 "ü" \\ |'
-    assert json.loads(protocol.encode_request(account)) == {
+    assert json.loads(outcome_list.encode(account)) == {
         "channel": "LCM",
         "topic": "WebService",
         "subtopic": "SetCallOutComeOffline",
@@ -68,6 +78,18 @@ def test_a_response_is_read(response: object, items: list[tuple[str, str]]) -> N
     assert classify(reply(response)) == Reply(items)
 
 
+@pytest.mark.parametrize("payload", [{}, {"success": True, "msg": "OK", "errorType": None}])
+def test_an_answer_may_come_with_empty_error_fields(payload: dict[str, object]) -> None:
+    """Error fields that say nothing, and a `msg` beside the list, spoil no reply."""
+    assert classify(reply(None, message={"response": [], **payload})) == Reply([])
+
+
+@pytest.mark.parametrize("payload", [{}, {"data": {}}])
+def test_a_reply_without_a_response_is_malformed(payload: dict[str, object]) -> None:
+    """A payload that holds neither a response nor an error can't be read."""
+    assert isinstance(classify(reply(None, message={}, **payload)), Malformed)
+
+
 @pytest.mark.parametrize(
     "response",
     [
@@ -99,43 +121,6 @@ def test_any_other_response_is_malformed(response: str) -> None:
         assert isinstance(classify(raw_reply(good + response[1:])), Malformed)
 
 
-@pytest.mark.parametrize(
-    "envelope",
-    [
-        {"message": ..., "data": {"response": []}},
-        {"data": {}},
-        {"data": None},
-        {"message": None, "data": {"response": []}},
-        {"message": {}, "data": {"response": []}},
-        {"message": [1], "data": {"response": []}},
-        {"topic": "WEBSERVICE"},
-        {"subtopic": "setcalloutcomeofflineresponse"},
-        {"subtopic": ..., "subTopic": "SetCallOutcomeOfflineResponse"},
-        {"subtopic": None, "subTopic": "SetCallOutComeOfflineResponse"},
-        {"message": {"response": [], "success": True, "msg": "OK", "errorType": None}},
-    ],
-)
-def test_an_envelope_is_read(envelope: dict[str, Any]) -> None:
-    """The payload is taken from `message` or `data`; letter case and empty error fields don't matter."""
-    assert classify(reply([], **envelope)) == Reply([])
-
-
-@pytest.mark.parametrize(
-    "envelope",
-    [
-        {"message": ...},
-        {"message": "90|1|2|0|0|44|1"},
-        {"message": [{"response": []}]},
-        {"message": {}},
-        {"message": {}, "data": {}},
-        {"data": {"response": []}},
-    ],
-)
-def test_a_reply_without_one_payload_is_malformed(envelope: dict[str, Any]) -> None:
-    """A reply whose payload is missing, or there twice, can't be read."""
-    assert isinstance(classify(reply([], **envelope)), Malformed)
-
-
 ERROR_FIELDS = {"errorType": "WS_Error", "errorMessage": "Invalid Account", "msg": "Invalid."}
 
 
@@ -154,49 +139,33 @@ ERROR_FIELDS = {"errorType": "WS_Error", "errorMessage": "Invalid Account", "msg
         ({"errorType": 17, "msg": {"a": 1}}, '17 | {"a":1}'),
     ],
 )
-def test_errors_in_a_reply_are_about_the_account(under: str, payload: dict[str, Any], said: str) -> None:
+def test_errors_in_a_reply_are_about_the_account(under: str, payload: dict[str, object], said: str) -> None:
     """Error shape (b): error fields or `success: false` in the reply are about the account asked for."""
     raw = reply(None, **{"message": ..., "data": ...} | {under: payload})
-    assert classify(raw) == Refusal(said, about_lcm=False)
+    assert classify(raw) == ErrorReply(said, about_lcm=False)
 
 
-@pytest.mark.parametrize("listed", ["WS_Error", "Invalid."])
+@pytest.mark.parametrize("listed", ["WS_Error", "Invalid.", "wserror", "WS error", " INVALID. "])
 def test_listed_errors_are_about_lcm(listed: str) -> None:
-    """An `errorType` or `msg` of `lcm.session_errors` speaks of LCM, whichever of them it is."""
+    """An `errorType` or `msg` of `lcm.session_errors` speaks of LCM; letter case, blanks and `_` don't count."""
     raw = reply(None, message=ERROR_FIELDS)
-    assert classify(raw, frozenset({listed})) == Refusal(
+    assert classify(raw, session_errors_of([listed])) == ErrorReply(
         "WS_Error | Invalid Account | Invalid.", about_lcm=True
     )
-
-
-@pytest.mark.parametrize("variants", [NOT_LISTED, frozenset({"error-under-message"})])
-def test_the_error_topic_is_about_lcm(variants: frozenset[str]) -> None:
-    """Error shape (a): topic `Error` is about LCM itself, with its texts under `data` or `message`."""
-    assert classify(documents.error("TYPE", "text", variants)) == Refusal("TYPE | text", about_lcm=True)
-    assert classify(b'{"channel":"LCM","topic":"error","data":7}') == Refusal(
-        "an error without a text", about_lcm=True
-    )
-
-
-@pytest.mark.parametrize("kind", documents.UNASKED)
-def test_unasked_messages_are_recognized(kind: str) -> None:
-    """What is published as arriving of LCM's own accord is neither a reply nor an error."""
-    assert isinstance(classify(documents.UNASKED[kind]), Unasked)
-    assert isinstance(classify(documents.open_id("worker")), Unasked)
 
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
         ("empty", Reply),
-        ("refuse", Refusal),
-        ("refuse-plain", Refusal),
-        ("not-logged-in", Refusal),
-        ("error", Refusal),
-        ("cut-off", Garbage),
-        ("not-json", Garbage),
-        ("nan", Malformed | Garbage),
-        ("deep", Malformed | Garbage),
+        ("refuse", ErrorReply),
+        ("refuse-plain", ErrorReply),
+        ("not-logged-in", ErrorReply),
+        ("error", ErrorReply),
+        ("cut-off", Unparseable),
+        ("not-json", Unparseable),
+        ("nan", Malformed | Unparseable),
+        ("deep", Malformed | Unparseable),
         ("boolean", Malformed),
         ("strings", Malformed),
         ("no-response", Malformed),
@@ -208,8 +177,112 @@ def test_the_simulators_faults_are_understood(fault: str, kind: type[Frame]) -> 
     assert isinstance(classify(documents.BAD[fault](ACCOUNT, NOT_LISTED)), kind)
 
 
-def test_the_subtopic_is_found_under_either_key() -> None:
-    """A greeting's reply is known by `subtopic` or `subTopic`."""
-    assert protocol.subtopic_of(b'{"subtopic":"A"}') == "A"
-    assert protocol.subtopic_of(b'{"subTopic":"B"}') == "B"
-    assert protocol.subtopic_of(b'{"subtopic":7}') is None
+@pytest.mark.parametrize(
+    "raw", [documents.open_id("worker"), documents.error("TYPE", "text", NOT_LISTED), b""]
+)
+def test_what_is_no_reply_is_what_its_envelope_says(raw: bytes) -> None:
+    """Other messages, errors about LCM and what can't be parsed are told apart as for every exchange."""
+    frame = classify(raw)
+    assert not isinstance(frame, Reply)
+    assert frame == open_envelope(raw, outcome_list.REPLY_SUBTOPIC)
+
+
+@pytest.mark.parametrize(
+    ("response", "key", "value"),
+    [
+        *(
+            (IN_SAMPLE_FORM, key, '"6"')
+            for key in ("OutComeID", "Description", "channel", "topic", "subtopic")
+        ),
+        *((IN_ANOTHER_FORM, key, '"6"') for key in ("OutComeID", "Description", "channel", "Extra")),
+        (IN_SAMPLE_FORM, "response", "[]"),
+        (IN_SAMPLE_FORM, "message", '{"response":[]}'),
+        (IN_ANOTHER_FORM, "message", "{}"),
+    ],
+)
+def test_repeated_keys_are_malformed(response: str, key: str, value: str) -> None:
+    """`json` accepts repeated keys: here any makes a reply malformed, spelled with escapes or not."""
+    text = raw_reply(response).decode()
+    assert isinstance(classify(text.encode()), Reply)
+    for again in (key, f"\\u{ord(key[0]):04x}{key[1:]}"):
+        spoiled = text.replace(f'"{key}":', f'"{again}":{value},"{key}":', 1)
+        assert classify(spoiled.encode()) == Malformed(f"the key {key!r} stands twice in one object")
+
+
+def test_a_repeated_key_is_found_where_another_outcome_lacks_it() -> None:
+    """Two descriptions in one outcome and none in the next are not taken for one in each."""
+    spoiled = raw_reply('[{"OutComeID":"1","Description":"a","Description":"b"},{"OutComeID":"2"}]')
+    assert classify(spoiled) == Malformed("the key 'Description' stands twice in one object")
+
+
+@pytest.mark.parametrize("place", ["id", "Description", "Extra", "envelope"])
+@pytest.mark.parametrize(
+    "spoiled", [b'"\xff"', b'"\xed\xa0\x80"', b"NaN", b"-Infinity", b"[" * 10_000 + b"]" * 10_000, b"'x'"]
+)
+def test_a_strict_decoder_reads_replies(place: str, spoiled: bytes) -> None:
+    """`json` accepts `NaN` and overflows on deep nesting: here neither gives a reply, nor does invalid UTF-8."""
+    texts = {
+        "id": b'[{"OutComeID":?,"Description":"x"}]',
+        "Description": b'[{"OutComeID":"1","Description":?}]',
+        "Extra": b'[{"OutComeID":"1","Description":"x","Extra":?}]',
+        "envelope": b'[],"Extra":?',
+    }
+    raw = reply("?").replace(b'"?"', texts[place].replace(b"?", spoiled))
+    assert isinstance(classify(raw), Malformed | Unparseable)
+
+
+def test_a_reply_of_ten_megabytes_is_read() -> None:
+    """Size alone does not trouble the reader: bounding it is the session's part."""
+    text = "x" * 10_000_000
+    assert classify(reply([{"OutComeID": "1", "Description": text}])) == Reply([("1", text)])
+
+
+def test_a_reply_that_is_cut_off_is_never_a_reply() -> None:
+    """However many bytes of the sample arrive, only all of them are a reply."""
+    kinds = {type(classify(SAMPLE[:length])) for length in range(len(SAMPLE))}
+    assert kinds == {Unparseable}
+
+
+@given(st.binary())
+def test_classify_never_raises_for_bytes(raw: bytes) -> None:
+    """Any bytes are some frame."""
+    assert isinstance(classify(raw), Frame)
+
+
+@given(JSON, st.sampled_from(["whole", "message", "data", "response", "outcome"]), st.booleans())
+def test_classify_never_raises_for_json(value: object, place: str, error: bool) -> None:
+    """Any JSON, in any place of a message, is some frame."""
+    topic = {"topic": "Error"} if error else {}
+    raw = {
+        "whole": msgspec.json.encode(value),
+        "message": reply(None, message=value, **topic),
+        "data": reply(None, message=..., data=value, **topic),
+        "response": reply(value, **topic),
+        "outcome": reply([value], **topic),
+    }[place]
+    assert isinstance(classify(raw), Frame)
+
+
+@given(
+    st.lists(st.tuples(st.text(min_size=1).filter(lambda text: text.strip()), st.text())),
+    st.booleans(),
+    st.booleans(),
+)
+def test_every_list_of_outcomes_is_read(
+    items: list[tuple[str, str]], indented: bool, ascii_only: bool
+) -> None:
+    """Ids and descriptions come out as they went in, however the JSON is laid out and escaped."""
+    document = json.loads(reply([{"OutComeID": id_, "Description": text} for id_, text in items]))
+    raw = json.dumps(document, indent=2 if indented else None, ensure_ascii=ascii_only).encode()
+    assert classify(raw) == Reply(items)
+
+
+@given(st.integers(0, len(SAMPLE) - 1), st.binary(max_size=4), st.integers(0, 4))
+def test_the_short_way_says_what_the_long_way_says(at: int, insert: bytes, removed: int) -> None:
+    """A reply in the sample's form, spoiled anywhere, is understood as it would be without the short way."""
+    raw = SAMPLE[:at] + insert + SAMPLE[at + removed :]
+    long_way = classify(raw.replace(b'"channel"', b'"subTopic":null,"channel"', 1))
+    frame = classify(raw)
+    assert type(frame) is type(long_way)
+    if isinstance(frame, Reply):
+        assert frame == long_way

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 
 import pytest
 
-from tests.support import RecordingLog
-from worker import health
-from worker.health import HealthServer, Page
+from tests.support.log import RecordingLog
+from tests.support.waiting import running, until
+from worker.observability import http as health
+from worker.observability.http import HealthServer, Page
 
 
 def ask(port: int, path: str) -> tuple[int, str]:
@@ -50,3 +54,42 @@ async def test_the_address_is_free_again_after_the_end() -> None:
         port = first.port
     async with HealthServer(("127.0.0.1", port), pages, RecordingLog()) as second:
         assert await asyncio.to_thread(ask, second.port, "/livez") == (200, "fine")
+
+
+def silent(port: int) -> socket.socket:
+    """Open a connection that begins a request and never ends it."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(b"GET /livez HTTP/1.1\r\n")
+    return connection
+
+
+async def test_slow_clients_keep_nobody_from_an_answer() -> None:
+    """With many connections that never end their request, few are kept open, and a good one is answered."""
+    pages = {"/livez": lambda: Page(b"fine")}
+    before = threading.active_count()
+    async with HealthServer(("127.0.0.1", 0), pages, RecordingLog()) as server:
+        with ExitStack() as stack:
+            for _ in range(4 * health.MOST_CONNECTIONS):
+                stack.enter_context(await asyncio.to_thread(silent, server.port))
+            assert await asyncio.to_thread(ask, server.port, "/livez") == (200, "fine")
+            await until(lambda: threading.active_count() <= before + 2 * health.MOST_CONNECTIONS)
+
+
+async def test_a_request_that_drips_in_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a request is that of the whole, however regularly a byte of it comes."""
+    monkeypatch.setattr(health, "_REQUEST_TIMEOUT", 0.3)
+    async with HealthServer(("127.0.0.1", 0), {}, RecordingLog()) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+
+        async def drip() -> None:
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+
+        async with running(drip()):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()

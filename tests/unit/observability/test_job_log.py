@@ -9,18 +9,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support import RecordingLog
-from worker.disposition import Disposition, Settle
-from worker.errors import Expired, InternalError, JobError, LcmRejected, ReplyTimeout
-from worker.inquiry import Answer, Asked
-from worker.report import Report
+from tests.support.log import RecordingLog
+from worker.contract.disposition import Disposition, Ending, Sent
+from worker.contract.errors import Expired, InternalError, JobError, LcmRejected, ReplyTimeout
+from worker.contract.job import Producer
+from worker.contract.lookup import ExchangeTiming, LookupResult
+from worker.observability.job_log import JobLog
+from worker.observability.log import build_log
 from worker.settings import LogSettings
-from worker.telemetry import build_log
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FIELDS = {
     "job_id", "account", "attempts", "source", "outcomes", "error", "session", "exchange", "queue_ms",
-    "lcm_ms", "publish_ms", "duration_ms", "redelivered",
+    "lcm_ms", "publish_ms", "duration_ms", "redelivered", "app_id", "user_id",
 }  # fmt: skip
 
 
@@ -29,19 +30,21 @@ class Stream(BytesIO):
         return False
 
 
-def ended(event: str, error: JobError | None = None, **fields: Any) -> Disposition:
-    return Disposition(Settle.ACK, event, job_id="job-1", account="18|1", error=error, **fields)
+def ended(ending: Ending, error: JobError | None = None, **fields: Any) -> Disposition:
+    return Disposition(ending, job_id="job-1", account="18|1", error=error, **fields)
 
 
 def succeeded(*, shared: bool = False) -> Disposition:
-    answer = Answer([], NOW, NOW, 0.00824, session=3, exchange=9, shared=shared)
-    return ended("job.succeeded", answer=answer, outcomes=2, attempts=1, publish_ms=1.5, duration_ms=9.9)
+    found = LookupResult([], NOW, NOW, ExchangeTiming(3, 9, 0.00824), shared=shared)
+    return ended(
+        Ending.SUCCEEDED, lookup_result=found, outcomes=2, attempts=1, publish_ms=1.5, duration_ms=9.9
+    )
 
 
 def line_for(disposition: Disposition, **settings: Any) -> dict[str, Any]:
     """Return the line as it is written, decoded."""
     stream = Stream()
-    Report(build_log(LogSettings(format="json", **settings), worker="w-1", stream=stream))(disposition)
+    JobLog(build_log(LogSettings(format="json", **settings), worker="w-1", stream=stream))(disposition)
     found: dict[str, Any] = msgspec.json.decode(stream.getvalue().splitlines()[0])
     return found
 
@@ -50,20 +53,20 @@ def line_for(disposition: Disposition, **settings: Any) -> dict[str, Any]:
     ("disposition", "level"),
     [
         (succeeded(), "info"),
-        (ended("job.retry_later", ReplyTimeout("late"), delay=5.0), "info"),
-        (ended("job.deferred"), "info"),
-        (ended("job.stale"), "info"),
-        (ended("job.failed", LcmRejected("no")), "warning"),
-        (ended("job.failed", Expired("late")), "warning"),
+        (ended(Ending.RETRY_LATER, ReplyTimeout("late"), delay=5.0), "info"),
+        (ended(Ending.DEFERRED), "info"),
+        (ended(Ending.STALE), "info"),
+        (ended(Ending.FAILED, LcmRejected("no")), "warning"),
+        (ended(Ending.FAILED, Expired("late")), "warning"),
     ],
-    ids=lambda value: getattr(value, "event", ""),
+    ids=lambda value: value.ending.label if isinstance(value, Disposition) else value,
 )
 def test_each_end_is_one_line_with_every_field(disposition: Disposition, level: str) -> None:
     """Whatever becomes of a delivery, its line has the contract's fields, at the contract's level."""
     log = RecordingLog()
-    Report(log)(disposition)
+    JobLog(log)(disposition)
     [(found_level, event, fields)] = log.lines
-    assert (found_level, event) == (level, disposition.event)
+    assert (found_level, event) == (level, disposition.ending.event)
     assert fields.keys() >= FIELDS
 
 
@@ -77,21 +80,27 @@ def test_a_success_tells_where_its_answer_came_from() -> None:
 
 def test_a_failure_tells_where_it_was_asked_in_vain() -> None:
     """The line of a job without an answer names the session and the time of its last exchange, if there was one."""
-    line = line_for(ended("job.failed", ReplyTimeout("late"), asked=Asked(session=2, exchange=7, seconds=10)))
+    line = line_for(
+        ended(
+            Ending.FAILED,
+            ReplyTimeout("late"),
+            last_exchange=ExchangeTiming(session=2, exchange=7, seconds=10),
+        )
+    )
     assert (line["session"], line["exchange"], line["lcm_ms"]) == (2, 7, 10_000.0)
-    never = line_for(ended("job.failed", Expired("late")))
+    never = line_for(ended(Ending.FAILED, Expired("late")))
     assert (never["session"], never["exchange"], never["lcm_ms"]) == (None, None, None)
 
 
 def test_an_empty_list_is_told_from_none() -> None:
     """A success without outcomes has 0 of them, a failure has null."""
-    assert line_for(ended("job.succeeded", outcomes=0))["outcomes"] == 0
-    assert line_for(ended("job.failed", LcmRejected("no")))["outcomes"] is None
+    assert line_for(ended(Ending.SUCCEEDED, outcomes=0))["outcomes"] == 0
+    assert line_for(ended(Ending.FAILED, LcmRejected("no")))["outcomes"] is None
 
 
 def test_an_error_is_told_by_code_and_in_words() -> None:
     """The line of a failure has the code, this worker's reason, and what LCM said in a field of its own."""
-    line = line_for(ended("job.failed", LcmRejected("LCM rejected the account", said="no 18|1")))
+    line = line_for(ended(Ending.FAILED, LcmRejected("LCM rejected the account", remote_message="no 18|1")))
     assert (line["error"], line["reason"], line["said"]) == (
         "lcm_rejected",
         "LCM rejected the account",
@@ -101,7 +110,9 @@ def test_an_error_is_told_by_code_and_in_words() -> None:
 
 def test_hashed_accounts_take_lcm_s_words_with_them() -> None:
     """With `accounts = "hashed"` neither the account nor what LCM said of it is in the line."""
-    line = line_for(ended("job.failed", LcmRejected("rejected", said="no 18|1")), accounts="hashed")
+    line = line_for(
+        ended(Ending.FAILED, LcmRejected("rejected", remote_message="no 18|1")), accounts="hashed"
+    )
     assert "18|1" not in str(line)
     assert line["account"].startswith("sha256:")
 
@@ -110,28 +121,42 @@ def test_a_defect_has_its_traceback_in_the_line() -> None:
     """The line of an `internal` error holds the traceback of what caused it; other errors have none."""
     defect = InternalError("a defect of the worker: ZeroDivisionError")
     defect.__cause__ = ZeroDivisionError("division by zero")
-    line = line_for(ended("job.retry_later", defect))
+    line = line_for(ended(Ending.RETRY_LATER, defect))
     assert "ZeroDivisionError: division by zero" in line["exception"]
-    assert "exception" not in line_for(ended("job.retry_later", ReplyTimeout("late")))
+    assert "exception" not in line_for(ended(Ending.RETRY_LATER, ReplyTimeout("late")))
 
 
 def test_a_retry_tells_its_delay() -> None:
     """The line of a job that is put off says for how many seconds; others don't."""
-    assert line_for(ended("job.retry_later", ReplyTimeout("late"), delay=5.0))["delay"] == 5.0
+    assert line_for(ended(Ending.RETRY_LATER, ReplyTimeout("late"), delay=5.0))["delay"] == 5.0
     assert "delay" not in line_for(succeeded())
 
 
 def test_an_unroutable_failed_result_is_said() -> None:
     """Beside the job's own line, a failed result that nobody is bound for has one that names the job."""
     log = RecordingLog()
-    Report(log)(ended("job.failed", LcmRejected("no"), unroutable=True))
+    JobLog(log)(ended(Ending.FAILED, LcmRejected("no"), sent=Sent.RETURNED))
     assert log.events == ["job.failed", "result.unroutable"]
-    assert log.of("result.unroutable") == [{"job_id": "job-1", "account": "18|1", "held": False}]
+    assert log.of("result.unroutable") == [{"job_id": "job-1", "account": "18|1"}]
+
+
+def test_a_parked_result_is_told_on_the_job_s_line() -> None:
+    """A result that waits in the undelivered queue is marked; others have no such field."""
+    assert line_for(ended(Ending.SUCCEEDED, sent=Sent.PARKED))["parked"] is True
+    assert "parked" not in line_for(ended(Ending.SUCCEEDED, sent=Sent.DELIVERED))
 
 
 def test_totals_count_each_end() -> None:
     """The totals hold how many deliveries ended in each way, by the event's last word."""
-    report = Report(RecordingLog())
-    for disposition in (succeeded(), succeeded(), ended("job.failed", LcmRejected("no"))):
+    report = JobLog(RecordingLog())
+    for disposition in (succeeded(), succeeded(), ended(Ending.FAILED, LcmRejected("no"))):
         report(disposition)
     assert report.totals == {"succeeded": 2, "failed": 1}
+
+
+def test_a_line_tells_who_sent_the_job() -> None:
+    """The user that the broker has verified and the application by its own word, or nothing where they are unknown."""
+    line = line_for(ended(Ending.FAILED, LcmRejected("no"), producer=Producer("dialer", "crm", "emea")))
+    assert (line["user_id"], line["app_id"]) == ("dialer", "crm")
+    line = line_for(succeeded())
+    assert (line["user_id"], line["app_id"]) == (None, None)

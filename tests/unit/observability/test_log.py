@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from worker.observability.log import LONGEST_TEXT, Log, build_log, hash_account, route_library_logs
 from worker.settings import LogSettings
-from worker.telemetry import Log, build_log, hash_account, route_library_logs
 
 ACCOUNT = "18|1|2|0|0|44|274"
 NASTY = {
@@ -228,7 +228,7 @@ def test_hashed_accounts_keep_tracebacks_to_places_and_types() -> None:
     assert ACCOUNT not in told
     assert told.startswith("RuntimeError\n")
     assert "\nKeyError\n" in told
-    assert "test_telemetry.py" in told
+    assert "test_log.py" in told
 
 
 def test_equal_accounts_have_equal_hashes() -> None:
@@ -308,4 +308,15 @@ def test_a_full_disk_ends_nothing() -> None:
     log.info("worker.ready")
     stream.full = False
     log.info("worker.stopped")
-    assert "worker.stopped" in stream.lines[-1]
+    assert "worker.stopped" in stream.lines[-2]
+    assert '"event":"log.dropped"' in stream.lines[-1]
+
+
+def test_no_field_makes_a_line_long() -> None:
+    """A text of any length, wherever it stands in a field, is cut, and a secret at the cut stays masked."""
+    stream = Stream()
+    text = "x" * (LONGEST_TEXT - 4) + "hunter22" + "y" * 1_000_000
+    log = build_log(LogSettings(format="json"), worker="w-1", secrets=["hunter22"], stream=stream)
+    log.info("event", text=text, table={"key": [text]})
+    assert len(stream.line["text"]) == len(stream.line["table"]["key"][0]) == LONGEST_TEXT
+    assert "hunt" not in stream.getvalue().decode()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.sandbox import rabbitmq_server
-from worker.sandbox.rabbitmq import ServerMissing, ensure_server, find_server
+from worker.sandbox import server as rabbitmq_server
+from worker.sandbox.node import ServerMissing, ensure_server, find_server
 
 APT = """#!/bin/sh
 echo "$DEBIAN_FRONTEND $*" >> {folder}/calls

@@ -13,19 +13,18 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from worker.errors import SettingsError
+from worker.cli.config.rendering import describe, template
+from worker.contract.errors import SettingsError
 from worker.settings import (
     BrokerSettings,
     LcmSettings,
     RetrySettings,
     Settings,
-    describe,
     load,
     secrets_of,
-    template,
 )
 
-CONFIG = Path(__file__).parents[2] / "config" / "worker.toml"
+CONFIG = Path(__file__).parents[3] / "config" / "worker.toml"
 SECTIONS = ("broker", "lcm", "retry", "outage", "guard", "log", "health", "worker")
 
 
@@ -67,6 +66,7 @@ def test_the_defaults_are_the_contract() -> None:
         "broker.prefetch": "64",
         "broker.declare": '"active"',
         "broker.publish_timeout": '"30s"',
+        "broker.undelivered_limit": "100000",
         "broker.reply_to_prefixes": "[]",
         "lcm.url": '"ws://127.0.0.1:8765/"',
         "lcm.sessions": "32",
@@ -84,7 +84,7 @@ def test_the_defaults_are_the_contract() -> None:
         "lcm.headers": "{}",
         "lcm.session_name": '""',
         "lcm.greeting": "[]",
-        "lcm.session_errors": "[]",
+        "lcm.session_errors": '["NOT_LOGGED_IN", "WEBSOCKET_ERROR"]',
         "lcm.ca_file": '""',
         "lcm.cert_file": '""',
         "lcm.key_file": '""',
@@ -343,6 +343,7 @@ def test_a_missing_file_is_a_mistake_beside_the_others(tmp_path: Path) -> None:
         ("broker.prefetch", 65536),
         ("broker.declare", "lazy"),
         ("broker.publish_timeout", 0),
+        ("broker.undelivered_limit", 0),
         ("broker.reply_to_prefixes", [""]),
         ("broker.key_file", __file__),
         ("broker.ca_file", "/no/such/file"),
@@ -358,6 +359,7 @@ def test_a_missing_file_is_a_mistake_beside_the_others(tmp_path: Path) -> None:
         ("lcm.reply_timeout", -1),
         ("lcm.max_exchanges", -1),
         ("lcm.max_reply", "1GB"),
+        ("lcm.max_reply", "512,5KiB"),
         ("lcm.max_reply", 0),
         ("lcm.max_rate", float("inf")),
         ("lcm.username", "a:b"),

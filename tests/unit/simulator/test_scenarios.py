@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from worker.sandbox import lcm_documents as documents
-from worker.sandbox.lcm_behaviour import CONNECTION_FAULTS, FAULTS, Behaviour, Chooser, Rule
-from worker.sandbox.lcm_faults import MANNERS
-from worker.sandbox.scenarios import SCENARIOS, behaviour_from
+from worker.simulator import documents
+from worker.simulator.behaviour import CONNECTION_FAULTS, FAULTS, Behaviour, Chooser, Rule
+from worker.simulator.faults import MANNERS
+from worker.simulator.scenarios import SCENARIOS, behaviour_from
 
 
 def test_every_fault_named_is_played_in_one_way() -> None:

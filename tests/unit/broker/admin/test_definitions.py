@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import broker_settings
-from worker.broker.definitions import Users, definitions_of, vhost_of
+from tests.support.settings import broker_settings
+from worker.broker.admin.definitions import Users, definitions_of, vhost_of
 from worker.broker.topology import topology_of
 
 WORKER, PRODUCER, CONSUMER = Users().all
@@ -53,8 +53,8 @@ def test_each_user_is_given_exactly_what_it_needs() -> None:
     assert allowed(exported, [*names, "", "amq.default", "amq.topic", own]) == {
         WORKER: {
             "configure": {""},
-            "write": {"lcm.outcome.results", "lcm.outcome.retry", "lcm.outcome.dead"},
-            "read": {"lcm.outcome.jobs"},
+            "write": {f"lcm.outcome.{name}" for name in ("results", "retry", "dead", "undelivered")},
+            "read": {"lcm.outcome.jobs", "lcm.outcome.undelivered"},
         },
         PRODUCER: {"configure": {""}, "write": {"lcm.outcome.jobs"}, "read": {""}},
         CONSUMER: {"configure": {own}, "write": {own}, "read": {"lcm.outcome.results", own}},
@@ -65,7 +65,7 @@ def test_permissions_match_no_neighbour() -> None:
     """A dot of a name is a dot and no other character, and what begins or ends with a name is another name."""
     near = [
         f"{before}{name}{after}"
-        for name in ("a.b-c.jobs", "a.b-c.results", "a.b-c.retry", "a.b-c.dead")
+        for name in ("a.b-c.jobs", "a.b-c.results", "a.b-c.retry", "a.b-c.dead", "a.b-c.undelivered")
         for before, after in (("x", ""), ("", "x"), ("", "."), ("x.", ""))
     ] + ["aXb-c.jobs", "a.b-cXresults", "aXb-c.resultsXmine", "A.B-C.JOBS"]
     found = allowed(document(prefix="a.b-c"), near)

@@ -1,4 +1,4 @@
-"""Jobs are handed out at their rate, and nobody waits for a turn when there are none left."""
+"""Jobs are published at their rate, and nothing waits for the rate when there are none left."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import asyncio
 
 import pytest
 
-from tests.support import RecordingLog, broker_settings
-from worker.broker.submission import Submission
+from tests.support.log import RecordingLog
+from tests.support.settings import broker_settings
+from worker.broker.admin.submission import Submission
 from worker.broker.topology import topology_of
 
 
-async def test_no_lane_waits_for_a_turn_when_no_job_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pitfall: each of 256 lanes waited for a turn of its own after the last job. One does; the others know."""
+async def test_nothing_waits_for_the_rate_when_no_job_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall: after the last job each of 256 tasks waited for the rate. One does; the others know that it was last."""
     settings = broker_settings("amqp://127.0.0.1:1/")
-    submission = Submission(settings, topology_of(settings), RecordingLog(), name="t", patience=1.0, rate=5)
-    turns: list[bool] = []
+    submission = Submission(settings, topology_of(settings), RecordingLog(), name="t", max_outage=1.0, rate=5)
+    waits: list[bool] = []
 
-    async def take_turn(_stop: asyncio.Event) -> bool:
-        turns.append(True)
+    async def wait_for_rate(_stop: asyncio.Event) -> bool:
+        waits.append(True)
         await asyncio.sleep(0)
         return True
 
-    monkeypatch.setattr(submission, "_may_go", take_turn)
+    monkeypatch.setattr(submission, "_wait_for_rate", wait_for_rate)
     jobs, stop = iter(["a", "b"]), asyncio.Event()
     taken = await asyncio.gather(*(submission._next(jobs, stop) for _ in range(50)))
     assert sorted(job for job in taken if job) == ["a", "b"]
-    assert len(turns) == 3
+    assert len(waits) == 3

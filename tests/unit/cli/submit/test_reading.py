@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.submitting.reading import MAX_LINE, BadInput, Entry, Format, entries, guess
+from worker.cli.submit.reading import MAX_LINE, BadInput, Entry, Format, entries, guess
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 ACCOUNT = TEXT.filter(lambda text: text.strip() and "\n" not in text and "\r" not in text)

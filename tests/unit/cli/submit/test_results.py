@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.submitting.jobs import Asked
-from worker.submitting.reading import Format
-from worker.submitting.results import (
+from worker.cli.submit.jobs import InputJob
+from worker.cli.submit.output import open_output
+from worker.cli.submit.reading import Format
+from worker.cli.submit.results import (
     COLUMNS,
     OutputFormat,
     Result,
     ResultWriter,
     format_of,
-    open_output,
     read_result,
 )
-from worker.submitting.sources import Source
-from worker.submitting.tally import Collected, Published
+from worker.cli.submit.sources import Source
+from worker.cli.submit.tally import Collected, Published
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 OUTCOME = st.fixed_dictionaries({"id": TEXT, "code": TEXT, "description": TEXT})
@@ -121,14 +121,14 @@ def test_a_file_with_results_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_repeat_and_a_strangers_result_are_not_counted() -> None:
-    """The first result of an awaited job counts; its repeat and other jobs' results do not."""
+    """The first result of an expected job counts; its repeat and other jobs' results do not."""
     collected = Collected()
-    collected.awaits("a")
-    collected.awaits("b")
-    took = [
-        collected.takes(one) for one in (result("a"), result("a"), result("x"), result("b", error="timeout"))
+    collected.expect("a")
+    collected.expect("b")
+    accepted = [
+        collected.accept(one) for one in (result("a"), result("a"), result("x"), result("b", error="timeout"))
     ]
-    assert took == [True, False, False, True]
+    assert accepted == [True, False, False, True]
     assert (collected.succeeded, collected.failed, collected.missing, collected.count) == (
         1,
         {"timeout": 1},
@@ -138,24 +138,24 @@ def test_a_repeat_and_a_strangers_result_are_not_counted() -> None:
 
 
 def test_lines_published_for_sure_end_before_the_first_in_doubt() -> None:
-    """What is told to go on from is the first line that was not confirmed, however many behind it were."""
+    """The line to go on from is the first that was not confirmed, however many behind it were."""
     sources = [Source(name, name, Format.PLAIN, io.BytesIO) for name in ("a b.csv", "c.csv")]
-    jobs = [Asked(0, line, f"j{line}", b"", None) for line in range(2, 8)]
+    jobs = [InputJob(0, line, f"j{line}", b"", None) for line in range(2, 8)]
     published = Published()
-    assert published.where(sources) == "nothing was published"
+    assert published.continuation(sources) == "nothing was published"
     for job in jobs:
-        published.handed_out(job)
+        published.send(job)
     for job in [*jobs[:3], jobs[5]]:
-        published.arrived(job)
+        published.confirm(job)
     assert (published.confirmed, published.in_doubt) == (4, 2)
-    assert published.where(sources) == (
+    assert published.continuation(sources) == (
         "published lines 2-4 of a b.csv; continue with --from-line 5 'a b.csv' c.csv"
     )
     for job in jobs[3:5]:
-        published.arrived(job)
-    last = Asked(1, 2, "k", b"", None)
-    published.handed_out(last)
-    published.arrived(last)
-    assert published.where(sources) == (
+        published.confirm(job)
+    last = InputJob(1, 2, "k", b"", None)
+    published.send(last)
+    published.confirm(last)
+    assert published.continuation(sources) == (
         "published all of a b.csv, lines 1-2 of c.csv; continue with --from-line 3 c.csv"
     )

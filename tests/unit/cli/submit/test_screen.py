@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress, Task
 
-from worker.submitting.screen import rate_of
+from worker.cli.submit.screen import rate_of
 
 
 class Timed:

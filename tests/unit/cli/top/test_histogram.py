@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.top.histogram import RELATIVE_ERROR, Histogram
+from worker.cli.top.histogram import RELATIVE_ERROR, Histogram
 
 VALUES = st.lists(st.floats(0.01, 1e15), min_size=1, max_size=600)
 

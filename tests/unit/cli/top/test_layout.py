@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.top.layout import Panel, shares
+from worker.cli.top.layout import Panel, shares
 
 SIZES = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 20)), max_size=8)
 

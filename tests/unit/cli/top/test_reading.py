@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.top.reading import LONGEST_LINE, Reader, event_of
+from worker.cli.top.reading import LONGEST_LINE, Reader, event_of
 
 LINE = b'{"timestamp":"2026-01-31T12:00:00.5Z","level":"info","event":"worker.ready","worker":"w-1","prefetch":64}'
 MIB = 1 << 20

@@ -10,9 +10,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from worker.top.reading import Event
-from worker.top.screen import Screen
-from worker.top.tally import Tally
+from worker.cli.top.reading import Event
+from worker.cli.top.screen import Screen
+from worker.cli.top.tally import Tally
 
 SAID = "bad\x1b[2Jwörds 電話" * 20
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

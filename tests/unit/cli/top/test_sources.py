@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.top.sources import Feed, File, Stream
-from worker.top.tally import Tally
+from worker.cli.top.sources import Feed, File, Stream
+from worker.cli.top.tally import Tally
 
 
 def line(worker: str = "w-1", event: str = "job.succeeded") -> str:
@@ -21,7 +21,7 @@ def followed(*paths: Path) -> Feed:
 
 def jobs(feed: Feed) -> int:
     """Take all that is there now; return how many jobs have been read so far."""
-    while feed.take(()):
+    while feed.read(()):
         pass
     return feed.tally.jobs["succeeded"]
 
@@ -105,10 +105,10 @@ def test_a_stream_is_read_only_when_it_is_ready() -> None:
     reading, writing = os.pipe()
     feed = Feed([Stream(reading)], Tally())
     assert feed.streams == [reading]
-    assert not feed.take(())
+    assert not feed.read(())
     os.write(writing, line().encode())
-    assert feed.take([reading])
+    assert feed.read([reading])
     os.close(writing)
-    assert not feed.take([reading])
+    assert not feed.read([reading])
     assert (feed.ended, feed.streams, jobs(feed)) == (True, [], 1)
     os.close(reading)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from worker.top import tally as tally_module
-from worker.top.reading import Event
-from worker.top.summary import document
-from worker.top.tally import OTHERS, Tally
+from worker.cli.top import tally as tally_module
+from worker.cli.top.reading import Event
+from worker.cli.top.summary import document
+from worker.cli.top.tally import OTHERS, Tally
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -45,8 +45,22 @@ def test_results_are_counted_per_worker_and_in_sum() -> None:
 def test_failures_are_counted_by_code_with_the_last_message() -> None:
     """A code counts failed and retried jobs apart; its message is the last, LCM's words with it."""
     tally = tally_of(
-        event("job.failed", 1, error="lcm_rejected", reason="rejected", said="No account 1", level="warning"),
-        event("job.failed", 2, error="lcm_rejected", reason="rejected", said="No account 2", level="warning"),
+        event(
+            "job.failed",
+            1,
+            error="lcm_rejected",
+            reason="rejected",
+            said="No account 1",
+            level="warning",
+        ),
+        event(
+            "job.failed",
+            2,
+            error="lcm_rejected",
+            reason="rejected",
+            said="No account 2",
+            level="warning",
+        ),
         event("job.retry_later", 3, error="timeout", reason="no reply"),
     )
     failures = document(tally, lines=3, skipped=0)["failures"]

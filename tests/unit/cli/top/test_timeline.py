@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.top.timeline import BROKER, OUTAGE, Timeline
+from worker.cli.top.timeline import BROKER, OUTAGE, Timeline
 
 MORNING = 1_769_860_800
 

@@ -1,0 +1,36 @@
+"""A log that keeps its lines for the test to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RecordingLog:
+    """A log that keeps its lines, each as level, event and fields."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self.lines.append(("debug", event, fields))
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append(("info", event, fields))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.lines.append(("warning", event, fields))
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.lines.append(("error", event, fields))
+
+    def exception(self, event: str, **fields: Any) -> None:
+        self.lines.append(("exception", event, fields))
+
+    @property
+    def events(self) -> list[str]:
+        """The names of the lines, in their order."""
+        return [event for _, event, _ in self.lines]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """The fields of each line of this name."""
+        return [fields for _, name, fields in self.lines if name == event]

@@ -1,0 +1,28 @@
+"""A lookup that ends as it is told."""
+
+from __future__ import annotations
+
+from tests.support.lcm import START, SetClock
+from worker.contract.lookup import ExchangeTiming, Lookup, LookupRequest, LookupResult
+
+ANSWER = LookupResult([("7", "Busy")], START, START, ExchangeTiming(1, 1, 0.5))
+
+
+def failing(
+    *errors: Exception, clock: SetClock | None = None, takes: float = 0.0
+) -> tuple[Lookup, list[float]]:
+    """Give a lookup that raises these errors, then answers; and the times at which it was called."""
+    left, calls = list(errors), list[float]()
+
+    async def ask(request: LookupRequest) -> LookupResult:
+        now = clock.seconds if clock else 0.0
+        calls.append(now)
+        request.exchanges += 1
+        request.spent += takes
+        if clock:
+            clock.seconds += takes
+        if left:
+            raise left.pop(0)
+        return ANSWER
+
+    return ask, calls

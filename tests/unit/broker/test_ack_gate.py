@@ -1,0 +1,92 @@
+"""Acks are held back until nothing is in transit, and one ack for many never covers what is not settled yet."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.simulation.loop import VirtualLoop
+from worker.broker.ack_gate import AckGate
+from worker.contract.disposition import Settle
+
+
+def held_for(*arrivals: float, prefetch: int = 4) -> float:
+    """Return how long `hold` takes where deliveries arrive at these times."""
+    loop = VirtualLoop(random.Random(0), list[str]().append)  # noqa: S311 - no secret
+    gate = AckGate(prefetch)
+    ended: list[float] = []
+
+    async def hold() -> None:
+        await gate.hold()
+        ended.append(loop.time())
+
+    for tag, moment in enumerate(arrivals, start=1):
+        loop.call_later(moment, gate.arrived, tag)
+    loop.create_task(hold())
+    loop.advance(10)
+    loop.close()
+    return round(ended[0], 3)
+
+
+def test_a_full_prefetch_is_still_at_once() -> None:
+    """The broker assigns nothing more once as many are unacknowledged as it may."""
+    assert held_for(0.0, 0.01, 0.02, 0.03) == 0.03
+
+
+def test_a_quiet_moment_is_enough_below_that() -> None:
+    """Where nothing has come for 100 ms, the queue has nothing to assign."""
+    assert held_for() == 0.1
+    assert held_for(0.05, 0.12) == 0.22
+
+
+def test_it_takes_no_longer_than_two_seconds() -> None:
+    """A slow trickle does not keep a worker from pausing."""
+    assert held_for(*(0.09 * n for n in range(1, 40)), prefetch=1000) == 2.0
+
+
+async def test_nothing_is_held_back_before_and_after() -> None:
+    """Only what is settled while it holds comes back from `released`."""
+    gate = AckGate(2)
+    gate.arrived(1)
+    gate.arrived(2)
+    assert not gate.holds_back(1, Settle.ACK)
+    gate.arrived(3)
+    await gate.hold()
+    assert gate.holds_back(3, Settle.ACK)
+    assert gate.released() == [(3, Settle.ACK, False)]
+    assert not gate.holds_back(2, Settle.ACK)
+    assert gate.released() == []
+
+
+@given(st.lists(st.sampled_from([None, Settle.ACK, Settle.DEAD_LETTER]), max_size=12), st.integers(0, 12))
+def test_one_ack_for_many_covers_nothing_else(ends: list[Settle | None], settled_before: int) -> None:
+    """However they ended, each held delivery is settled exactly once, in its own way, and no other is."""
+
+    async def settled() -> dict[int, Settle]:
+        gate = AckGate(1)
+        for tag in range(1, len(ends) + 1):
+            gate.arrived(tag)
+        still_open = set(range(settled_before + 1, len(ends) + 1))
+        for tag in range(1, min(settled_before, len(ends)) + 1):
+            gate.holds_back(tag, Settle.ACK)
+        if ends:
+            gate.arrived(len(ends) + 1)  # full, so that it holds at once
+            still_open.add(len(ends) + 1)
+        await gate.hold()
+        for tag, settle in enumerate(ends, start=1):
+            if settle is not None and tag > settled_before:
+                gate.holds_back(tag, settle)
+        found: dict[int, Settle] = {}
+        for tag, settle, multiple in gate.released():
+            covered = {each for each in still_open - found.keys() if each <= tag} if multiple else {tag}
+            assert not covered & found.keys()
+            found |= dict.fromkeys(covered, settle)
+        return found
+
+    expected = {
+        tag: settle for tag, settle in enumerate(ends, start=1) if settle is not None and tag > settled_before
+    }
+    assert asyncio.run(settled()) == expected

@@ -1,0 +1,164 @@
+"""One exchange: its session, its timeout, its rate, and a session that was cut while it was idle."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import cast
+
+import pytest
+
+from tests.support.lcm import START, SetClock
+from tests.support.waiting import settled
+from worker.common.rate import Rate
+from worker.contract.errors import ConnectionLost, Expired, ReplyTimeout, StaleDelivery
+from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
+from worker.lcm.exchange import Exchange
+from worker.lcm.pool import Pool
+from worker.lcm.session import Session
+
+ITEMS = [("7", "Busy")]
+
+
+class OneSession:
+    """Takes the place of the pool and of its sessions, each of which is made with what it will say."""
+
+    def __init__(
+        self, *script: list[tuple[str, str]] | Exception, clock: SetClock, takes: float = 0.0
+    ) -> None:
+        self.script = list(script)
+        self.asked: list[tuple[str, float]] = []
+        self.started: list[float] = []
+        self.acquired: list[bool] = []
+        self.released = 0
+        self.slot, self.exchanges, self.alive = 3, 0, True
+        self.waits = 0.0
+        self.back = asyncio.Event()
+        self.back.set()
+        self._clock = clock
+        self._takes = takes
+
+    async def acquire(self, *, fresh: bool = False) -> Session:
+        self.acquired.append(fresh)
+        self._clock.seconds += self.waits
+        await self.back.wait()
+        if fresh:
+            self.exchanges = 0
+        return cast(Session, self)
+
+    def release(self, _session: Session) -> None:
+        self.released += 1
+
+    async def exchange(self, account: str, timeout: float) -> list[tuple[str, str]]:  # noqa: ASYNC109 - a session's
+        self.asked.append((account, timeout))
+        self.started.append(self._clock.seconds)
+        self.exchanges += 1
+        self._clock.seconds += self._takes
+        said = self.script.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+def exchanging(pool: OneSession, clock: SetClock, *, rate: float = 0, budget: float = 60) -> Exchange:
+    """Return the exchange layer above this pool."""
+    return Exchange(cast(Pool, pool), Rate(rate), 10, budget, clock.clock)
+
+
+async def test_an_exchange_tells_when_and_where_it_took_place() -> None:
+    """The answer has LCM's items, the times of asking and answering, and the session's numbers."""
+    clock = SetClock()
+    pool = OneSession(ITEMS, clock=clock, takes=2)
+    request = LookupRequest("a")
+    answer = await exchanging(pool, clock)(request)
+    assert answer == LookupResult(ITEMS, START, START + timedelta(seconds=2), ExchangeTiming(3, 1, 2))
+    assert (request.exchanges, request.spent, pool.released) == (1, 2, 1)
+
+
+async def test_an_exchange_in_vain_tells_where_it_took_place() -> None:
+    """Whoever fails knows the session of the last exchange, which one it was there, and how long it took."""
+    clock = SetClock()
+    pool = OneSession(ReplyTimeout("late"), clock=clock, takes=10)
+    pool.exchanges = 4
+    request = LookupRequest("a")
+    with pytest.raises(ReplyTimeout):
+        await exchanging(pool, clock)(request)
+    assert request.last_exchange == ExchangeTiming(session=3, exchange=5, seconds=10)
+
+
+async def test_waiting_for_a_session_costs_no_budget() -> None:
+    """Only exchanges and pauses are spent; the last exchange gets what is left of the budget as its timeout."""
+    clock = SetClock()
+    pool = OneSession(ITEMS, ITEMS, clock=clock, takes=55)
+    pool.waits = 1000
+    request = LookupRequest("a")
+    for _ in range(2):
+        await exchanging(pool, clock)(request)
+    assert pool.asked == [("a", 10), ("a", 5)]
+    assert request.spent == 110
+
+
+@pytest.mark.parametrize(
+    ("lookup_request", "error"),
+    [
+        (LookupRequest("a", deadline=START + timedelta(seconds=5)), Expired),
+        (LookupRequest("a", is_wanted=lambda: False), StaleDelivery),
+    ],
+)
+async def test_whether_to_ask_is_decided_with_the_session_in_hand(
+    lookup_request: LookupRequest, error: type[Exception]
+) -> None:
+    """A deadline that passed in the wait for a session, or a delivery that went stale, never reaches LCM."""
+    clock = SetClock()
+    pool = OneSession(ITEMS, clock=clock)
+    pool.waits = 6
+    with pytest.raises(error):
+        await exchanging(pool, clock)(lookup_request)
+    assert (pool.asked, pool.released, lookup_request.exchanges) == ([], 1, 0)
+
+
+async def test_a_session_cut_while_idle_is_repeated_once_uncounted() -> None:
+    """Pitfall `idle sessions cut by a load balancer`: once more on a fresh session, and one attempt in all."""
+    clock = SetClock()
+    pool = OneSession(ConnectionLost("cut"), ITEMS, clock=clock)
+    pool.exchanges = 5
+    request = LookupRequest("a")
+    await exchanging(pool, clock)(request)
+    assert (pool.acquired, request.exchanges, pool.released) == ([False, True], 1, 2)
+
+
+@pytest.mark.parametrize("used_before", [0, 5])
+async def test_a_fresh_session_that_is_cut_is_a_failure(used_before: int) -> None:
+    """Closed in mid-exchange on a session of its own, an exchange has failed, and counts."""
+    clock = SetClock()
+    pool = OneSession(*(ConnectionLost("cut") for _ in range(2)), clock=clock)
+    pool.exchanges = used_before
+    request = LookupRequest("a")
+    with pytest.raises(ConnectionLost):
+        await exchanging(pool, clock)(request)
+    assert (request.exchanges, pool.released) == (1, len(pool.acquired))
+    assert len(pool.acquired) == (2 if used_before else 1)
+
+
+async def test_other_errors_are_not_repeated_by_the_exchange() -> None:
+    """What LCM said, or did not say, on a used session is no sign of a connection that had been cut."""
+    clock = SetClock()
+    pool = OneSession(ReplyTimeout("slow"), clock=clock)
+    pool.exchanges = 5
+    with pytest.raises(ReplyTimeout):
+        await exchanging(pool, clock)(LookupRequest("a"))
+    assert (pool.acquired, pool.released) == ([False], 1)
+
+
+async def test_exchanges_keep_to_the_rate() -> None:
+    """With `max_rate` exchanges start evenly spaced, those as well that waited until LCM was back."""
+    clock = SetClock()
+    pool = OneSession(*([ITEMS] * 5), clock=clock)
+    pool.back.clear()
+    exchange = exchanging(pool, clock, rate=4)
+    asking = [asyncio.ensure_future(exchange(LookupRequest("a"))) for _ in range(5)]
+    await settled()
+    clock.seconds = 100
+    pool.back.set()
+    await asyncio.gather(*asking)
+    assert pool.started == [100, 100.25, 100.5, 100.75, 101]

@@ -1,0 +1,104 @@
+"""A client's TLS: whom it trusts, who it says that it is, and what is said of files that can't be used."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import Authority
+from worker.contract.errors import SettingsError
+from worker.settings.tls import client_context
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that a settings section names."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str = "127.0.0.1") -> ssl.SSLObject:
+    """Make a TLS connection in memory, and return the server's end of it."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname=host),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    waiting = list(ends)
+    while waiting:
+        end = waiting.pop(0)
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            waiting.append(end)
+    return ends[1]
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Give an authority that the system does not know."""
+    return Authority(tmp_path)
+
+
+def test_a_server_is_verified_by_the_authority_that_is_named(authority: Authority) -> None:
+    """`ca_file` lets in the servers whose certificates it has signed, under their own name alone."""
+    context = client_context(Files(ca_file=authority.file))
+    assert shake_hands(context, authority.server_context()).version() == "TLSv1.3"
+    with pytest.raises(ssl.SSLCertVerificationError, match="localhost"):
+        shake_hands(context, authority.server_context(), "localhost")
+
+
+def test_a_server_of_another_authority_is_refused(authority: Authority, tmp_path: Path) -> None:
+    """Neither another `ca_file` nor the system's authorities let in a server that they don't vouch for."""
+    for files in (Files(ca_file=Authority(tmp_path, "another").file), Files()):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            shake_hands(client_context(files), authority.server_context())
+
+
+@pytest.mark.parametrize("in_one_file", [False, True])
+def test_a_client_shows_its_certificate(authority: Authority, tmp_path: Path, in_one_file: bool) -> None:
+    """A server that asks for one gets the certificate of `cert_file`, whose key may stand in the same file."""
+    mine = authority.issue("worker-1")
+    files = Files(authority.file, mine.certificate, mine.key)
+    if in_one_file:
+        both = tmp_path / "both.pem"
+        both.write_text(Path(mine.certificate).read_text() + Path(mine.key).read_text())
+        files = Files(authority.file, str(both))
+    server = authority.server_context()
+    server.load_verify_locations(authority.file)
+    server.verify_mode = ssl.CERT_REQUIRED
+    shown = shake_hands(client_context(files), server).getpeercert()
+    assert shown is not None
+    assert shown["subject"] == ((("commonName", "worker-1"),),)
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize("kind", ["missing", "a folder", "no certificate"])
+def test_a_file_that_cannot_be_used_is_named(
+    authority: Authority, tmp_path: Path, name: str, kind: str
+) -> None:
+    """A file that isn't there, can't be read or holds something else is a wrong setting that names the file."""
+    odd = tmp_path / "odd.pem"
+    if kind == "a folder":
+        odd.mkdir()
+    elif kind == "no certificate":
+        odd.write_text("no certificate\n")
+    mine = authority.issue("worker-1")
+    files = {"ca_file": authority.file, "cert_file": mine.certificate, "key_file": mine.key, name: str(odd)}
+    with pytest.raises(SettingsError, match=r"TLS files can't be used \(.*odd\.pem.*\): ") as raised:
+        client_context(Files(**files))
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("key_of", ["nobody", "another"])
+def test_a_certificate_needs_its_own_key(authority: Authority, key_of: str) -> None:
+    """A certificate without a key, or with that of another certificate, is a wrong setting that names the file."""
+    mine, another = authority.issue("worker-1"), authority.issue("worker-2")
+    files = Files(authority.file, mine.certificate, "" if key_of == "nobody" else another.key)
+    with pytest.raises(SettingsError, match=r"worker-1\.pem"):
+        client_context(files)
