@@ -137,7 +137,8 @@ class Pipeline:
         try:
             job, mistake = read_job(delivery.body, delivery.properties), None
         except InvalidJob as error:
-            job, mistake = error.job, error
+            # Without the frames, which hold the body, and this one the error: else it stays for the collector.
+            job, mistake = error.job, error.with_traceback(None)
         request = LookupRequest(
             job.account_number, job.deadline, delivery.is_current, last_error=job.last_error
         )
@@ -151,9 +152,7 @@ class Pipeline:
         except (Deferred, StaleDelivery):
             raise
         except Exception as error:  # noqa: BLE001 - a defect of the worker's must not cost the job
-            defect = InternalError(f"a defect of the worker: {type(error).__name__}")
-            defect.__cause__ = error
-            return await self._remedy(run, defect)
+            return await self._remedy(run, _defect(error))
 
     async def _succeed(self, run: JobRun) -> Disposition:
         found = run.lookup_result = await self._look_up(run.request)
@@ -322,6 +321,12 @@ def _poison(delivery_count: int) -> Poison:
     return Poison(
         f"it came back {delivery_count} times without an end, as if it killed the workers that had it"
     )
+
+
+def _defect(error: Exception) -> InternalError:
+    defect = InternalError(f"a defect of the worker: {type(error).__name__}")
+    defect.__cause__ = error
+    return defect
 
 
 def _age(published: datetime | None, arrived_at: datetime) -> float | None:

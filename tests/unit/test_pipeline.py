@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -499,3 +501,49 @@ async def test_a_failed_result_that_the_broker_never_takes_is_told() -> None:
     end = await world.handle(delivery())
     assert (end.ending, end.sent) == (Ending.FAILED, Sent.RETURNED)
     assert world.targets == [("x.dead", "dead")]
+
+
+def _json(size: int = 0, **fields: Any) -> bytes:
+    return json.dumps({"account_number": "18|1", **fields}).encode() + b" " * size
+
+
+def _raising(kind: type[Exception], text: str) -> Callable[[LookupRequest], LookupResult]:
+    """Raise a new error each time: one that is kept would keep the frames of its traceback."""
+
+    def outcome(_: LookupRequest) -> LookupResult:
+        raise kind(text)
+
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "ending"),
+    [
+        (_json(), answering(), Ending.SUCCEEDED),
+        (_json(), _raising(ReplyTimeout, "late"), Ending.RETRY_LATER),
+        (_json(), _raising(LcmRejected, "no"), Ending.FAILED),
+        (_json(), _raising(Deferred, "LCM is away"), Ending.DEFERRED),
+        (_json(), _raising(ValueError, "a defect"), Ending.RETRY_LATER),
+        (_json(deadline="2026-01-31T12:00:01Z"), _raising(ReplyTimeout, "late"), Ending.FAILED),
+        (_json(deadline="2026-01-31T12:00:01Z"), _raising(Deferred, "LCM is away"), Ending.FAILED),
+        (_json(route="a b"), answering(), Ending.FAILED),
+        (b"no JSON at all", answering(), Ending.FAILED),
+        (_json(70_000), answering(), Ending.FAILED),
+        (b"[" * 60_000, answering(), Ending.FAILED),
+    ],
+)
+async def test_a_delivery_that_has_ended_leaves_no_garbage(
+    body: bytes, outcome: Callable[[LookupRequest], LookupResult], ending: Ending
+) -> None:
+    """Its body is freed at once: one that waited for the garbage collector would fill the memory with large ones."""
+    world = World(outcome)
+    gc.disable()
+    try:
+        before = sys.getrefcount(body)
+        end = await world.handle(Delivery(body, Properties()))
+        assert end.ending is ending
+        del end
+        world.published.clear()
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()

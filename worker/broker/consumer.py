@@ -10,6 +10,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from yarl import URL
 
 from worker.broker.ack_gate import AckGate
+from worker.broker.bytes_in_hand import BytesInHand, limit_for
 from worker.broker.connection import LOST, broker_call
 from worker.broker.declare import declare, verify
 from worker.broker.delivery import delivery_of
@@ -72,6 +73,7 @@ class Consumer:
         self._log = log
         self._worker = worker
         self._gate = AckGate(settings.prefetch)
+        self._bytes = BytesInHand(self.link.read, limit_for(settings.prefetch))
         self._channel: AbstractChannel | None = None
         self._jobs = TaskSet()
         self._tag = ""
@@ -242,6 +244,8 @@ class Consumer:
         tag, self._tag = self._tag, ""
         if tag:
             generation = self.link.generation
+            # What is not read because of others counts as returned.
+            await self._bytes.settled()
             try:
                 await self._gate.hold()
                 await self._ask_channel(lambda channel: channel.basic_cancel(tag))
@@ -284,6 +288,7 @@ class Consumer:
             # The deliveries of a deleted queue are not redelivered, so they are finished all the same.
             return self.link.generation == generation or generation in self._orphaned
 
+        self._bytes.took(len(message.body))
         return delivery_of(message, is_current, own_users=self._own_users)
 
     def _start(self, held: Held) -> asyncio.Task[None]:
@@ -296,6 +301,8 @@ class Consumer:
         except Exception:  # noqa: BLE001 - whatever it is, the delivery must not vanish
             self._log.exception("job.crashed", message_id=delivery.properties.message_id)
             disposition = Disposition(Ending.CRASHED)
+        finally:
+            self._bytes.left(len(delivery.body))
         await self._settle(channel, delivery, disposition.ending.settle)
         if disposition.ending is not Ending.CRASHED:
             self._report(disposition)

@@ -65,6 +65,7 @@ class Link:
         self.last_blocked = -math.inf
         self.trouble = ""
         self._connection: Connection | None = None
+        self._newest: Connection | None = None
         self._said_blocked = False
         self._ever_up = False
         self._settings = settings
@@ -111,6 +112,11 @@ class Link:
             raise ConnectionResetError("the connection is closed") from error
         return await opened.get_underlay_channel()
 
+    def read(self, on: bool) -> None:
+        """Stop reading from the present connection, or from the one that is being prepared, or go on."""
+        if self._newest is not None:
+            self._newest.read(on=on)
+
     def drop(self, reason: str, generation: int) -> None:
         """End the life of this generation, because it is in doubt; does nothing to a later one."""
         if generation == self.generation and self._dropped is not None and not self._dropped.done():
@@ -152,6 +158,7 @@ class Link:
     async def _open(self, connection: Connection) -> AbstractChannel:
         # Before `prepare`, since the channel can be lost at once.
         self._dropped = asyncio.get_running_loop().create_future()
+        self._newest = connection
         try:
             async with asyncio.timeout(_PREPARE_TIMEOUT):
                 opened = await connection.channel(

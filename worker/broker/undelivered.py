@@ -1,6 +1,6 @@
 """Sends parked results again, in passes over the undelivered queue.
 
-A pass takes at most 200 results at a time, for 5 s. It sends those of one routing key one after the other, the first
+A pass takes at most 50 results at a time, for 5 s. It sends those of one routing key one after the other, the first
 being the canary, and stops at the first that is not taken. What is not taken goes to the queue's tail by a confirmed
 copy, so that it stands before no other; nothing is requeued.
 """
@@ -29,7 +29,7 @@ from worker.contract.errors import BrokerError
 from worker.contract.message import Delivery, Message
 from worker.observability.log import Log
 
-_AT_A_TIME = 200
+_AT_A_TIME = 50  # results may be as large as LCM's largest reply
 _SECONDS = 5.0
 _QUIET = 0.5  # seconds without another delivery after which the queue counts as read
 _LOOK = 30.0  # seconds between two looks into the queue

@@ -82,14 +82,16 @@ def read_job(body: bytes, properties: Properties) -> Job:
         InvalidJob: the text names every mistake, separated by `; `, each with the field, the rule and what
             was found (of an account number, never its characters). Its `job` holds what could be read.
     """
+    fields, unreadable = Fields(), ""
     try:
         fields = _scan(body)
-    except ValueError as mistake:
-        raise InvalidJob(str(mistake), job=_job(body, properties, Fields(), [])) from mistake
+    except ValueError as error:
+        unreadable = str(error)
     mistakes: list[str] = []
     job = _job(body, properties, fields, mistakes)
-    if mistakes:
-        raise InvalidJob("; ".join(mistakes), job=job)
+    if unreadable or mistakes:
+        # Without a cause, whose frames would hold the body.
+        raise InvalidJob(unreadable or "; ".join(mistakes), job=job)
     return job
 
 
