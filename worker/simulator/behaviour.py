@@ -35,6 +35,7 @@ FAULTS: Mapping[str, str] = {
     "sliced": "the good reply in fragments of one byte",
     "binary": "the good reply in a binary frame",
     "wrong-subtopic": "a reply to another request, and then nothing",
+    "flood": "messages of other channels without end in place of a reply",
     "close": "the connection is closed, with `close_code`, in place of a reply",
     "reset": "the TCP connection is reset in place of a reply",
     "freeze": "from here on nothing is read or sent on this connection, not even a pong",

@@ -58,6 +58,13 @@ def reply(payload: object, variants: Variants = frozenset()) -> bytes:
     return _addressed(subtopic, payload, variants)
 
 
+def of_another_channel(number: int) -> bytes:
+    """Return a message of another channel, of which no two are equal."""
+    return _encode(
+        {"channel": f"Other {number}", "topic": "Notice", "subtopic": "Changed", "message": "x" * 500}
+    )
+
+
 def _items(variants: Variants, account_text: object) -> Iterator[dict[str, Any]]:
     key = "OutcomeID" if "id-key" in variants else "OutComeID"
     if "id-key-camel" in variants:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -165,6 +166,11 @@ async def _wrong_subtopic(turn: Turn) -> None:
     await turn.session.say(documents.wrong_subtopic(turn.account, turn.variants))
 
 
+async def _flood(turn: Turn) -> None:
+    for number in itertools.count():
+        await turn.session.say(documents.of_another_channel(number))
+
+
 async def _close(turn: Turn) -> None:
     await turn.session.close(turn.behaviour.close_code)
 
@@ -188,6 +194,7 @@ MANNERS: Mapping[str, Callable[[Turn], Awaitable[None]]] = {
     "sliced": _sliced,
     "binary": _binary,
     "wrong-subtopic": _wrong_subtopic,
+    "flood": _flood,
     "close": _close,
     "reset": _reset,
     "freeze": _freeze,

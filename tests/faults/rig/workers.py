@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
@@ -39,6 +40,7 @@ class WorkerProcess:
             self._env[f"LCM_WORKER_{name.replace('.', '__').upper()}"] = _text(value)
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._log_pipe: asyncio.ReadTransport | None = None
         self._ready = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -68,6 +70,13 @@ class WorkerProcess:
         """Start the process, without waiting until it is ready; once only."""
         if self._process is not None:
             raise RuntimeError(f"{self!r} was started before: make a new one")
+        loop = asyncio.get_running_loop()
+        ours, theirs = os.pipe()
+        stream = asyncio.StreamReader(_LONG_LINE)
+        # A pipe of our own, since the library's can't be left unread.
+        self._log_pipe, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(ours, "rb")
+        )
         self._process = await asyncio.create_subprocess_exec(
             *_dying_with_us(),
             sys.executable,
@@ -78,11 +87,11 @@ class WorkerProcess:
             env=self._env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_LONG_LINE,
+            stderr=theirs,
             start_new_session=True,
         )
-        self._reading = asyncio.get_running_loop().create_task(self._read())
+        os.close(theirs)
+        self._reading = loop.create_task(self._read(stream))
 
     async def started(self, deadline: float = 60.0) -> None:
         """Wait until it says that it is ready.
@@ -117,6 +126,23 @@ class WorkerProcess:
         """Let a frozen process go on."""
         self._send(signal.SIGCONT)
 
+    def stall_log(self) -> None:
+        """Read no more of the log until `read_log`: the pipe fills."""
+        assert self._log_pipe is not None
+        self._log_pipe.pause_reading()
+
+    def read_log(self) -> None:
+        """Read on where `stall_log` stopped."""
+        assert self._log_pipe is not None
+        self._log_pipe.resume_reading()
+
+    @property
+    def peak_memory(self) -> int:
+        """The most memory that it has had so far, in bytes."""
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found
+        return int(found[1]) * 1024
+
     async def wait(self) -> int:
         """Wait for the end of the process and of its log, and return the exit status."""
         status = await self._running.wait()
@@ -145,9 +171,7 @@ class WorkerProcess:
         with suppress(ProcessLookupError):
             self._running.send_signal(number)
 
-    async def _read(self) -> None:
-        stream = self._running.stderr
-        assert stream is not None
+    async def _read(self, stream: asyncio.StreamReader) -> None:
         while line := await stream.readline():
             entry = _entry(line)
             self.log.append(entry)

@@ -194,6 +194,19 @@ def test_a_request_without_its_reply_stays_in_flight(fault: str) -> None:
     run(main())
 
 
+def test_a_flood_is_of_messages_that_nobody_asked_for_and_of_which_no_two_are_equal() -> None:
+    """It goes on until the client leaves, and does not stop the others."""
+
+    async def main() -> None:
+        async with talking(rules=["9=flood"]) as (simulator, websocket), dial(simulator) as other:
+            await websocket.send(request("9"))
+            came = [json.loads(await websocket.recv()) for _ in range(3000)]
+            assert len({message["channel"] for message in came}) == 3000
+            await ask(other)
+
+    run(main())
+
+
 BAD_REQUESTS = [
     "",
     "[]",
