@@ -39,6 +39,7 @@ PURE_MODULES = frozenset(
         "worker.broker.admin.dead_letter",
         "worker.broker.admin.definitions",
         "worker.cli.dead.selection",
+        "worker.broker.remedies",
         "worker.broker.topology",
         "worker.cli.top.histogram",
         "worker.cli.top.layout",

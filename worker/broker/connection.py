@@ -10,17 +10,19 @@ from typing import Any
 
 import aio_pika
 from aiormq.channel import Channel
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import (
+    AMQPChannelError,
     AMQPError,
+    AuthenticationError,
     ChannelInvalidStateError,
-    ConnectionNotAllowed,
-    InvalidFrameError,
-    ProbableAuthenticationError,
+    ConnectionClosed,
 )
 from yarl import URL
 
 from worker.broker.fields import read_leniently
+from worker.broker.remedies import AUTHENTICATION, remedy_for
+from worker.broker.socket import Socket
+from worker.broker.words import refusal_in, words_of
 from worker.contract.errors import BrokerAway
 from worker.settings import BrokerSettings
 from worker.settings.masking import mask_urls
@@ -66,52 +68,25 @@ async def _lock_unless_closing(channel: Channel) -> AsyncIterator[None]:
 Channel.lock = property(_lock_unless_closing)  # type: ignore[method-assign, assignment]
 
 
-class _Transport(TransportFactory):
-    """Opens the socket as the library does, and keeps a reference to it."""
-
-    def __init__(self) -> None:
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading = asyncio.Event()
-        self._reading.set()
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        self._reader, self._writer = await factory.create(url, **kwargs)
-        return self._reader, self._writer
-
-    def abort(self) -> None:
-        self.read(on=True)
-        if self._writer is not None:
-            self._writer.transport.abort()
-
-    def read(self, *, on: bool) -> None:
-        if self._reader is None or on == self._reading.is_set():
-            return
-        # Not at the socket, which the stream reader resumes by itself: it stops when nobody reads from the stream. The
-        # method is replaced for that time only, so that reading costs nothing otherwise.
-        if on:
-            self._reading.set()
-            del self._reader.readexactly
-        else:
-            self._reading.clear()
-            self._reader.readexactly = self._read_later  # type: ignore[method-assign]
-
-    async def _read_later(self, n: int) -> bytes:
-        await self._reading.wait()
-        assert self._reader is not None  # noqa: S101 - its method was replaced
-        return await self._reader.readexactly(n)
-
-
 class Connection(aio_pika.Connection):
     """A connection that can be ended without the peer's help: see `close`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._socket = self.kwargs["transport_factory"] = _Transport()
+        self._socket = self.kwargs["transport_factory"] = Socket()
 
     def __del__(self) -> None:
         """Do nothing: whoever opened it closes it. The library starts a task here, even on a loop that has ended."""
+
+    @property
+    def heard(self) -> bytes:
+        """What the peer has said while the connection was being opened."""
+        return self._socket.heard
+
+    async def connect(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the library has it
+        """Open the connection; what the peer says later is not kept."""
+        await super().connect(timeout)
+        self._socket.stop_listening()
 
     def abort(self) -> None:
         """Close the socket at once; data not sent yet is lost."""
@@ -133,32 +108,34 @@ async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connectio
     try:
         target = URL(url)
     except ValueError as error:
-        raise BrokerAway(f"{mask_urls(url)}: this is no address ({error}); see broker.url") from error
+        raise BrokerAway(f"{mask_urls(url)}: this is no address ({error})", "see broker.url") from error
     if "heartbeat" not in target.query:
         target = target.update_query(heartbeat=_HEARTBEAT)
     port = target.explicit_port or (5671 if target.scheme == "amqps" else 5672)
     where = f"{target.host}:{port}{target.path.rstrip('/')}"
+    connection = Connection(target, ssl_context=context, client_properties={"connection_name": name})
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
-            return await aio_pika.connect(
-                target,
-                ssl_context=context,
-                client_properties={"connection_name": name},
-                connection_class=Connection,
-            )
-    except TimeoutError as error:
-        raise BrokerAway(f"{where}: no answer within {_CONNECT_TIMEOUT:g} s") from error
-    except ProbableAuthenticationError as error:
-        raise BrokerAway(f"{where}: user name or password refused; see broker.url") from error
-    except (ConnectionNotAllowed, InvalidFrameError) as error:
-        # The library does not pass on the broker's reason.
-        raise BrokerAway(
-            f"{where}: refused; see whether broker.url names a virtual host that exists, and that its user may enter"
-        ) from error
-    except UnicodeError as error:
-        raise BrokerAway(f"{where}: this is no host name ({error}); see broker.url") from error
-    except LOST as error:
-        raise BrokerAway(f"{where}: {text_of(error)}") from error
+            await connection.connect()
+    except (*LOST, UnicodeError) as error:
+        why, remedy = _why_not_opened(error, connection.heard)
+        raise BrokerAway(f"{where}: {why}", remedy) from error
+    return connection
+
+
+def _why_not_opened(error: Exception, heard: bytes) -> tuple[str, str]:
+    """Return why, in the peer's own words where it has said any, and the remedy, "" where it is the usual one."""
+    if refusal := refusal_in(heard):
+        return refusal
+    why, remedy = text_of(error), ""
+    match error:
+        case TimeoutError():
+            why = f"no answer within {_CONNECT_TIMEOUT:g} s"
+        case AuthenticationError():
+            why, remedy = f"it offers these ways to log in alone: {error.args[0]}", AUTHENTICATION
+        case UnicodeError():
+            why, remedy = f"this is no host name ({error})", "see broker.url"
+    return why, remedy
 
 
 async def connect_any(settings: BrokerSettings, *, name: str) -> Connection:
@@ -167,14 +144,14 @@ async def connect_any(settings: BrokerSettings, *, name: str) -> Connection:
     Raises:
         BrokerAway: none does; the text says why for each, and the remedy.
     """
-    failed = []
+    failed: list[BrokerAway] = []
     for url in settings.urls:
         try:
             return await connect(url, settings, name=name)
         except BrokerAway as error:
-            failed.append(str(error))
-    why = "; ".join(failed)
-    raise BrokerAway(why if "broker.url" in why else f"{why}; see broker.url, and whether RabbitMQ runs")
+            failed.append(error)
+    usual = "" if all(error.remedy for error in failed) else "see broker.url, and whether RabbitMQ runs"
+    raise BrokerAway("; ".join(map(str, failed)), usual)
 
 
 async def close(connection: Connection) -> None:
@@ -223,13 +200,16 @@ def is_blocked(connection: Connection) -> bool:
 
 
 def text_of(error: BaseException | None) -> str:
-    """Return the text of a loss for the log."""
+    """Return the text of a loss for the log, with the remedy where the broker's words have one."""
     if error is None or isinstance(error, StopAsyncIteration):
         return "closed"
     if isinstance(error, ChannelInvalidStateError):
         return "the channel is closed"  # the library's own text holds a memory address
     if isinstance(error, asyncio.CancelledError) and not str(error):
         return "given up by the library, as it does when no heartbeat comes"
+    if isinstance(error, ConnectionClosed | AMQPChannelError):
+        said, remedy = words_of(error), remedy_for(words_of(error))
+        return f"{said}; {remedy}" if remedy else said
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import re
+
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelClosed,
+    ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
 
+from worker.broker.remedies import remedy_for
 from worker.broker.topology import Binding, Exchange, Queue, Topology
-from worker.contract.errors import TopologyError
+from worker.broker.words import words_of
+from worker.contract.errors import BrokerAway, EntityMissing, TopologyError, WorkerError
 
 Entity = Exchange | Queue
+
+_MISSING = re.compile(r"no (queue|exchange|binding) ")
+_ALL_NODES = "see that every node of the broker runs; this worker waits"
 
 
 async def declare(channel: AbstractChannel, topology: Topology) -> None:
     """Declare everything; what exists already must have the same arguments.
 
     Raises:
-        TopologyError: an entity was declared otherwise, or the user may not declare it. The channel is closed.
+        TopologyError: an entity was declared otherwise, or may not be declared, as by this user or over a limit.
+        BrokerAway: the broker has a queue, but not the node where it is. The channel is closed, as with the other.
     """
     for entity in topology.entities:
         await declare_entity(channel, entity)
@@ -32,7 +41,8 @@ async def verify(channel: AbstractChannel, topology: Topology) -> None:
     """Check that every exchange and queue exists; a passive declare does not compare arguments or bindings.
 
     Raises:
-        TopologyError: one is missing. The channel is closed.
+        EntityMissing: one is missing.
+        TopologyError, BrokerAway: as `declare`. The channel is closed each time.
     """
     for entity in topology.entities:
         await verify_entity(channel, entity)
@@ -72,24 +82,31 @@ def _named(entity: Entity) -> str:
     return f"{type(entity).__name__.lower()} {entity.name!r}"
 
 
-def _explained(error: ChannelClosed, what: str) -> TopologyError:
-    said = str(error.args[0]) if error.args else str(error)
+def _explained(error: ChannelClosed, what: str) -> WorkerError:
+    said = words_of(error)
     match error:
-        case ChannelPreconditionFailed():
+        case ChannelPreconditionFailed() if "inequivalent arg" in said:
             return TopologyError(
                 f"{what} stands on the broker with other arguments: {said}. Either change the setting that it"
                 " follows from, or make the entity anew: stop its users, drain and delete it, start this worker"
             )
-        case ChannelNotFoundEntity():
-            return TopologyError(
+        case ChannelNotFoundEntity() if _MISSING.search(said):
+            return EntityMissing(
                 f"{what} does not exist on the broker: {said}. Declare it, or set broker.declare to 'active'"
             )
+        case ChannelNotFoundEntity():
+            return BrokerAway(f"{what} is out of the broker's reach: {said}", _ALL_NODES)
         case ChannelAccessRefused():
             return TopologyError(
                 f"{what} may not be declared by this user: {said}. Give it the permissions to configure, write"
                 " and read, or let operations declare the topology and set broker.declare to 'passive'"
             )
-    return TopologyError(f"{what} could not be declared: {said}")
+        case ChannelLockedResource():
+            return TopologyError(
+                f"{what} is another connection's alone: {said}. End that connection, which declared it as exclusive"
+            )
+    remedy = remedy_for(said) or "See the broker's log, and whether this is RabbitMQ 3.10 to 4.x"
+    return TopologyError(f"{what} could not be declared: {said}. {remedy[0].upper()}{remedy[1:]}")
 
 
 async def delete(channel: AbstractChannel, topology: Topology) -> None:

@@ -5,6 +5,7 @@
     WorkerError
     ├── SettingsError               a setting is wrong                      exit status 2
     ├── TopologyError               the broker's entities are not as asked  exit status 2
+    │   └── EntityMissing           one of them does not exist
     ├── SessionNotOpened            LCM can't be reached: an outage, never a job's fault
     ├── BrokerError
     │   ├── BrokerAway              no connection to the broker
@@ -56,6 +57,10 @@ class TopologyError(WorkerError):
     """An exchange or queue is missing or was declared otherwise; the text names it and the remedy."""
 
 
+class EntityMissing(TopologyError):
+    """An exchange or queue does not exist."""
+
+
 class SessionNotOpened(WorkerError):
     """No session with LCM could be opened.
 
@@ -73,7 +78,11 @@ class BrokerError(WorkerError):
 
 
 class BrokerAway(BrokerError):
-    """No connection to the broker could be made, or it was lost."""
+    """No connection to the broker could be made, or it was lost; the text ends with the remedy, where one is known."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.remedy = remedy
 
 
 class PublishLost(BrokerError):

@@ -15,9 +15,9 @@ from tests.support.channel import depth, open_channel, take
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from worker.broker.admin.inspect import Finding, inspect
-from worker.broker.declare import declare, delete, verify
-from worker.broker.topology import topology_of
-from worker.contract.errors import TopologyError
+from worker.broker.declare import declare, declare_entity, delete, verify, verify_entity
+from worker.broker.topology import Queue, topology_of
+from worker.contract.errors import BrokerAway, TopologyError
 from worker.sandbox.node import Node
 
 DEAD_LETTERED = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
@@ -188,6 +188,65 @@ async def test_who_may_not_declare_is_told_so(broker: Node, vhost: str) -> None:
     async with open_channel(url) as channel:
         with pytest.raises(TopologyError, match=r"binding of queue 'lcm\.outcome\.results' to.*permissions"):
             await declare(channel, topology)
+
+
+async def test_a_full_vhost_is_told_as_that(broker: Node, vhost: str) -> None:
+    """At the vhost's limit of queues the error has the broker's words and the command, and nothing of arguments."""
+    name = vhost.rpartition("/")[2]
+    await broker.ctl("set_vhost_limits", "-p", name, '{"max-queues": 1}')
+    async with open_channel(vhost) as channel:
+        with pytest.raises(TopologyError) as raised:
+            await declare(channel, topology_of(broker_settings(vhost)))
+    said = str(raised.value)
+    assert (
+        f"406 PRECONDITION_FAILED - cannot declare queue 'lcm.outcome.undelivered': queue limit in vhost '{name}'"
+        in said
+    )
+    assert f"`rabbitmqctl set_vhost_limits -p {name} '{{\"max-queues\": N}}'`" in said
+    assert "other arguments" not in said
+    assert "drain" not in said
+
+
+async def test_an_argument_that_the_broker_does_not_take_is_told_as_that(vhost: str) -> None:
+    """Any other 406 has the broker's words alone: nothing stands there otherwise, and nothing is to be deleted."""
+    async with open_channel(vhost) as channel:
+        with pytest.raises(TopologyError) as raised:
+            await declare_entity(channel, Queue("mine", {"x-overflow": "spill"}))
+    assert "queue 'mine' could not be declared: 406 PRECONDITION_FAILED - invalid arg 'x-overflow'" in str(
+        raised.value
+    )
+    assert "other arguments" not in str(raised.value)
+
+
+async def test_a_queue_of_another_connection_alone_is_told_as_that(vhost: str) -> None:
+    """An exclusive queue of that name is somebody's own, whatever its arguments."""
+    async with open_channel(vhost) as other, open_channel(vhost) as channel:
+        await other.queue_declare("lcm.outcome.dead", exclusive=True)
+        with pytest.raises(
+            TopologyError, match=r"queue 'lcm.outcome.dead' is another connection's alone: 405 "
+        ):
+            await declare(channel, topology_of(broker_settings(vhost)))
+
+
+async def test_a_queue_out_of_reach_is_an_outage(broker: Node, vhost: str) -> None:
+    """A queue that the broker knows but can't reach is not missing: nobody is told to declare it, no worker ends."""
+    async with open_channel(vhost) as channel:
+        await channel.queue_declare("stopped", durable=True)
+        await broker.eval(f'rabbit_amqqueue_sup_sup:stop_for_vhost(<<"{vhost.rpartition("/")[2]}">>)')
+        with pytest.raises(
+            BrokerAway, match=r"queue 'stopped' is out of the broker's reach: 404 NOT_FOUND - queue"
+        ):
+            await verify_entity(channel, Queue("stopped"))
+
+
+async def test_inspect_has_the_brokers_words(vhost: str) -> None:
+    """What can't be looked at is wrong with the broker's words, rather than missing."""
+    async with open_channel(vhost) as other:
+        await other.queue_declare("lcm.outcome.results", exclusive=True)
+        for settings in (broker_settings(vhost), broker_settings(vhost, declare="passive")):
+            found = {finding.what: finding for finding in await inspect(settings, worker="test")}
+            assert found["queue lcm.outcome.results"].level == "wrong"
+            assert "405 RESOURCE_LOCKED" in found["queue lcm.outcome.results"].detail
 
 
 async def test_a_topology_made_for_a_while_can_be_deleted(vhost: str) -> None:

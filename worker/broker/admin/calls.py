@@ -9,7 +9,7 @@ from aiormq.abc import AbstractChannel
 
 from worker.broker.connection import Connection, broker_call, close, connect_any
 from worker.broker.declare import Entity, verify_entity
-from worker.contract.errors import TopologyError
+from worker.contract.errors import EntityMissing
 from worker.settings import BrokerSettings
 
 _TIMEOUT = 10.0
@@ -43,11 +43,11 @@ async def own_channel(connection: Connection) -> AsyncIterator[AbstractChannel]:
 
 
 async def exists(connection: Connection, entity: Entity) -> bool:
-    """Whether the broker has this exchange or queue and lets this user see it. Raises BrokerAway."""
+    """Whether the broker has this exchange or queue. Raises BrokerAway, and TopologyError where it does not say."""
     try:
         async with own_channel(connection) as channel:
             await verify_entity(channel, entity)
-    except TopologyError:
+    except EntityMissing:
         return False
     return True
 

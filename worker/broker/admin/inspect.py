@@ -46,6 +46,13 @@ async def inspect(settings: BrokerSettings, *, worker: str) -> list[Finding]:
 
 
 async def _inspect(connection: Connection, entity: Entity, *, active: bool) -> Finding:
+    try:
+        return await _compare(connection, entity, active=active)
+    except TopologyError as error:
+        return Finding("wrong", label(entity), str(error))
+
+
+async def _compare(connection: Connection, entity: Entity, *, active: bool) -> Finding:
     what = label(entity)
     if not await exists(connection, entity):
         if active:
@@ -53,10 +60,7 @@ async def _inspect(connection: Connection, entity: Entity, *, active: bool) -> F
         return Finding("missing", what, "does not exist; declare it, or set broker.declare to 'active'")
     if not active:
         return Finding("ok", what, "exists")
-    try:
-        # Declaring what exists changes nothing, and is the only way to compare its arguments.
-        async with own_channel(connection) as channel:
-            await declare_entity(channel, entity)
-    except TopologyError as error:
-        return Finding("wrong", what, str(error))
+    # Declaring what exists changes nothing, and is the only way to compare its arguments.
+    async with own_channel(connection) as channel:
+        await declare_entity(channel, entity)
     return Finding("ok", what, "exists, as the settings ask")

@@ -1,0 +1,68 @@
+"""The socket beneath a connection: ended at once, read later, and what the peer said first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiormq.connection import TransportFactory
+from yarl import URL
+
+_KEPT = 16 * 1024
+"""How much is kept of what the peer says; until a connection is tuned, no frame has more than 4 KiB."""
+
+
+class Socket(TransportFactory):
+    """Opens a socket, as the library asks for it, and keeps a reference to it.
+
+    `heard` is what the peer has said since; no more of it is kept once `stop_listening` was called.
+    """
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self._reader = asyncio.StreamReader()
+        self._transport: asyncio.Transport | None = None
+        self._reading = asyncio.Event()
+        self._reading.set()
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        provider = kwargs.pop("ssl_context_provider")
+        context = await provider.get_context() if url.scheme == "amqps" else None
+        reader = self._reader
+        # The method is replaced for that time only, so that listening costs nothing later.
+        reader.feed_data = self._listen  # type: ignore[method-assign, assignment]
+        protocol = asyncio.StreamReaderProtocol(reader)
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_connection(
+            lambda: protocol, url.host or "", url.port or 0, ssl=context, **kwargs
+        )
+        return reader, asyncio.StreamWriter(self._transport, protocol, reader, loop)
+
+    def stop_listening(self) -> None:
+        self.heard = b""
+        del self._reader.feed_data
+
+    def abort(self) -> None:
+        self.read(on=True)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def read(self, *, on: bool) -> None:
+        if self._transport is None or on == self._reading.is_set():
+            return
+        # Not at the socket, which the stream reader resumes by itself: it stops when nobody reads from the stream. The
+        # method is replaced for that time only, so that reading costs nothing otherwise.
+        if on:
+            self._reading.set()
+            del self._reader.readexactly
+        else:
+            self._reading.clear()
+            self._reader.readexactly = self._read_later  # type: ignore[method-assign]
+
+    async def _read_later(self, n: int) -> bytes:
+        await self._reading.wait()
+        return await self._reader.readexactly(n)
+
+    def _listen(self, data: bytes) -> None:
+        self.heard = (self.heard + data)[:_KEPT]
+        asyncio.StreamReader.feed_data(self._reader, data)
