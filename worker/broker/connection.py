@@ -20,7 +20,7 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from worker.broker.fields import read_leniently
-from worker.broker.remedies import AUTHENTICATION, remedy_for
+from worker.broker.remedies import AUTHENTICATION, NO_TLS, SILENCE, remedy_for
 from worker.broker.socket import Socket
 from worker.broker.words import refusal_in, words_of
 from worker.contract.errors import BrokerAway
@@ -31,6 +31,9 @@ from worker.settings.tls import client_context
 _CONNECT_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 3.0
 _HEARTBEAT = 15
+
+# What OpenSSL calls a first record that is none.
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
 
 # What aiormq raises when a connection or channel is gone; see also `means_loss`.
 LOST = (AMQPError, ChannelInvalidStateError, OSError, EOFError, StopAsyncIteration)
@@ -79,9 +82,9 @@ class Connection(aio_pika.Connection):
         """Do nothing: whoever opened it closes it. The library starts a task here, even on a loop that has ended."""
 
     @property
-    def heard(self) -> bytes:
-        """What the peer has said while the connection was being opened."""
-        return self._socket.heard
+    def heard(self) -> bytes | None:
+        """What the peer has said while the connection was being opened; None where there is no peer."""
+        return self._socket.heard if self._socket.is_open else None
 
     async def connect(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the library has it
         """Open the connection; what the peer says later is not kept."""
@@ -123,18 +126,26 @@ async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connectio
     return connection
 
 
-def _why_not_opened(error: Exception, heard: bytes) -> tuple[str, str]:
+def _why_not_opened(error: Exception, heard: bytes | None) -> tuple[str, str]:
     """Return why, in the peer's own words where it has said any, and the remedy, "" where it is the usual one."""
-    if refusal := refusal_in(heard):
+    if refusal := refusal_in(heard or b""):
         return refusal
+    if isinstance(error.__cause__, ssl.SSLError):
+        error = error.__cause__
     why, remedy = text_of(error), ""
     match error:
         case TimeoutError():
             why = f"no answer within {_CONNECT_TIMEOUT:g} s"
         case AuthenticationError():
             why, remedy = f"it offers these ways to log in alone: {error.args[0]}", AUTHENTICATION
+        case ssl.SSLCertVerificationError():
+            remedy = "see broker.ca_file, and the host in broker.url"
+        case ssl.SSLError():
+            remedy = NO_TLS if error.reason in _NOT_TLS else ""
         case UnicodeError():
             why, remedy = f"this is no host name ({error})", "see broker.url"
+        case _ if heard == b"":
+            why, remedy = "the connection was closed without a word", SILENCE
     return why, remedy
 
 

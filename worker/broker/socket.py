@@ -10,6 +10,9 @@ from yarl import URL
 
 _KEPT = 16 * 1024
 """How much is kept of what the peer says; until a connection is tuned, no frame has more than 4 KiB."""
+_METHOD_FRAME = b"\x01"
+_ENOUGH = 7
+"""How many bytes tell who it is that does not speak AMQP 0-9-1; the library would wait for the end of a frame."""
 
 
 class Socket(TransportFactory):
@@ -20,6 +23,7 @@ class Socket(TransportFactory):
 
     def __init__(self) -> None:
         self.heard = b""
+        self.is_open = False
         self._reader = asyncio.StreamReader()
         self._transport: asyncio.Transport | None = None
         self._reading = asyncio.Event()
@@ -36,6 +40,7 @@ class Socket(TransportFactory):
         self._transport, _ = await loop.create_connection(
             lambda: protocol, url.host or "", url.port or 0, ssl=context, **kwargs
         )
+        self.is_open = True
         return reader, asyncio.StreamWriter(self._transport, protocol, reader, loop)
 
     def stop_listening(self) -> None:
@@ -65,4 +70,7 @@ class Socket(TransportFactory):
 
     def _listen(self, data: bytes) -> None:
         self.heard = (self.heard + data)[:_KEPT]
-        asyncio.StreamReader.feed_data(self._reader, data)
+        if self.heard.startswith(_METHOD_FRAME):
+            asyncio.StreamReader.feed_data(self._reader, data)
+        elif len(self.heard) >= _ENOUGH:
+            self._reader.feed_eof()

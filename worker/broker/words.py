@@ -1,4 +1,4 @@
-"""What a peer says when it refuses something, in its own words."""
+"""What a peer says when it refuses something: the broker in its own words, or somebody who is no such broker."""
 
 from __future__ import annotations
 
@@ -11,27 +11,59 @@ from pamqp import commands
 from pamqp.exceptions import PAMQPException
 from pamqp.frame import unmarshal
 
-from worker.broker.remedies import remedy_for
+from worker.broker.remedies import NOT_AMQP, TLS, remedy_for
+from worker.common.text import printable, quote
 
 # The library keeps either the reply code or, as the class of the error, what it stands for.
 _CODES = {error: code for errors in (CHANNEL_ERRORS, CONNECTION_ERRORS) for code, error in errors.items()}
+_HEADER = b"AMQP"
 Refusal = tuple[str, str]
-"""What the broker says, and the remedy."""
+"""What the peer is or says, and the remedy."""
 
 
 def refusal_in(heard: bytes) -> Refusal | None:
-    """Return the broker's Connection.Close, with its remedy, from what it said while a connection was being opened."""
-    for frame in _frames(heard):
-        if isinstance(frame, commands.Connection.Close):
-            said = f"{frame.reply_code} {frame.reply_text}"
-            return said, remedy_for(said)
-    return None
+    """Tell why a peer that has said this opens no connection; None where its words don't tell."""
+    if heard.startswith(b"\x01"):
+        return _broker_refusal(heard)
+    if heard.startswith(_HEADER):
+        return f"it answers with the header of {_version(heard)}, and this worker speaks AMQP 0-9-1", NOT_AMQP
+    if heard[:1] in {b"\x15", b"\x16"} and heard[1:2] == b"\x03":
+        return "it speaks TLS", TLS
+    if not heard:
+        return None
+    first_line = quote(printable(heard.split(b"\n")[0].decode(errors="replace").rstrip()))
+    return f"it is {_kind_of(heard)}: it says {first_line}", NOT_AMQP
 
 
 def words_of(error: ConnectionClosed | AMQPChannelError) -> str:
     """Return the code and the text with which the broker closed a connection or channel."""
     *code, said = error.args or ("closed",)
     return f"{code[0] if code else _CODES.get(type(error), '')} {said}".strip()
+
+
+def _kind_of(heard: bytes) -> str:
+    start = heard.lstrip()[:9].lower()
+    if start.startswith((b"http/", b"<html", b"<!doctype")):
+        return "an HTTP server"
+    if start.startswith(b"ssh-"):
+        return "an SSH server"
+    return "no broker"
+
+
+def _version(heard: bytes) -> str:
+    # The protocol id is 0 for AMQP itself, in 1.0 also 2 (TLS) and 3 (SASL); before 0-9 it was 1, then an instance.
+    protocol, *version = heard[len(_HEADER) : 8]
+    if protocol in {0, 2, 3} and version[:1] == [1]:
+        return "AMQP 1.0"
+    return f"AMQP {'-'.join(map(str, version if protocol == 0 else version[1:]))}"
+
+
+def _broker_refusal(heard: bytes) -> Refusal | None:
+    for frame in _frames(heard):
+        if isinstance(frame, commands.Connection.Close):
+            said = f"{frame.reply_code} {frame.reply_text}"
+            return said, remedy_for(said)
+    return None
 
 
 def _frames(heard: bytes) -> Iterator[object]:

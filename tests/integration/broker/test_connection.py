@@ -1,13 +1,20 @@
-"""Why no connection was opened: in the words of a real broker."""
+"""Why no connection was opened: in the words of a real broker, and with real servers that are none."""
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.broker import add_user
+from tests.support.certificates import Authority
 from tests.support.settings import broker_settings
+from worker.broker import connection as module
 from worker.broker.admin.calls import own_channel
 from worker.broker.connection import close, connect, connect_any
 from worker.contract.errors import BrokerAway
@@ -120,3 +127,87 @@ async def test_a_vhost_that_is_down(broker: Node, vhost: str) -> None:
     await broker.ctl("restart_vhost", "-p", name)
     assert f"541 INTERNAL_ERROR - access to vhost '{name}' refused for user 'guest'" in said
     assert f"`rabbitmqctl restart_vhost -p {name}`" in said
+
+
+@asynccontextmanager
+async def answering(words: bytes, tls: ssl.SSLContext | None = None, **how: bool) -> AsyncIterator[str]:
+    """Serve whoever connects with these words, at once or after theirs; then hang up, or not."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if not how.get("first"):
+                await reader.read(100)
+            writer.write(words)
+            if how.get("stay"):
+                await reader.read(-1)
+        except ConnectionError:
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield f"{'amqps' if tls else 'amqp'}://a:b@127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+HTTP = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("stay", [False, True], ids=["hangs-up", "stays"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (HTTP, "it is an HTTP server: it says 'HTTP/1.1 400 Bad Request'; name RabbitMQ's port"),
+        (b"<html>\r\n<head>", "it is an HTTP server: it says '<html>'; "),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "it is an SSH server: it says 'SSH-2.0-OpenSSH_9.2'; "),
+        (b"-ERR unknown command\r\n", "it is no broker: it says '-ERR unknown command'; "),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "it speaks TLS; write amqps://"),
+        (b"AMQP\x00\x01\x00\x00", "header of AMQP 1.0, and this worker speaks AMQP 0-9-1; "),
+        (b"AMQP\x03\x01\x00\x00", "header of AMQP 1.0, "),
+        (b"AMQP\x01\x01\x00\x0a", "header of AMQP 0-10, "),
+        (b"AMQP\x00\x00\x09\x00", "header of AMQP 0-9-0, "),
+    ],
+)
+async def test_a_server_that_is_no_such_broker(words: bytes, said: str, stay: bool) -> None:
+    """Whoever answers in another protocol is told by what it says, at once, whether it hangs up or not."""
+    async with answering(words, stay=stay) as url:
+        assert said in await refusal(url)
+
+
+async def test_a_server_that_speaks_first() -> None:
+    """An SSH server doesn't wait for our first word."""
+    async with answering(b"SSH-2.0-x\r\n", first=True, stay=True) as url:
+        assert "it is an SSH server" in await refusal(url)
+
+
+async def test_tls_on_one_side_alone(tmp_path: Path, vhost: str) -> None:
+    """A plain address for a TLS port, and the other way round, name the scheme to write; so does HTTPS."""
+    authority = Authority(tmp_path)
+    async with answering(HTTP, authority.server_context()) as url:
+        said = await refusal(url.replace("amqps:", "amqp:"))
+        assert "closed without a word; see whether broker.url names RabbitMQ's port" in said
+        assert "amqps://" in said
+        assert "it is an HTTP server" in await refusal(url, ca_file=authority.file)
+        assert "see broker.ca_file" in await refusal(url)
+    assert "write amqp:// in broker.url" in await refusal(vhost.replace("amqp:", "amqps:"))
+    async with answering(HTTP) as url:
+        assert "write amqp:// in broker.url" in await refusal(url.replace("amqp:", "amqps:"))
+
+
+async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence, or too little to know by, is the time-out; what was said by then is shown."""
+    monkeypatch.setattr(module, "_CONNECT_TIMEOUT", 0.2)
+    async with answering(b"", stay=True) as url:
+        assert "no answer within 0.2 s; see broker.url, and whether RabbitMQ runs" in await refusal(url)
+    async with answering(b"hi", stay=True) as url:
+        assert "it is no broker: it says 'hi'" in await refusal(url)
+
+
+async def test_each_address_has_its_own_reason(vhost: str) -> None:
+    """Of several URLs each is told with its reason, and the usual remedy once, where it is any's."""
+    async with answering(HTTP) as http:
+        both = await refusal(f"{http},{vhost}-gone")
+        assert "see broker.url, and whether RabbitMQ runs" not in both
+        assert both.index("an HTTP server") < both.index("not found")
+        three = await refusal(f"{http},amqp://127.0.0.1:1/,amqp://127.0.0.1:1/")
+    assert three.count("see broker.url, and whether RabbitMQ runs") == 1
