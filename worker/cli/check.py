@@ -1,4 +1,4 @@
-"""`lcm-worker check`: checks what `run` needs: settings, broker, topology and LCM."""
+"""`lcm-worker check`: checks what `run` needs: settings, broker, topology, alarms and LCM."""
 
 from __future__ import annotations
 
@@ -14,17 +14,33 @@ from worker.settings import Settings
 if TYPE_CHECKING:
     from worker.broker.admin.inspect import Finding
 
-_STYLES = {"ok": "green", "warn": "yellow", "missing": "red", "wrong": "red", "away": "red"}
+_STYLES = {
+    "ok": "green",
+    "unknown": "yellow",
+    "warn": "yellow",
+    "alarm": "red",
+    "missing": "red",
+    "wrong": "red",
+    "away": "red",
+}
 # The highest of all lines counts: a mistake to correct ranks above what may come back by itself.
-_STATUS = {"ok": 0, "warn": 0, "away": 1, "missing": 2, "wrong": 2}
+_STATUS = {"ok": 0, "unknown": 0, "warn": 0, "alarm": 1, "away": 1, "missing": 2, "wrong": 2}
+_UNTOLD = {
+    "policies": "AMQP does not tell them, and they can change how queues work; see `rabbitmqctl list_policies`",
+    "unacknowledged jobs": "AMQP does not tell how many workers hold; see `rabbitmqctl list_queues`",
+    "oldest job": "RabbitMQ does not tell the age of a quorum queue's messages; see `queue_ms` in the log",
+}
 
 
 def check(context: typer.Context, config: ConfigOption = None) -> None:
-    """Check settings, broker, topology and LCM.
+    """Check settings, broker, topology, alarms and LCM.
 
     One line for each, with the remedy; no job is consumed and nothing is changed.
     Whether the broker's user may consume and publish is not tried, since that would take or leave a message.
-    Exit status 0 when all is as `run` needs it, 1 when broker or LCM is away, 2 when settings or topology are wrong.
+    Whether the broker has an alarm is, by a message to a queue that can't exist. What AMQP does not tell is unknown.
+
+    Exit status 0 when all is as `run` needs it, 1 when broker or LCM is away or the broker has an alarm, 2 when
+    settings or topology are wrong.
 
     Example: lcm-worker check --config config/worker.toml
     """
@@ -45,10 +61,13 @@ def check(context: typer.Context, config: ConfigOption = None) -> None:
 
 
 async def _check(settings: Settings) -> list[Finding]:
+    from worker.broker.admin.alarms import check_alarms
     from worker.broker.admin.inspect import Finding, inspect
 
     try:
         findings = await inspect(settings.broker, worker=settings.worker.name)
+        findings.append(await check_alarms(settings.broker, worker=settings.worker.name))
+        findings += [Finding("unknown", what, why) for what, why in _UNTOLD.items()]
     except BrokerAway as error:
         findings = [
             Finding("away", "broker", str(error)),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.support.broker import add_user
 from tests.support.channel import depth, open_channel
 from tests.support.commands import command
 from tests.support.settings import broker_settings
+from tests.support.waiting import until
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
+from worker.sandbox.node import Node
 from worker.simulator.server import Behaviour, Simulator
+
+UNTOLD = {"policies", "unacknowledged jobs", "oldest job"}
 
 
 def levels(out: str) -> dict[str, str]:
@@ -16,17 +23,19 @@ def levels(out: str) -> dict[str, str]:
 
 
 async def test_all_is_well(vhost: str) -> None:
-    """With broker, topology and LCM as they should be, every line is ok and the status is 0."""
+    """With broker, topology and LCM as they should be, every line is ok or unknown and the status is 0."""
     async with Simulator() as lcm, open_channel(vhost) as channel:
         await declare(channel, topology_of(broker_settings(vhost)))
         ended = await command("check", broker__url=vhost, lcm__url=lcm.url)
     assert (ended.status, ended.err) == (0, "")
     checked = levels(ended.out)
-    assert set(checked.values()) == {"ok"}
+    assert {what for what, level in checked.items() if level != "ok"} == UNTOLD
+    assert {checked[what] for what in UNTOLD} == {"unknown"}
     assert {
         "settings",
         "broker",
         "lcm",
+        "alarms",
         "queue lcm.outcome.jobs",
         "queue lcm.outcome.retry.10m",
     } <= checked.keys()
@@ -57,9 +66,50 @@ async def test_a_queue_with_another_argument_is_named(vhost: str) -> None:
         ended = await command("check", broker__url=vhost, lcm__url=lcm.url)
         assert await depth(channel, "lcm.outcome.jobs") == 1
     assert ended.status == 2
-    (wrong,) = (line for line in ended.out.splitlines() if not line.startswith("ok"))
+    (wrong,) = (line for line in ended.out.splitlines() if not line.startswith(("ok", "unknown")))
     assert wrong.startswith("wrong   queue lcm.outcome.jobs: ")
     assert "x-delivery-limit" in wrong
+
+
+async def alarmed(node: Node) -> bool:
+    """Whether the broker has noticed that it lacks memory or disk."""
+    return await node.eval("rabbit_alarm:get_alarms()") != "[]"
+
+
+async def rested(node: Node) -> bool:
+    return not await alarmed(node)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+async def test_an_alarm_is_told(kind: str, broker: Node, vhost: str) -> None:
+    """A broker that takes no messages is found out before a worker needs it; no message is left. The status is 1."""
+    raised = {"memory": ("set_vm_memory_high_watermark", "0"), "disk": ("set_disk_free_limit", "1000000GB")}
+    lowered = {"memory": ("set_vm_memory_high_watermark", "0.4"), "disk": ("set_disk_free_limit", "1000000")}
+    async with Simulator() as lcm:
+        await broker.ctl(*raised[kind])
+        try:
+            await until(lambda: alarmed(broker))
+            ended = await command("check", broker__url=vhost, lcm__url=lcm.url)
+        finally:
+            await broker.ctl(*lowered[kind])
+        await until(lambda: rested(broker))
+        after = await command("check", broker__url=vhost, lcm__url=lcm.url)
+    assert ended.status == 1
+    assert levels(ended.out)["alarms"] == "alarm"
+    assert "`rabbitmq-diagnostics alarms`" in ended.out
+    assert levels(ended.out)["broker"] == "ok"
+    assert (after.status, levels(after.out)["alarms"]) == (0, "ok")
+
+
+async def test_who_may_not_publish_to_nowhere_learns_of_no_alarm(broker: Node, vhost: str) -> None:
+    """A user without a right to the default exchange is refused there, which says as well that the broker reads."""
+    name = vhost.rpartition("/")[2]
+    await add_user(broker, name, configure="^$", write="^lcm", read=".*")
+    async with Simulator() as lcm, open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+        url = vhost.replace("guest:guest", f"{name}:secret")
+        ended = await command("check", broker__url=url, lcm__url=lcm.url, broker__declare="passive")
+    assert (ended.status, levels(ended.out)["alarms"]) == (0, "ok")
 
 
 async def test_lcm_is_away(vhost: str) -> None:
