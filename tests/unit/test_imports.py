@@ -38,6 +38,7 @@ PURE_MODULES = frozenset(
     {
         "worker.broker.admin.dead_letter",
         "worker.broker.admin.definitions",
+        "worker.broker.admin.policies",
         "worker.cli.dead.selection",
         "worker.broker.remedies",
         "worker.broker.topology",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -25,14 +26,40 @@ _STYLES = {
 }
 # The highest of all lines counts: a mistake to correct ranks above what may come back by itself.
 _STATUS = {"ok": 0, "unknown": 0, "warn": 0, "alarm": 1, "away": 1, "missing": 2, "wrong": 2}
+_OLDEST = "RabbitMQ does not tell the age of a quorum queue's messages; see `queue_ms` in the log"
 _UNTOLD = {
-    "policies": "AMQP does not tell them, and they can change how queues work; see `rabbitmqctl list_policies`",
-    "unacknowledged jobs": "AMQP does not tell how many workers hold; see `rabbitmqctl list_queues`",
-    "oldest job": "RabbitMQ does not tell the age of a quorum queue's messages; see `queue_ms` in the log",
+    "policies": "AMQP does not tell them, and they can change what queues keep; give --management URL",
+    "unacknowledged jobs": "AMQP does not tell how many workers hold; give --management URL",
 }
 
 
-def check(context: typer.Context, config: ConfigOption = None) -> None:
+def _management_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        right = False
+    if not right:
+        raise typer.BadParameter(
+            "must be http://HOST:15672 or https://HOST:15671, with USER:PASSWORD@ if need be"
+        )
+    return url
+
+
+def check(
+    context: typer.Context,
+    config: ConfigOption = None,
+    management: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            parser=_management_url,
+            help="RabbitMQ's management API, such as http://HOST:15672, which tells what AMQP does not; with the user"
+            " of broker.url unless it names one. Default: it is not asked.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Check settings, broker, topology, alarms and LCM.
 
     One line for each, with the remedy; no job is consumed and nothing is changed.
@@ -42,7 +69,7 @@ def check(context: typer.Context, config: ConfigOption = None) -> None:
     Exit status 0 when all is as `run` needs it, 1 when broker or LCM is away or the broker has an alarm, 2 when
     settings or topology are wrong.
 
-    Example: lcm-worker check --config config/worker.toml
+    Example: lcm-worker check --config config/worker.toml --management http://127.0.0.1:15672
     """
     from rich.console import Console
     from rich.text import Text
@@ -51,7 +78,7 @@ def check(context: typer.Context, config: ConfigOption = None) -> None:
 
     settings = settings_of(context, config)
     findings = [Finding("ok", "settings", f"{len(settings.sources)} set, the others at their defaults")]
-    findings += run_async(_check(settings))
+    findings += run_async(_check(settings, management))
     console = Console(markup=False, highlight=False, soft_wrap=True)
     for finding in findings:
         line = Text(f"{finding.level:<8}", style=_STYLES[finding.level])
@@ -60,20 +87,30 @@ def check(context: typer.Context, config: ConfigOption = None) -> None:
         raise typer.Exit(status)
 
 
-async def _check(settings: Settings) -> list[Finding]:
+async def _check(settings: Settings, management: str | None) -> list[Finding]:
     from worker.broker.admin.alarms import check_alarms
     from worker.broker.admin.inspect import Finding, inspect
 
     try:
         findings = await inspect(settings.broker, worker=settings.worker.name)
         findings.append(await check_alarms(settings.broker, worker=settings.worker.name))
-        findings += [Finding("unknown", what, why) for what, why in _UNTOLD.items()]
     except BrokerAway as error:
         findings = [
             Finding("away", "broker", str(error)),
             Finding("away", "topology", "not checked, since the broker is away"),
         ]
-    return [*findings, await _check_lcm(settings)]
+    return [*findings, *await _check_untold(settings, management), await _check_lcm(settings)]
+
+
+async def _check_untold(settings: Settings, management: str | None) -> list[Finding]:
+    from worker.broker.admin.inspect import Finding
+    from worker.broker.admin.management import check_policies
+
+    if management is None:
+        told = [Finding("unknown", what, why) for what, why in _UNTOLD.items()]
+    else:
+        told = await check_policies(settings.broker, management)
+    return [*told, Finding("unknown", "oldest job", _OLDEST)]
 
 
 async def _check_lcm(settings: Settings) -> Finding:

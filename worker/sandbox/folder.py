@@ -25,17 +25,25 @@ def free_port() -> int:
             return port
 
 
-def write_folder(folder: Path, *, cookie: str, config: Mapping[str, int | bool | str]) -> None:
-    """Make the folder with a cookie and a configuration in it. `config` holds settings of the `rabbit` application."""
+def write_folder(
+    folder: Path, *, cookie: str, config: Mapping[str, int | bool | str], management_port: int | None = None
+) -> None:
+    """Make the folder with a cookie and a configuration in it. `config` holds settings of the `rabbit` application.
+
+    With `management_port` the management plugin is enabled, and serves its API there.
+    """
     folder.mkdir(parents=True)
     cookie_file = folder / ".erlang.cookie"
     cookie_file.write_text(cookie)
     cookie_file.chmod(0o400)
-    (folder / "enabled_plugins").write_text("[].\n")
+    plugins = "" if management_port is None else "rabbitmq_management"
+    (folder / "enabled_plugins").write_text(f"[{plugins}].\n")
     settings = ", ".join(
         f"{{{key}, {_erlang_term(value)}}}" for key, value in {**_DEFAULTS, **config}.items()
     )
-    (folder / "advanced.config").write_text(f"[{{rabbit, [{settings}]}}].\n")
+    listener = f'{{listener, [{{ip, "127.0.0.1"}}, {{port, {management_port}}}]}}'
+    management = "" if management_port is None else f", {{rabbitmq_management, [{listener}]}}"
+    (folder / "advanced.config").write_text(f"[{{rabbit, [{settings}]}}{management}].\n")
     for empty in ("rabbitmq.conf", "rabbitmq-env.conf"):
         (folder / empty).touch()
 

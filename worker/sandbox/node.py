@@ -42,6 +42,7 @@ class Node:
         name: the Erlang node name, `…@localhost`; one is made up by default.
         cookie: the Erlang cookie; the nodes of a cluster share one.
         epmd_port: the port of an epmd that runs already; by default the node runs one of its own.
+        management: whether it serves the management API, see `management_url`, which makes its start longer.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Node:
         name: str | None = None,
         cookie: str | None = None,
         epmd_port: int | None = None,
+        management: bool = False,
     ) -> None:
         self.name = name or f"sandbox-{secrets.token_hex(4)}@localhost"
         self.cookie = cookie or secrets.token_hex(16)
@@ -62,6 +64,7 @@ class Node:
         self._owns_epmd = epmd_port is None
         self._epmd_port = epmd_port
         self._port: int | None = None
+        self._management_port = free_port() if management else None
         self._scripts = Path()
         self._env: dict[str, str] = {}
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -90,6 +93,11 @@ class Node:
     def url(self) -> str:
         """The AMQP URL of the vhost `/`, with the user `guest`."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    @property
+    def management_url(self) -> str:
+        """The URL of the management API. Raises NodeFailed where it has none."""
+        return f"http://127.0.0.1:{self._known(self._management_port)}"
 
     async def __aenter__(self) -> Self:
         try:
@@ -213,7 +221,9 @@ class Node:
         self._scripts = ensure_server(install=False, say=lambda _: None).parent
         self._port = self._port or free_port()
         self._epmd_port = self._epmd_port or free_port()
-        write_folder(self.folder, cookie=self.cookie, config=self._config)
+        write_folder(
+            self.folder, cookie=self.cookie, config=self._config, management_port=self._management_port
+        )
         ours = environment(self.folder, name=self.name, port=self._port, epmd_port=self._epmd_port)
         self._env = ours | self._extra_env
 

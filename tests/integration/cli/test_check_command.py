@@ -112,6 +112,29 @@ async def test_who_may_not_publish_to_nowhere_learns_of_no_alarm(broker: Node, v
     assert (ended.status, levels(ended.out)["alarms"]) == (0, "ok")
 
 
+async def test_a_management_api_that_is_away_is_told(vhost: str) -> None:
+    """Asked for policies where no API answers, it says so and what to enable; the others are checked; status 1."""
+    async with Simulator() as lcm, Simulator() as other:
+        await other.stop()
+        url = f"http://me:s3cret@127.0.0.1:{other.port}"
+        ended = await command("check", "--management", url, broker__url=vhost, lcm__url=lcm.url)
+    assert (ended.status, ended.err) == (1, "")
+    assert levels(ended.out)["policies"] == "away"
+    assert "rabbitmq_management" in ended.out
+    assert "s3cret" not in ended.out
+    assert {levels(ended.out)[what] for what in ("broker", "alarms", "lcm")} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:15672", "ftp://127.0.0.1", "http://", "http://h:port", "http://[::1"]
+)
+async def test_a_management_url_that_is_none(url: str) -> None:
+    """What can't be the address of the API is wrong usage."""
+    ended = await command("check", "--management", url)
+    assert (ended.status, ended.out) == (2, "")
+    assert "http://HOST:15672" in ended.err
+
+
 async def test_lcm_is_away(vhost: str) -> None:
     """Without LCM its line says so and what to look at, the broker is checked all the same, the status is 1."""
     async with Simulator() as lcm:

@@ -1,0 +1,143 @@
+"""Asks RabbitMQ's management API what AMQP does not tell: policies, and how many jobs are unacknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from worker.broker.admin.definitions import vhost_of
+from worker.broker.admin.inspect import Finding
+from worker.broker.admin.policies import Change, Policy, changes_of, in_force, roles_of
+from worker.broker.topology import topology_of
+from worker.common.text import printable
+from worker.common.text import quote as quoted
+from worker.contract.errors import BrokerAway
+from worker.settings import BrokerSettings
+from worker.settings.tls import client_context
+
+_TIMEOUT = 10.0
+_MOST_BYTES = 64 * 1024 * 1024
+_PLUGIN = "see --management, and whether the broker has the plugin rabbitmq_management enabled"
+_RIGHTS = "name a user in --management (USER:PASSWORD@) who has the tag: `rabbitmqctl set_user_tags USER management`"
+_QUEUES = "queues/{}?columns=name,policy,operator_policy,messages_unacknowledged"
+_KINDS = {"policy": "policies/{}", "operator_policy": "operator-policies/{}"}
+
+
+class ManagementApi:
+    """The API at a URL such as `http://HOST:15672`, with the credentials of broker.url unless it has its own."""
+
+    def __init__(self, url: str, settings: BrokerSettings) -> None:
+        self._parts = urlsplit(url)
+        login = self._parts if self._parts.username else urlsplit(settings.urls[0])
+        self._credentials = f"{unquote(login.username or 'guest')}:{unquote(login.password or '')}"
+        self._settings = settings
+        self._base = self._parts.path.rstrip("/").removesuffix("/api")
+        self._where = f"{self._parts.scheme}://{self._parts.netloc.rpartition('@')[2]}{self._base}"
+        self._vhost = quote(vhost_of(settings.urls[0]), safe="")
+
+    async def get(self, path: str) -> Any:
+        """Return what stands at a path below `/api/`, in which `{}` becomes the virtual host.
+
+        Raises:
+            BrokerAway: it can't be reached, or refuses; the text has the remedy.
+        """
+        return await asyncio.to_thread(self._get, f"{self._base}/api/{path.format(self._vhost)}")
+
+    def _get(self, path: str) -> Any:
+        connection = self._connection()
+        token = b64encode(self._credentials.encode()).decode()
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Basic {token}"})
+            response = connection.getresponse()
+            body = response.read(_MOST_BYTES)
+        except (OSError, HTTPException, UnicodeError) as error:
+            raise BrokerAway(f"{self._where}: {_why(error)}", _PLUGIN) from error
+        finally:
+            connection.close()
+        if response.status in {401, 403}:
+            raise BrokerAway(f"{self._where}: HTTP {response.status} {_reason(body)}", _RIGHTS)
+        try:
+            if response.status == 200:  # noqa: PLR2004 - HTTP's own
+                return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise BrokerAway(f"{self._where}: what answers there is no management API", _PLUGIN) from error
+        raise BrokerAway(f"{self._where}: HTTP {response.status} {response.reason}", _PLUGIN)
+
+    def _connection(self) -> HTTPConnection:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "https":
+            return HTTPSConnection(host, port, timeout=_TIMEOUT, context=client_context(self._settings))
+        return HTTPConnection(host, port, timeout=_TIMEOUT)
+
+
+async def check_policies(settings: BrokerSettings, url: str) -> list[Finding]:
+    """Say what policies change about our queues, and how many jobs are unacknowledged; changes nothing."""
+    try:
+        return await _findings(ManagementApi(url, settings), settings)
+    except BrokerAway as error:
+        return [Finding("away", "policies", str(error))]
+    except (TypeError, KeyError, AttributeError) as error:
+        return [Finding("away", "policies", f"what answers at --management is no management API ({error!r})")]
+
+
+async def _findings(api: ManagementApi, settings: BrokerSettings) -> list[Finding]:
+    policies = {kind: _policies(kind, await api.get(path)) for kind, path in _KINDS.items()}
+    queues = {queue["name"]: queue for queue in await api.get(_QUEUES)}
+    topology = topology_of(settings)
+    roles = roles_of(topology)
+    found = [
+        _told(change)
+        for queue in topology.queues
+        for change in changes_of(
+            queue, roles[queue.name], _applied(queue.name, queues.get(queue.name, {}), policies)
+        )
+    ]
+    unacknowledged = queues.get(topology.jobs, {}).get("messages_unacknowledged", 0)
+    return [
+        *(found or [Finding("ok", "policies", "none changes what these queues keep")]),
+        Finding("ok", "unacknowledged jobs", f"{unacknowledged} in the hands of workers"),
+    ]
+
+
+def _policies(kind: str, listed: Iterable[dict[str, Any]]) -> list[Policy]:
+    return [
+        Policy(
+            kind.replace("_", " "),
+            each["name"],
+            each["pattern"],
+            each.get("apply-to", "all"),
+            each.get("priority", 0),
+            each["definition"],
+        )
+        for each in listed
+    ]
+
+
+def _applied(queue: str, said: Mapping[str, Any], policies: Mapping[str, list[Policy]]) -> Iterator[Policy]:
+    """Yield the policies in force for a queue, the operator's first."""
+    for kind in ("operator_policy", "policy"):
+        if policy := in_force(queue, policies[kind], said.get(kind) or ""):
+            yield policy
+
+
+def _told(change: Change) -> Finding:
+    sets = f"{change.policy.kind} {change.policy.name!r} sets {change.key} to {change.value}"
+    return Finding("warn", f"queue {change.queue}", f"{sets}: {change.means}")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, BadStatusLine) and not isinstance(error, OSError):
+        return f"what answers there speaks no HTTP: {quoted(str(error))}"
+    return getattr(error, "strerror", None) or printable(str(error)) or type(error).__name__
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return printable(str(json.loads(body)["reason"]))
+    except (ValueError, TypeError, KeyError):
+        return "refused"
