@@ -13,6 +13,7 @@ Of a repeated key the last counts, other fields are ignored, and null is the sam
 The body is scanned once, with every field left as raw JSON: so each mistake can be named beside the others
 and shown as it was written, and metadata is never taken apart. That scan checks JSON's grammar everywhere,
 lone surrogates included, but not the UTF-8 of what it leaves raw; hence a check of the whole body before it.
+A body that can't be read is told as what it is, where that can be seen: compressed, or in another encoding.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from msgspec import Raw
 
 from worker.common.text import MAX_QUOTE, cut, kind_of, quote, read_rfc3339, well_formed
 from worker.contract.errors import InvalidJob
+from worker.contract.foreign_body import foreign_form
 from worker.contract.job import (
     ATTEMPTS_HEADER,
     CONTROL,
@@ -84,7 +86,7 @@ def read_job(body: bytes, properties: Properties) -> Job:
     """
     fields, unreadable = Fields(), ""
     try:
-        fields = _scan(body)
+        fields = _scan(body, properties.content_encoding)
     except ValueError as error:
         unreadable = str(error)
     mistakes: list[str] = []
@@ -95,7 +97,17 @@ def read_job(body: bytes, properties: Properties) -> Job:
     return job
 
 
-def _scan(body: bytes) -> Fields:
+def _scan(body: bytes, content_encoding: str | None) -> Fields:
+    try:
+        return _parse(body)
+    except ValueError as mistake:
+        if not (form := foreign_form(body, content_encoding)):
+            raise
+        too_large = f"{mistake}; " if len(body) > MAX_BODY else ""
+        raise ValueError(f"{too_large}the body must be a JSON object: it {form}") from mistake
+
+
+def _parse(body: bytes) -> Fields:
     if len(body) > MAX_BODY:
         raise ValueError(f"the body must have at most {MAX_BODY} bytes, found {len(body)}")
     try:
