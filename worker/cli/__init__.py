@@ -26,6 +26,7 @@ from worker.cli.health import health
 from worker.cli.lookup.options import lookup
 from worker.cli.run import run
 from worker.cli.simulate import simulate
+from worker.cli.streams import OutputLost, standard_streams
 from worker.cli.submit.options import submit
 from worker.cli.top.options import top
 from worker.cli.undelivered import options as undelivered
@@ -51,11 +52,14 @@ def main() -> None:
     for library in ("aio_pika", "aiormq", "websockets"):
         # Without a handler, Python prints their warnings to standard error, beside the command's own notes.
         logging.getLogger(library).addHandler(logging.NullHandler())
-    try:
-        app(prog_name="lcm-worker")
-    except WorkerError as error:
-        for line in str(error).splitlines():
-            note(line)
-        sys.exit(status_of(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with standard_streams():
+        try:
+            app(prog_name="lcm-worker")
+        except OutputLost:
+            pass  # told where the streams are left
+        except WorkerError as error:
+            for line in str(error).splitlines():
+                note(line)
+            sys.exit(status_of(error))
+        except KeyboardInterrupt:
+            sys.exit(130)

@@ -137,7 +137,8 @@ def simulate(
             serve(behaviour, host, port, record, lambda url: typer.echo(f"LCM simulator on {url}", err=True))
         )
     except OSError as error:
-        note(f"can't simulate on {host}:{port}: {error.strerror or error}")
+        record_file = f"{error.filename}: " if error.filename else ""
+        note(f"can't simulate on {host}:{port}: {record_file}{error.strerror or error}")
         raise typer.Exit(1) from error
 
 

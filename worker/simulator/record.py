@@ -55,10 +55,10 @@ def note(entries: list[_Entry], entry: _Entry, keep: int | None) -> None:
 
 
 @contextmanager
-def json_lines(path: Path | None) -> Iterator[Callable[[Exchange], None] | None]:
-    """Open a file to append exchanges to, a line each; without a path, yield None. Raises OSError."""
+def json_lines(path: Path | None) -> Iterator[Callable[[Exchange], object]]:
+    """Open a file to append exchanges to, a line each; without a path they go nowhere. Raises OSError."""
     if path is None:
-        yield None
+        yield lambda _: None
         return
     # Unbuffered, so that a reader that follows the file sees each line at once.
     with path.open("ab", buffering=0) as lines:

@@ -251,9 +251,18 @@ async def serve(
     """Run a simulator until cancelled, then drop everything at once.
 
     `ready` is called with its URL when it listens. Each exchange is appended to `record` as a JSON line: the
-    fields of `Exchange`. Raises OSError where the address or the file can't be had.
+    fields of `Exchange`. Raises OSError where the address or the file can't be had, or the file takes no more.
     """
-    with json_lines(record) as on_exchange:
+    full = asyncio.get_running_loop().create_future()
+
+    def on_exchange(exchange: Exchange) -> None:
+        try:
+            write(exchange)
+        except OSError as error:
+            if not full.done():
+                full.set_exception(OSError(error.errno, error.strerror, str(record)))
+
+    with json_lines(record) as write:
         simulator = Simulator(
             behaviour,
             host,
@@ -264,4 +273,4 @@ async def serve(
         )
         async with simulator:
             ready(simulator.url)
-            await asyncio.get_running_loop().create_future()
+            await full

@@ -57,6 +57,21 @@ async def test_simulate_says_where_it_cannot_listen(broker: Node) -> None:
     assert ended.err.count("\n") == 1
 
 
+async def test_simulate_ends_where_its_record_takes_no_more() -> None:
+    """A record on a full disk ends it after the exchange, with one line that names the file, and status 1."""
+    simulating = await asyncio.create_subprocess_exec(
+        COMMAND, "simulate", "--port", "0", "--record", "/dev/full",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment({}),
+    )  # fmt: skip
+    assert simulating.stderr is not None
+    url = (await simulating.stderr.readline()).decode().split()[-1]
+    await command("lookup", "18|1", lcm__url=url)
+    _, told = await simulating.communicate()
+    assert simulating.returncode == 1
+    assert told.endswith(b": /dev/full: No space left on device\n")
+    assert told.count(b"\n") == 1
+
+
 async def test_run_tells_every_mistake_at_once(tmp_path: Path) -> None:
     """Wrong settings, in the file and in the environment, are all told, each with its source; the status is 2."""
     config = tmp_path / "worker.toml"
@@ -95,6 +110,7 @@ async def test_the_demo_shows_it_all_and_cleans_up(vhost: str, broker: Node) -> 
     ended = await command("demo", broker__url=vhost)
     assert (ended.status, ended.err) == (0, "")
     assert "RabbitMQ   the one of the settings, which answers" in ended.out
+    assert "{" not in ended.out  # lines of the worker's log are shown in a short form
     outcomes = ended.out.partition("Outcomes of 18|1|2|0|0|44|274")[2].partition("In the dead-letter queue")[
         0
     ]

@@ -88,6 +88,10 @@ class Replayer:
                 raise self._failure from None
             await self._wait_for_last_confirms()
             raise
+        except Exception:
+            if not any(end.done() for end in ends):  # `on_done` has failed, the broker has not
+                await self._wait_for_last_confirms()
+            raise
         finally:
             for end in ends:
                 end.remove_done_callback(stop)

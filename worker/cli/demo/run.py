@@ -22,6 +22,7 @@ from worker.broker.admin.collector import collect
 from worker.broker.declare import delete
 from worker.broker.publisher import Publisher
 from worker.broker.topology import JOB_KEY, Topology, topology_of
+from worker.cli.streams import OutputLost
 from worker.cli.tables import add_row, outcome_table, table
 from worker.common.callbacks import always
 from worker.common.tasks import cancel, start
@@ -196,7 +197,8 @@ class _LogStream:
         self._console = console
 
     def write(self, line: bytes) -> None:
-        self._console.print(_shortened(msgspec.json.decode(line)))
+        with suppress(OutputLost):  # told when the demo has ended; the worker works on until then
+            self._console.print(_shortened(msgspec.json.decode(line)))
 
     def flush(self) -> None:
         """Do nothing: every line is printed at once."""
@@ -205,7 +207,8 @@ class _LogStream:
         return False
 
     def fileno(self) -> int:
-        return self._console.file.fileno()
+        """There is none: lines are to come here, not to the descriptor of the console."""
+        raise io.UnsupportedOperation
 
 
 _COLOURS = {"job.succeeded": "green", "job.retry_later": "yellow", "job.failed": "red"}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import typer
 
+from worker.cli.streams import PatientFile
 from worker.cli.submit.request import Request
 from worker.cli.submit.results import ResultWriter
 
@@ -27,7 +28,8 @@ def open_writer(request: Request) -> Iterator[ResultWriter | None]:
         return
     if request.output is None:
         hidden = request.shows_tables and request.output_format is None
-        with open(os.devnull if hidden else sys.stdout.fileno(), "wb", closefd=hidden) as file:
+        # Not sys.stdout: its buffer would be written once more after a failure.
+        with PatientFile(os.devnull if hidden else sys.stdout.fileno(), "w", closefd=hidden) as file:
             yield ResultWriter(file, request.result_format, header=True)
         return
     with output_as_parameter():
@@ -46,7 +48,7 @@ def output_as_parameter() -> Iterator[None]:
         raise typer.BadParameter(f"--output: {error}") from error
 
 
-def open_output(path: Path, *, append: bool) -> BinaryIO:
+def open_output(path: Path, *, append: bool) -> io.FileIO:
     """Open a file for results, at its end.
 
     Raises:
@@ -58,6 +60,6 @@ def open_output(path: Path, *, append: bool) -> BinaryIO:
             f"{path} holds something already: name another file, or add to it with --append"
         )
     try:
-        return path.open("ab")
+        return path.open("ab", buffering=0)
     except OSError as error:
         raise OSError(f"{path}: {error.strerror or error}") from error

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import msgspec
 
@@ -87,10 +87,16 @@ def format_of(path: str, chosen: OutputFormat | None) -> OutputFormat:
     raise ValueError(f"{path} ends in none of {', '.join(suffixes)}; choose an --output-format")
 
 
-class ResultWriter:
-    """Writes results to a binary file. Each call writes a whole batch and flushes it."""
+class Unbuffered(Protocol):
+    """A file whose writes reach the operating system at once, be it in part."""
 
-    def __init__(self, file: BinaryIO, kind: OutputFormat, *, header: bool) -> None:
+    def write(self, data: memoryview, /) -> int: ...
+
+
+class ResultWriter:
+    """Writes results to a file without a buffer: each call writes a whole batch, at once where the file takes it so."""
+
+    def __init__(self, file: Unbuffered, kind: OutputFormat, *, header: bool) -> None:
         self._file = file
         self._kind = kind
         self._header = header
@@ -108,8 +114,9 @@ class ResultWriter:
             self._send(b"".join(_one_line(bytes(result.body)) for result in results))
 
     def _send(self, data: bytes) -> None:
-        self._file.write(data)
-        self._file.flush()
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
 
 
 def job_ids_in(path: Path, kind: OutputFormat) -> Iterator[str]:

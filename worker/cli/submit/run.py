@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -83,8 +81,6 @@ def _carry_out(plan: Plan, submitter: Submitter, screen: Screen) -> int:
         status, failure = 1 if isinstance(error, BrokerAway) else 2, str(error)
     except BrokenPipeError:
         status, failure = 1, "nobody reads the results any more"
-        # The interpreter flushes standard output when it exits, and would fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         status, failure = 1, f"the results can't be written: {error.strerror or error}"
     note_summary(plan, submitter, screen, time.monotonic() - started, failure)
