@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_confirm, is_delivery
 from tests.support.channel import depth, open_channel, take, take_all
-from tests.support.commands import COMMAND, command, environment, worker
+from tests.support.commands import COMMAND, command, environment, program, worker
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from tests.support.wire.proxy import Proxy
@@ -199,6 +199,46 @@ def result_jobs(output: Path) -> list[str]:
         with output.open(newline="") as file:
             return [row["job_id"] for row in csv.DictReader(file)]
     return [msgspec.json.decode(line)["job_id"] for line in output.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize(("suffix", "kilobytes"), [("csv", 700), ("jsonl", 500)])
+@pytest.mark.timeout_s(240)
+async def test_a_torn_result_comes_again(vhost: str, tmp_path: Path, suffix: str, kilobytes: int) -> None:
+    """Where a write was cut off by a full disk, the command it told gets the rest: each result is there once, whole."""
+    file, output = tmp_path / "a.txt", tmp_path / f"r.{suffix}"
+    file.write_text("".join(f"{n}|1\n" for n in range(300)))
+    # Of a file that may not grow any more, the system takes the beginning of what is written, as on a full disk.
+    limited = f"ulimit -f {2 * kilobytes}; exec {COMMAND} submit {file} --wait --output {output}"
+    async with Simulator() as lcm, worker(vhost, lcm.url) as working:
+        first = await program("sh", "-c", limited, broker__url=vhost)
+        torn = output.read_bytes()
+        await working.logged("job.succeeded", 300)
+        ended = await command(*onward(first.err), broker__url=vhost)
+    assert (first.status, "the results can't be written: File too large" in first.err) == (1, True)
+    assert (len(torn), torn[-1:] == b"\n") == (1024 * kilobytes, False)
+    assert (ended.status, "r." + suffix + " ended in the middle of a result" in ended.err) == (0, True)
+    assert Counter(result_jobs(output)).most_common()[-1][1] == (50 if suffix == "csv" else 1)
+    assert len(Counter(result_jobs(output))) == 300
+
+
+@pytest.mark.timeout_s(120)
+async def test_a_file_that_ends_in_anothers_result_is_refused(vhost: str, tmp_path: Path) -> None:
+    """A part of a result that this run does not collect is not cut off: neither appended to nor collected into."""
+    file, output = tmp_path / "a.txt", tmp_path / "r.csv"
+    file.write_text("1|1\n")
+    async with open_channel(vhost) as channel:
+        await declare(channel, topology_of(broker_settings(vhost)))
+    waiting = ("--wait", "--timeout", "100ms", "--output", output)
+    first = await command("submit", file, *waiting, broker__url=vhost)
+    with output.open("a") as rows:
+        rows.write("another,1|1,succ")
+    held = output.read_bytes()
+    appended = await command("submit", file, *waiting, "--append", broker__url=vhost)
+    collected = await command(*onward(first.err), "--timeout", "100ms", broker__url=vhost)
+    assert (appended.status, collected.status) == (2, 2)
+    assert "a part of the result of job 'another': complete it first" in " ".join(appended.err.split())
+    assert "a part of the result of job 'another', which is none of these" in collected.err
+    assert output.read_bytes() == held
 
 
 @pytest.mark.timeout_s(240)

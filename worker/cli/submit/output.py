@@ -5,20 +5,78 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
 from worker.cli.streams import PatientFile
+from worker.cli.submit.held import Held, held_in
 from worker.cli.submit.request import Request
-from worker.cli.submit.results import ResultWriter
+from worker.cli.submit.results import HEADER, OutputFormat, Result, encoded
+from worker.common.text import quote
+
+
+class ResultWriter:
+    """Writes results to a file without a buffer: each call writes a whole batch, at once where the file takes it so.
+
+    `held` is what the file holds already.
+    """
+
+    def __init__(self, file: io.FileIO, kind: OutputFormat, held: Held) -> None:
+        self._file = file
+        self._kind = kind
+        self._held = held
+
+    def begin(self) -> None:
+        """Make the file ready: cut off a result that is there in part, and end the last line. Raises OSError."""
+        if self._held.torn is not None:
+            self._file.truncate(self._held.size)
+        self._send(self._held.lacks)
+        if self._kind is OutputFormat.CSV and not self._held.size:
+            self._send(HEADER)
+
+    def write(self, results: Sequence[Result]) -> None:
+        """Write results, and return once the operating system has them. Raises OSError."""
+        self._send(encoded(results, self._kind))
+
+    def _send(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
+
+
+def held_by(request: Request) -> Held:
+    """Return what the file of `--output` holds, where results are to be added to it.
+
+    Raises:
+        typer.BadParameter: it can't be read, is no file of results, or ends with a part of a result that this run does
+            not collect.
+    """
+    path = request.output
+    if path is None or not (request.append or request.collect):
+        return Held()
+    with output_as_parameter(), _naming(path):
+        if not path.is_file():
+            return Held()
+        with path.open("rb") as file:
+            held = held_in(file, request.result_format)
+        if request.publishes and held.torn is not None:
+            raise ValueError(
+                f"it ends with a part of the result of job {quote(held.torn)}: complete it first, by the --collect that"
+                " its run told, or name another file"
+            )
+        if held.gap and not request.publishes:
+            raise ValueError(f"it holds {held.gap}: take them out, or name another file")
+    return held
 
 
 @contextmanager
-def open_writer(request: Request) -> Iterator[ResultWriter | None]:
+def open_writer(request: Request, held: Held) -> Iterator[ResultWriter | None]:
     """Give what results are written with; None where none are collected.
+
+    `held` is what the file of `--output` holds already.
 
     Raises:
         typer.BadParameter: the file of `--output` can't be used.
@@ -30,13 +88,21 @@ def open_writer(request: Request) -> Iterator[ResultWriter | None]:
         hidden = request.shows_tables and request.output_format is None
         # Not sys.stdout: its buffer would be written once more after a failure.
         with PatientFile(os.devnull if hidden else sys.stdout.fileno(), "w", closefd=hidden) as file:
-            yield ResultWriter(file, request.result_format, header=True)
+            yield ResultWriter(file, request.result_format, held)
         return
     with output_as_parameter():
         kind = request.result_format
         opened = open_output(request.output, append=request.append or not request.publishes)
     with opened:
-        yield ResultWriter(opened, kind, header=not opened.tell())
+        yield ResultWriter(opened, kind, held)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 @contextmanager

@@ -1,13 +1,12 @@
-"""Results: read from messages and from files, written as JSON lines or CSV."""
+"""Results: read from messages, written as JSON lines or CSV. Pure."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -15,6 +14,7 @@ COLUMNS = (
     "job_id",
     "account_number",
     "status",
+    "outcomes",
     "outcome_id",
     "outcome_code",
     "outcome_description",
@@ -87,49 +87,11 @@ def format_of(path: str, chosen: OutputFormat | None) -> OutputFormat:
     raise ValueError(f"{path} ends in none of {', '.join(suffixes)}; choose an --output-format")
 
 
-class Unbuffered(Protocol):
-    """A file whose writes reach the operating system at once, be it in part."""
-
-    def write(self, data: memoryview, /) -> int: ...
-
-
-class ResultWriter:
-    """Writes results to a file without a buffer: each call writes a whole batch, at once where the file takes it so."""
-
-    def __init__(self, file: Unbuffered, kind: OutputFormat, *, header: bool) -> None:
-        self._file = file
-        self._kind = kind
-        self._header = header
-
-    def begin(self) -> None:
-        """Write what comes before the first result: in CSV the header, if there is to be one."""
-        if self._header and self._kind is OutputFormat.CSV:
-            self._send(_csv([COLUMNS]))
-
-    def write(self, results: Sequence[Result]) -> None:
-        """Write results, and return once the operating system has them. Raises OSError."""
-        if self._kind is OutputFormat.CSV:
-            self._send(_csv(row for result in results for row in rows_of(result)))
-        else:
-            self._send(b"".join(_one_line(bytes(result.body)) for result in results))
-
-    def _send(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[self._file.write(left) :]
-
-
-def job_ids_in(path: Path, kind: OutputFormat) -> Iterator[str]:
-    """Yield the job id of each row or line of a file of results; those that are no results are skipped.
-
-    An id may come more than once. Raises OSError.
-    """
+def encoded(results: Iterable[Result], kind: OutputFormat) -> bytes:
+    """Write results as lines of JSON, or as rows of CSV."""
     if kind is OutputFormat.CSV:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            yield from (row["job_id"] for row in csv.DictReader(file) if row.get("job_id"))
-        return
-    with path.open("rb") as lines:
-        yield from (result.job_id for line in lines if (result := read_result(line)) is not None)
+        return _csv(row for result in results for row in rows_of(result))
+    return b"".join(_one_line(bytes(result.body)) for result in results)
 
 
 def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
@@ -137,18 +99,22 @@ def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
     error = (result.error.code, result.error.message) if result.error is not None else ("", "")
     metadata = bytes(result.metadata).decode()
     end = (*error, result.attempts, result.duration_ms, result.completed_at, metadata)
-    start = (result.job_id, result.account_number or "", result.status)
+    start = (result.job_id, result.account_number or "", result.status, len(result.outcomes))
     if not result.outcomes:
         yield (*start, "", "", "", *end)
     for outcome in result.outcomes:
         yield (*start, outcome.id, outcome.code, outcome.description, *end)
 
 
-def _csv(rows: Iterator[tuple[object, ...]] | Sequence[tuple[object, ...]]) -> bytes:
+def _csv(rows: Iterable[tuple[object, ...]]) -> bytes:
     text = io.StringIO(newline="")
     # The line ends of RFC 4180; with them the library quotes a lone carriage return, too.
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()
+
+
+HEADER = _csv([COLUMNS])
+"""The first line of CSV."""
 
 
 def _one_line(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What `--collect` needs to go on with an earlier run: the name of its queue, the command, what was collected."""
+"""What `--collect` needs to go on with an earlier run: the name of its queue, and the command."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import re
 import shlex
 from uuid import uuid4
 
-from worker.cli.submit.jobs import digest
-from worker.cli.submit.output import output_as_parameter
 from worker.cli.submit.reading import Format
 from worker.cli.submit.request import Request
-from worker.cli.submit.results import job_ids_in
 
 _ID_LENGTH = 20
 _QUEUE = re.compile(f"([0-9a-f]{{{_ID_LENGTH}}})-[0-9a-f]+")
@@ -55,18 +52,6 @@ def collect_command(request: Request, queue: str) -> str:
         if value:
             words += [name] if value is True else [name, str(value)]
     return shlex.join(words)
-
-
-def already_collected(request: Request) -> frozenset[bytes]:
-    """Return the digests of the job ids whose results `--output` holds.
-
-    Raises:
-        typer.BadParameter: the file can't be read.
-    """
-    if request.output is None or not request.output.is_file():
-        return frozenset()
-    with output_as_parameter():
-        return frozenset(map(digest, job_ids_in(request.output, request.result_format)))
 
 
 def _queues(prefix: str) -> str:

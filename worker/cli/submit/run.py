@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from worker.cli.common import run_async
-from worker.cli.submit.jobs import Defaults, survey
-from worker.cli.submit.output import open_writer
+from worker.cli.submit.jobs import BadLine, Defaults, InputJob, survey
+from worker.cli.submit.output import held_by, open_writer
 from worker.cli.submit.reading import BadInput
 from worker.cli.submit.request import Request
-from worker.cli.submit.resume import already_collected, queue_of
+from worker.cli.submit.resume import queue_of
 from worker.cli.submit.screen import Screen, show_results
 from worker.cli.submit.sources import Source, open_sources
 from worker.cli.submit.submitter import Plan, Submitter
 from worker.cli.submit.summary import note_mistakes, note_summary
 from worker.common.signals import on_stop_signal
-from worker.common.text import rfc3339
+from worker.common.text import quote, rfc3339
 from worker.contract.errors import BrokerAway, WorkerError
 from worker.settings import Settings
 
@@ -35,7 +35,7 @@ def run_submit(request: Request, settings: Settings) -> int:
     try:
         with open_sources(request.files, request.format, screen.note) as sources:
             plan = _plan(request, sources, settings.broker.prefix, screen)
-            with open_writer(request) as writer:
+            with open_writer(request, plan.held) as writer:
                 return _carry_out(plan, Submitter(plan, writer, settings, screen), screen)
     except BadInput as error:
         screen.note(str(error))
@@ -60,14 +60,18 @@ def _plan(request: Request, sources: Sequence[Source], prefix: str, screen: Scre
     queue = queue_of(prefix, request.run_id, found.fingerprint)
     if request.collect not in {None, queue}:
         raise BadInput(f"these are not the lines whose results {request.collect} is for: name the same files")
-    return Plan(
-        request=request,
-        sources=sources,
-        defaults=defaults,
-        survey=found,
-        queue=queue,
-        already_collected=frozenset() if request.publishes else already_collected(request),
-    )
+    held = held_by(request)
+    plan = Plan(request=request, sources=sources, defaults=defaults, survey=found, queue=queue, held=held)
+    if held.torn is not None and not any(_is_of(job, held.torn) for job in plan.jobs()):
+        raise BadInput(
+            f"{request.output} ends with a part of the result of job {quote(held.torn)}, which is none of these: mend"
+            " the file, or name another one"
+        )
+    return plan
+
+
+def _is_of(job: InputJob | BadLine, beginning: str) -> bool:
+    return isinstance(job, InputJob) and job.job_id.startswith(beginning)
 
 
 def _carry_out(plan: Plan, submitter: Submitter, screen: Screen) -> int:

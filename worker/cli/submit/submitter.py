@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,10 +13,12 @@ from typing import Any
 from worker.broker.admin.submission import Submission, check_topology, fail_when_away, wait_for_any
 from worker.broker.admin.subscription import Subscription
 from worker.broker.topology import JOB_KEY, topology_of
+from worker.cli.submit.held import Held
 from worker.cli.submit.jobs import BadLine, Defaults, InputJob, Survey, digest, read_jobs
+from worker.cli.submit.output import ResultWriter
 from worker.cli.submit.reading import BadInput
 from worker.cli.submit.request import Request
-from worker.cli.submit.results import Result, ResultWriter, read_result
+from worker.cli.submit.results import Result, read_result
 from worker.cli.submit.screen import Bar, NoticeLog, Screen
 from worker.cli.submit.sources import Source
 from worker.cli.submit.tally import Collected, Published
@@ -36,8 +37,7 @@ _POLL = 0.1
 class Plan:
     """What to submit: a request, and what reading its files has shown.
 
-    `queue` is for the results of this run. `already_collected` has the digests of the jobs whose results are not
-    awaited any more.
+    `queue` is for the results of this run, `held` what the file for results holds already.
     """
 
     request: Request
@@ -45,7 +45,7 @@ class Plan:
     defaults: Defaults
     survey: Survey
     queue: str
-    already_collected: AbstractSet[bytes]
+    held: Held
 
     def jobs(self) -> Iterator[InputJob | BadLine]:
         """Read the jobs once more, as the survey did."""
@@ -115,6 +115,10 @@ class Submitter:
 
     async def _publish_and_collect(self, writer: ResultWriter) -> None:
         writer.begin()
+        if self._plan.held.torn is not None:
+            self._screen.note(
+                f"{self._request.output} ended in the middle of a result: cut off, it comes again"
+            )
         if not self._request.publishes:
             self._expect_all()
 
@@ -172,7 +176,7 @@ class Submitter:
     def _expect_all(self) -> None:
         """Expect the results of an earlier run, before any of them can come."""
         for job in self._plan.jobs():
-            if isinstance(job, InputJob) and digest(job.job_id) not in self._plan.already_collected:
+            if isinstance(job, InputJob) and digest(job.job_id) not in self._plan.held.jobs:
                 self.collected.expect(job.job_id)
 
     def _jobs(self) -> Iterator[InputJob]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.cli.submit.jobs import InputJob
-from worker.cli.submit.output import open_output
 from worker.cli.submit.reading import Format
 from worker.cli.submit.results import (
     COLUMNS,
+    HEADER,
     OutputFormat,
     Result,
-    ResultWriter,
+    encoded,
     format_of,
     read_result,
 )
@@ -46,11 +45,7 @@ def result(job_id: str = "j", *, error: str = "", **fields: Any) -> Result:
 
 
 def written(kind: OutputFormat, *results: Result) -> bytes:
-    file = io.BytesIO()
-    writer = ResultWriter(file, kind, header=True)
-    writer.begin()
-    writer.write(results)
-    return file.getvalue()
+    return (HEADER if kind is OutputFormat.CSV else b"") + encoded(results, kind)
 
 
 @given(st.lists(st.tuples(TEXT, st.lists(OUTCOME, min_size=1, max_size=3)), max_size=3))
@@ -70,8 +65,8 @@ def test_csv_has_a_row_for_what_has_no_outcome() -> None:
     rows = list(csv.reader(io.StringIO(lines.decode())))
     assert tuple(rows[0]) == COLUMNS
     end = ["1", "8.2", "2026-01-31T12:00:00.000Z", "{}"]
-    assert rows[1] == ["a", "1|1", "succeeded", "", "", "", "", "", *end]
-    assert rows[2] == ["b", "", "failed", "", "", "", "timeout", "it is timeout", *end]
+    assert rows[1] == ["a", "1|1", "succeeded", "0", "", "", "", "", "", *end]
+    assert rows[2] == ["b", "", "failed", "0", "", "", "", "timeout", "it is timeout", *end]
 
 
 def test_csv_keeps_the_metadata() -> None:
@@ -107,17 +102,6 @@ def test_the_suffix_tells_the_format() -> None:
     assert format_of("a.csv", OutputFormat.JSONL) is OutputFormat.JSONL
     with pytest.raises(ValueError, match="ends in none of"):
         format_of("a.json", None)
-
-
-def test_a_file_with_results_is_not_overwritten(tmp_path: Path) -> None:
-    """A file that holds something is refused, unless it is to be added to; then nothing of it is lost."""
-    file = tmp_path / "r.csv"
-    file.write_text("kept\n")
-    with pytest.raises(FileExistsError, match="--append"):
-        open_output(file, append=False)
-    with open_output(file, append=True) as output:
-        ResultWriter(output, OutputFormat.CSV, header=not output.tell()).begin()
-    assert file.read_text() == "kept\n"
 
 
 def test_a_repeat_and_a_strangers_result_are_not_counted() -> None:
