@@ -76,6 +76,29 @@ async def test_an_lcm_where_nobody_is_logged_in_costs_no_job(vhost: str) -> None
         assert "job.failed" not in log.events
 
 
+@pytest.mark.parametrize("jobs_wait", [False, True])
+async def test_sessions_that_are_closed_as_soon_as_they_are_open_are_an_outage(
+    vhost: str, jobs_wait: bool
+) -> None:
+    """Pitfall `LCM accepts, then closes with 4401`: not ready, told at error level, and no job is failed for it."""
+    behaviour = Behaviour(faults={"accept-and-close": 1.0}, close_code=4401)
+    async with Simulator(behaviour) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url)) as log:
+            if jobs_wait:
+                await publish(channel, *numbered(10))
+            await until(lambda: "lcm.outage_started" in log.events)
+            await until(lambda: len(log.of("lcm.session_failed")) > 2)
+            assert "worker.ready" not in log.events
+            if not jobs_wait:
+                await publish(channel, *numbered(10))
+            lcm.behaviour = Behaviour()
+            all_good(await results(channel, 10), 10)
+            await until(lambda: "worker.ready" in log.events)
+        assert "4401 (unauthorized)" in log.of("lcm.outage_started")[0]["reason"]
+        assert {level for level, event, _ in log.lines if event == "lcm.session_failed"} == {"error"}
+        assert "job.failed" not in log.events
+
+
 async def test_silence_for_all_is_an_outage_and_probed_by_one_job_at_a_time(vhost: str) -> None:
     """Exchanges that fail for different accounts stop the intake; an exchange that LCM answers starts it again."""
     async with Simulator(Behaviour(faults={"silence": 1.0})) as lcm, open_channel(vhost) as channel:

@@ -26,13 +26,32 @@ class Scripted:
         self.alive = True
         self.ended_by_us = False
         self.reason = ""
+        self.said = ""
+        self.not_opened: SessionNotOpened | None = None
+        self.lasted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._on_ended = on_ended
 
     def exchange(self) -> None:
         self.exchanges += 1
         self.answered += 1
+        self.last()
+
+    async def lasts(self) -> bool:
+        return await asyncio.shield(self.lasted)
+
+    def last(self) -> None:
+        """Let it have lasted a moment."""
+        if not self.lasted.done():
+            self.lasted.set_result(True)
+
+    def refuse(self, words: str) -> None:
+        """Let LCM close it as soon as it is open."""
+        self.not_opened = SessionNotOpened(words, refused=True)
+        self.abort(words)
 
     def abort(self, reason: str) -> None:
+        if not self.lasted.done():
+            self.lasted.set_result(False)
         self.alive, self.reason = False, reason
         self._on_ended(cast(Session, self), reason)
 
@@ -47,6 +66,7 @@ class Bench:
     def __init__(self, **settings: Any) -> None:
         self.log = RecordingLog()
         self.away: list[Exception] = []
+        self.told = 0
         self.sleeps: list[float] = []
         self.openings: list[tuple[int, Ended, asyncio.Future[Scripted]]] = []
         self.pool = Pool(
@@ -56,7 +76,11 @@ class Bench:
             self.log,
             clock=Clock(sleep=self._sleep, jitter=lambda _low, high: high),
             on_away=self.away.append,
+            on_opened=self._on_opened,
         )
+
+    def _on_opened(self) -> None:
+        self.told += 1
 
     async def _open(self, slot: int, on_ended: Ended) -> Session:
         opening: asyncio.Future[Scripted] = asyncio.get_running_loop().create_future()
@@ -74,11 +98,13 @@ class Bench:
 
         return asyncio.get_running_loop().create_task(acquire())
 
-    async def opened(self) -> Scripted:
-        """Let the oldest opening succeed."""
+    async def opened(self, *, lasts: bool = True) -> Scripted:
+        """Let the oldest opening succeed; without `lasts` it is open, and may still be refused."""
         await settled()
         slot, on_ended, opening = self.openings.pop(0)
         session = Scripted(slot, on_ended)
+        if lasts:
+            session.last()
         opening.set_result(session)
         await settled()
         return session

@@ -119,8 +119,11 @@ async def _check_lcm(settings: Settings) -> Finding:
 
     try:
         session = await SessionOpener(settings.lcm, settings.worker.name)(1, ignore)
+        await session.lasts()
+        await session.close()
+        if session.not_opened is not None:
+            raise session.not_opened
     except SessionNotOpened as error:
         remedy = "see the credentials and certificates in [lcm]" if error.refused else "see lcm.url"
         return Finding("away", "lcm", f"{error}; {remedy}")
-    await session.close()
     return Finding("ok", "lcm", f"{repr(settings.lcm.url).strip(chr(39))} opens a session")

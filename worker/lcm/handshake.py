@@ -19,8 +19,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from worker.common.text import cut
 from worker.contract.errors import SessionNotOpened
 from worker.lcm import envelope, outcome_list
+from worker.lcm.closing import how_it_closed, is_refusal, said_of
 from worker.lcm.envelope import ErrorReply
-from worker.lcm.session import Ended, Session, how_it_closed
+from worker.lcm.session import Ended, Session
 from worker.lcm.socket import Socket
 from worker.settings import LcmSettings
 from worker.settings.tls import client_context
@@ -149,7 +150,9 @@ def _why_not(error: Exception, connect_timeout: float) -> tuple[str, bool]:
         case ssl.SSLCertVerificationError():
             return f"its certificate does not verify: {error.verify_message}", True
         case ConnectionClosed():
-            return f"it closed during the greeting ({how_it_closed(error)})", False
+            said = said_of(error)
+            why = f"{how_it_closed(error)}: {said}" if said else how_it_closed(error)
+            return f"it closed during the greeting ({why})", is_refusal(error)
         case OSError():
             return error.strerror or str(error) or type(error).__name__, False
     # The text may quote a header of the reply.

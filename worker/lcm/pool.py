@@ -23,6 +23,7 @@ OpenSession = Callable[[int, Ended], Awaitable[Session]]
 """Opens the session of a slot, or raises SessionNotOpened."""
 
 _NO_ATTEMPT = -1
+_STOPS = "the worker stops"
 
 
 @dataclass(slots=True, eq=False)
@@ -34,8 +35,10 @@ class _Waiter:
 class Pool:
     """Up to `lcm.sessions` sessions, opened as they are needed and paced while LCM is away.
 
-    `on_opened` is called when a session was opened, `on_away` each time when none could be and none is left;
-    openings that fail together are one.
+    `on_opened` is called when opening a session has succeeded, `on_away` each time when it has not and none is
+    left; openings that fail together are one. A session is given out as soon as it is open, but where the one
+    before has not lasted, only once it has: its request would hide whether LCM ends sessions for requests or for
+    what we are.
 
     The caller's duties: every session that `acquire` returned goes back by `release`, whatever became of it.
     """
@@ -67,6 +70,8 @@ class Pool:
         self._attempts: dict[int, int] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._closing = TaskSet()
+        self._in_doubt = False
+        self._trials = TaskSet()
 
     def __repr__(self) -> str:
         return f"<Pool {', '.join(f'{count} {state}' for state, count in self.counts().items())}>"
@@ -130,12 +135,13 @@ class Pool:
         return self._pace.failing
 
     async def probe(self) -> bool:
-        """Wait for a session and give it back; return whether there was one before the waiters were rejected."""
+        """Wait for a session and give it back; return whether one was opened, before the waiters were rejected."""
         try:
-            self.release(await self.acquire())
+            session = await self.acquire()
         except Deferred:
             return False
-        return True
+        self.release(session)
+        return await session.lasts()
 
     async def ensure_session(self) -> None:
         """Open a session where there is none, to see whether LCM can be reached; it is kept for the next job."""
@@ -145,9 +151,10 @@ class Pool:
             session = await self.acquire()
         except Deferred:
             return
-        # A load balancer may cut it while it is idle: that must not cause a backoff for the next job's session.
-        self._attempts[session.slot] = _NO_ATTEMPT
         self.release(session)
+        if await session.lasts() and session.alive:
+            # A load balancer may cut it while it is idle: that must not cause a backoff for the next job's session.
+            self._attempts[session.slot] = _NO_ATTEMPT
 
     def reject_waiters(self, reason: str) -> None:
         """Raise Deferred in all callers that wait for a session."""
@@ -163,11 +170,11 @@ class Pool:
         for task in self._opening:
             task.cancel()
         for session in self._busy:
-            session.abort("the worker stops")
+            session.abort(_STOPS)
         for session in self._idle:
             self._start_closing(session)
         self._idle.clear()
-        await asyncio.gather(*self._opening, *self._closing, return_exceptions=True)
+        await asyncio.gather(*self._opening, *self._closing, *self._trials, return_exceptions=True)
 
     def _assign(self) -> None:
         """Give idle sessions to waiters, then open as many more as are needed and allowed."""
@@ -211,15 +218,16 @@ class Pool:
             if delay := self._pace.delay(self._clock.jitter):
                 await self._clock.sleep(delay)
             session = await self._open_session(slot, self._session_ended)
+            self._trials.start(self._try(session), f"lcm-trial-{slot}")
+            if self._in_doubt:
+                await session.lasts()
+            if session.alive:
+                self._idle.append(session)
         except SessionNotOpened as error:
             self._not_opened(slot, error)
         except Exception as error:  # noqa: BLE001 - tried again at once, a defect would be tried without end
             self._log.exception("lcm.opening_broke", session=slot)
             self._not_opened(slot, SessionNotOpened(f"a defect of the worker: {type(error).__name__}"))
-        else:
-            self._log.info("lcm.session_opened", session=slot)
-            self._idle.append(session)
-            self._on_opened()
         finally:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - this is a task
@@ -228,6 +236,14 @@ class Pool:
                 self._free_slots.append(slot)
             if not task.cancelling():
                 self._assign()
+            elif session is not None:
+                session.abort(_STOPS)
+
+    async def _try(self, session: Session) -> None:
+        if await session.lasts():
+            self._in_doubt = False
+            self._log.info("lcm.session_opened", session=session.slot)
+            self._on_opened()
 
     def _start_closing(self, session: Session) -> None:
         self._closing.start(session.close(), f"lcm-close-{session.slot}")
@@ -243,17 +259,22 @@ class Pool:
             reason=reason,
             exchanges=session.exchanges,
             unasked=session.unsolicited,
+            **({"said": session.said} if session.said else {}),
         )
-        if session.flooded:
+        self._in_doubt = self._in_doubt or session.not_opened is not None
+        if session.not_opened is not None and not session.exchanges:
+            self._not_opened(session.slot, session.not_opened)
+        elif session.flooded:
             self._pace.failed(self._pace.attempt)
         elif not (session.answered or session.ended_by_us):
             self._pace.failed(self._attempts[session.slot])
         self._assign()
 
     def _not_opened(self, slot: int, error: SessionNotOpened) -> None:
+        self._in_doubt = True
         counts = self._pace.failed(self._attempts[slot], refused=error.refused)
         level = self._log.error if error.refused else self._log.warning
         level("lcm.session_failed", error=str(error), waiting=self.waiting)
         # Openings that fail together are reported once: the others were no probes.
-        if counts and not self._busy and not self._idle:
+        if counts and not self._idle and not any(session.alive for session in self._busy):
             self._on_away(error)

@@ -8,6 +8,9 @@ would wait for the very peer that is in doubt.
 A reply that came twice may still be unread in the socket when the next request goes out. So every request but a
 session's first goes out behind a ping, the fence: a peer answers a ping when it reads it, so what comes before the
 pong was sent before the request was read, and is no answer to it. That costs no round trip.
+
+LCM may accept a websocket and say only then, by closing it, that it does not want us. So opening a session has
+succeeded once the session has lasted a moment, or LCM has answered on it. It can be used before.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from websockets.exceptions import ConnectionClosed, PayloadTooBig, TooManyFragments
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Data
 
 from worker.common.tasks import start
@@ -26,9 +29,10 @@ from worker.contract.errors import (
     LcmRejected,
     MalformedReply,
     ReplyTimeout,
-    ReplyTooLarge,
+    SessionNotOpened,
 )
 from worker.lcm import outcome_list
+from worker.lcm.closing import how_it_closed, is_refusal, loss_of, said_of
 from worker.lcm.envelope import ErrorReply, Malformed, Unparseable, Unsolicited
 from worker.lcm.flood import FLOOD_SECONDS, MOST_UNSOLICITED, FloodCounter
 from worker.lcm.outcome_list import Item, Reply
@@ -38,6 +42,8 @@ _CANCELLED = "cancelled in mid-exchange"
 _CLOSED_BY_US = "closed by us"
 _NO_REPLY = "no reply in time"
 _BY_US = frozenset({_CANCELLED, _CLOSED_BY_US, _NO_REPLY})
+
+_LASTS_AFTER = 1.0
 
 Ended = Callable[["Session", str], None]
 """Called once when a session has ended, with the reason."""
@@ -55,6 +61,8 @@ class Session:
         answered: how many of them LCM answered properly.
         unsolicited: how many messages LCM sent of its own accord.
         flooded: whether the session ended because LCM sent too many of them.
+        said: the reason that LCM gave for closing it, "" where it gave none.
+        not_opened: why opening it has not succeeded after all: LCM ended it at once, or over the first request.
     """
 
     def __init__(
@@ -71,6 +79,8 @@ class Session:
         self.answered = 0
         self.unsolicited = 0
         self.flooded = False
+        self.said = ""
+        self.not_opened: SessionNotOpened | None = None
         self._flood = FloodCounter()
         self._socket = socket
         self._session_errors = session_errors
@@ -79,6 +89,9 @@ class Session:
         self._behind_fence = False
         self._ended: str | None = None
         self._pending: asyncio.Future[list[Item]] | None = None
+        loop = asyncio.get_running_loop()
+        self._lasted: asyncio.Future[bool] = loop.create_future()
+        self._trial = loop.call_later(_LASTS_AFTER, self._settle, True)
         self._reader = start(self._read(), f"lcm-session-{slot}")
 
     @property
@@ -96,6 +109,10 @@ class Session:
     def __repr__(self) -> str:
         state = self._ended or ("busy" if self._pending else "idle")
         return f"<Session {self.slot} {state}, {self.exchanges} exchanges>"
+
+    async def lasts(self) -> bool:
+        """Wait until it has lasted a moment or was used well; return False where LCM ended it before that."""
+        return await asyncio.shield(self._lasted)
 
     async def exchange(self, account: str, timeout: float) -> list[Item]:  # noqa: ASYNC109 - ends the session too
         """Ask for one account's outcomes and return them as LCM sent them.
@@ -131,6 +148,7 @@ class Session:
             self._end("closed in mid-exchange")
         elif self._ended is None:
             self._ended = _CLOSED_BY_US
+            self._settle(lasted=True)
             await self._socket.close()
             self._on_ended(self, self._ended)
         await asyncio.gather(self._reader, return_exceptions=True)
@@ -148,7 +166,10 @@ class Session:
                 asyncio.ensure_future(pong).add_done_callback(self._pass_fence)
             await self._socket.send(request, text=True)
         except ConnectionClosed as gone:
-            self._end(how_it_closed(gone), ConnectionLost("the session closed while the request was sent"))
+            error = ConnectionLost(
+                "the session closed while the request was sent", remote_message=said_of(gone)
+            )
+            self._end_by_peer(how_it_closed(gone), said_of(gone), error, refused=is_refusal(gone))
             pending.result()
 
     def _pass_fence(self, pong: asyncio.Future[float]) -> None:
@@ -164,12 +185,13 @@ class Session:
                 self._take(await self._socket.recv(decode=False))
         except ConnectionClosed as gone:
             self.flooded = bool(self._socket.fault)
-            self._end(self._socket.fault or how_it_closed(gone), _loss(gone))
+            reason = self._socket.fault or how_it_closed(gone)
+            self._end_by_peer(reason, said_of(gone), loss_of(gone), refused=is_refusal(gone))
 
     def _take(self, raw: Data) -> None:
         assert isinstance(raw, bytes)  # noqa: S101 - recv(decode=False) gives bytes
         frame = outcome_list.classify(raw, self._session_errors)
-        exchanging = self._pending is not None and not self._pending.done()
+        exchanging = self._is_exchanging
         match frame:
             case Unsolicited():
                 self._count_unsolicited()
@@ -180,15 +202,21 @@ class Session:
                 self._answer(items)
             case ErrorReply(text, about_lcm=False) if exchanging:
                 self._answer(LcmRejected("LCM rejected the account", remote_message=text))
-            case ErrorReply(text):
+            case ErrorReply(text) if exchanging:
                 error = LcmError("LCM reported an error about itself", remote_message=text)
                 self._end("LCM reported an error", error)
+            case ErrorReply(text):
+                self._end_by_peer("LCM reported an error", text)
             case Malformed(why) | Unparseable(why) if exchanging:
                 self._end("malformed reply", MalformedReply(f"LCM's reply can't be read: {why}"))
             case Unparseable(why):
-                self._end(f"said something that is no message: {why}")
+                self._end_by_peer(f"said something that is no message: {why}")
             case Reply() | Malformed():
-                self._end("replied with no request in flight")
+                self._end_by_peer("replied with no request in flight")
+
+    @property
+    def _is_exchanging(self) -> bool:
+        return self._pending is not None and not self._pending.done()
 
     def _count_unsolicited(self) -> None:
         self.unsolicited += 1
@@ -199,19 +227,34 @@ class Session:
     def _answer(self, answer: list[Item] | LcmRejected) -> None:
         assert self._pending is not None  # noqa: S101 - the caller has just looked
         self.answered += 1
+        self._settle(lasted=True)
         if isinstance(answer, LcmRejected):
             self._pending.set_exception(answer)
         else:
             self._pending.set_result(answer)
 
-    def _end(self, reason: str, error: JobError | None = None) -> None:
+    def _end_by_peer(
+        self, reason: str, said: str = "", error: JobError | None = None, *, refused: bool = False
+    ) -> None:
+        if not (self._lasted.done() or self.flooded):
+            why = f"LCM ended the session as soon as it was open: {reason}" + (f": {said}" if said else "")
+            self.not_opened = SessionNotOpened(why, refused=refused)
+        self._end(reason, error, said=said)
+
+    def _end(self, reason: str, error: JobError | None = None, *, said: str = "") -> None:
         if self._ended is not None:
             return
-        self._ended = reason
+        self._ended, self.said = reason, said
+        self._settle(lasted=self.ended_by_us)
         self._socket.transport.abort()
         if self._pending is not None and not self._pending.done():
             self._pending.set_exception(error or ConnectionLost(f"the session ended: {reason}"))
         self._on_ended(self, reason)
+
+    def _settle(self, lasted: bool) -> None:
+        self._trial.cancel()
+        if not self._lasted.done():
+            self._lasted.set_result(lasted)
 
 
 def _forget(pending: asyncio.Future[list[Item]]) -> None:
@@ -220,21 +263,3 @@ def _forget(pending: asyncio.Future[list[Item]]) -> None:
         pending.cancel()
     elif not pending.cancelled():
         pending.exception()
-
-
-def how_it_closed(gone: ConnectionClosed) -> str:
-    """Tell who closed a websocket, and with which close code."""
-    if gone.rcvd is not None:
-        return f"closed by LCM with code {gone.rcvd.code}"
-    if gone.sent is not None:
-        return f"closed by us with code {gone.sent.code}"
-    return "connection lost"
-
-
-def _loss(gone: ConnectionClosed) -> JobError:
-    match gone.__cause__:
-        case PayloadTooBig():
-            return ReplyTooLarge("LCM's reply is larger than lcm.max_reply")
-        case TooManyFragments():
-            return MalformedReply("LCM's reply comes in too many fragments")
-    return ConnectionLost(f"the session closed in mid-exchange: {how_it_closed(gone)}")

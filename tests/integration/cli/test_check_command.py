@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from websockets.asyncio.server import ServerConnection
 
 from tests.support.broker import add_user
 from tests.support.channel import depth, open_channel
 from tests.support.commands import command
+from tests.support.lcm import peer
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from worker.broker.declare import declare
@@ -154,6 +156,18 @@ async def test_lcm_refuses_the_credentials(vhost: str) -> None:
     assert ended.status == 1
     assert "HTTP 401; see the credentials and certificates in [lcm]" in ended.out
     assert "s3cret" not in ended.out + ended.err
+
+
+async def test_lcm_closes_every_session_at_once(vhost: str) -> None:
+    """An LCM that accepts the websocket and closes it by a refusal is not ok; code and reason are told."""
+
+    async def turn_out(lcm: ServerConnection) -> None:
+        await lcm.close(4401, "token expired")
+
+    async with peer(turn_out) as url:
+        ended = await command("check", broker__url=vhost, lcm__url=url)
+    assert (ended.status, levels(ended.out)["lcm"]) == (1, "away")
+    assert "code 4401 (unauthorized): token expired; see the credentials" in ended.out
 
 
 async def test_the_broker_is_away() -> None:

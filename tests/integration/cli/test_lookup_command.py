@@ -6,8 +6,10 @@ import asyncio
 
 import msgspec
 import pytest
+from websockets.asyncio.server import ServerConnection
 
 from tests.support.commands import COMMAND, command, environment, on_terminal
+from tests.support.lcm import peer
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
 
@@ -19,6 +21,18 @@ async def nobody() -> str:
     """Return a URL where nobody listens."""
     async with Simulator() as lcm:
         return lcm.url
+
+
+async def test_lcm_closes_every_session_at_once() -> None:
+    """An LCM that accepts the websocket and closes it by a refusal can't be reached; code and reason are told."""
+
+    async def turn_out(lcm: ServerConnection) -> None:
+        await lcm.close(4401, "token expired")
+
+    async with peer(turn_out) as url:
+        ended = await command("lookup", ACCOUNT, lcm__url=url)
+    assert (ended.status, ended.out) == (1, "")
+    assert "code 4401 (unauthorized): token expired" in ended.err
 
 
 async def test_in_a_pipe_each_account_gives_a_line() -> None:

@@ -8,7 +8,7 @@ before they read the next; an answer that is late without any before it may come
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -41,6 +41,15 @@ from worker.lcm.session import Ended, Session
 from worker.lcm.socket import Socket
 from worker.settings import OutageSettings, RetrySettings
 from worker.simulator import documents
+
+
+@pytest.fixture(autouse=True, scope="module")
+def soon_lasting() -> Iterator[None]:
+    """Let a session have lasted after a moment that these many runs can wait for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.lcm.session._LASTS_AFTER", 0.01)
+        yield
+
 
 HARMLESS = ["unasked", "other-channel", "heartbeat"]
 FRAMES: dict[str, Callable[[str], bytes]] = {

@@ -18,6 +18,7 @@ from tests.support.wire.proxy import Proxy
 from tests.support.wire.raw_frames import RawConversation
 from worker.contract.errors import LcmError, SessionNotOpened, SettingsError
 from worker.lcm.handshake import SessionOpener
+from worker.simulator import documents
 from worker.simulator.server import Behaviour, Simulator
 
 LOGIN = {"channel": "LCM", "topic": "WebService", "subtopic": "Login"}
@@ -202,7 +203,51 @@ async def test_a_greeting_without_an_answer() -> None:
         await until(lambda: lcm.live == 0)
         lcm.behaviour = Behaviour(faults={"accept-and-close": 1}, close_code=1008)
         error = await refusal(lcm.url, greeting=greeting)
-        assert "1008" in str(error)
+        assert ("1008" in str(error), error.refused) == (True, True)
+
+
+@pytest.mark.parametrize(("code", "refused"), [(4401, True), (1008, True), (1011, False)])
+async def test_accepted_and_then_closed(code: int, refused: bool) -> None:
+    """Pitfall `LCM accepts, then closes with 4401`: no session was opened; code and reason are told."""
+
+    async def turn_out(lcm: ServerConnection) -> None:
+        await lcm.close(code, "token expired")
+
+    ends = Ends()
+    async with peer(turn_out) as url, opened(url, ends) as session:
+        assert not await session.lasts()
+        assert session.not_opened is not None
+        assert session.not_opened.refused == refused
+        assert f"with code {code}" in str(session.not_opened)
+        assert str(session.not_opened).endswith(": token expired")
+        assert (len(ends.reasons), session.said) == (1, "token expired")
+
+
+async def test_an_error_as_soon_as_a_session_is_open() -> None:
+    """LCM reports an error of its own accord before any request: no session was opened, and its words are told."""
+
+    async def complain(lcm: ServerConnection) -> None:
+        await lcm.send(documents.error("NOT_LOGGED_IN", "nobody is there"), text=True)
+        await lcm.wait_closed()
+
+    async with peer(complain) as url, opened(url) as session:
+        assert not await session.lasts()
+        assert "nobody is there" in str(session.not_opened)
+
+
+async def test_a_session_lasts_by_an_answer_or_by_time() -> None:
+    """Opening has succeeded with the first answer, else after a moment; a later end changes nothing."""
+    async with (
+        Simulator(Behaviour(close_code=4401)) as lcm,
+        opened(lcm.url) as quiet,
+        opened(lcm.url) as asked,
+    ):
+        await asked.exchange(ACCOUNT, 10)
+        assert await asked.lasts()
+        assert await quiet.lasts()
+        await lcm.close_sessions()
+        await until(lambda: not asked.alive and not quiet.alive)
+        assert (asked.not_opened, quiet.not_opened) == (None, None)
 
 
 async def test_a_reply_before_any_request_ends_the_session() -> None:

@@ -277,3 +277,68 @@ async def test_a_look_that_lcm_cuts_does_not_slow_down_the_next_job() -> None:
         session.abort("cut")
     await bench.session()
     assert bench.sleeps == []
+
+
+async def test_lcm_that_ends_every_session_at_once_is_away() -> None:
+    """Accepted, then closed by a refusal, without a request: an opening that failed, told and paced as a 401."""
+    bench = Bench(sessions=1)
+    probing = asyncio.ensure_future(bench.pool.probe())
+    session = await bench.opened(lasts=False)
+    assert (bench.away, bench.log.of("lcm.session_opened")) == ([], [])
+    session.refuse("closed by LCM with code 4401 (unauthorized): token expired")
+    assert not await probing
+    assert [str(error) for error in bench.away] == [
+        "closed by LCM with code 4401 (unauthorized): token expired"
+    ]
+    assert ("error", "lcm.session_failed") in [line[:2] for line in bench.log.lines]
+    asked = bench.acquire()
+    await bench.opened()
+    await asked
+    assert bench.sleeps == [30]
+
+
+async def test_the_first_request_waits_for_nothing() -> None:
+    """While all is well a session is given out as soon as it is open; its opening has succeeded with the answer."""
+    bench = Bench(sessions=1)
+    asked = bench.acquire()
+    session = await bench.opened(lasts=False)
+    assert (await asked, bench.told) == (session, 0)
+    bench.used(session)
+    await settled()
+    assert (bench.told, len(bench.log.of("lcm.session_opened"))) == (1, 1)
+
+
+async def test_a_session_that_ends_over_its_first_request_leaves_a_doubt() -> None:
+    """The request, or what we are? The next session tells: it is given out only once it has lasted."""
+    bench = Bench(sessions=1)
+    asked = bench.acquire()
+    session = await bench.opened(lasts=False)
+    (await asked).exchanges += 1
+    session.refuse("policy violation")
+    assert bench.away == []
+    asked = bench.acquire()
+    tried = await bench.opened(lasts=False)
+    assert not asked.done()
+    tried.refuse("policy violation")
+    await settled()
+    assert len(bench.away) == 1
+    lasting = await bench.opened(lasts=False)
+    assert not asked.done()
+    lasting.last()
+    assert await asked is lasting
+    lasting.abort("cut")
+    bench.release(lasting)
+    asked = bench.acquire()
+    assert await bench.opened(lasts=False) is await asked
+
+
+async def test_closing_ends_a_trial() -> None:
+    """A session that nobody was given yet is ended with the pool, and leaves no task."""
+    bench = Bench(sessions=1)
+    asked = bench.acquire()
+    await bench.failed()
+    tried = await bench.opened(lasts=False)
+    await bench.pool.close()
+    assert (tried.reason, asked.cancelled()) == ("the worker stops", True)
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("lcm-")]
+    assert repr(bench.pool) == "<Pool 0 busy, 0 idle, 0 opening, 0 waiting>"
