@@ -22,8 +22,11 @@ class Identity(NamedTuple):
 class Authority:
     """Signs certificates, in a folder of the test's."""
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(
+        self, folder: Path, name: str = "authority", *, names: Sequence[str] = ("IP:127.0.0.1",)
+    ) -> None:
         self._folder = folder
+        self._names = ",".join(names)
         self._own = self._make(name, "keyUsage=critical,keyCertSign")
 
     @property
@@ -32,10 +35,10 @@ class Authority:
         return self._own.certificate
 
     def issue(self, name: str) -> Identity:
-        """Make a certificate for 127.0.0.1 that this authority has signed."""
+        """Make a certificate for the names that this authority vouches for."""
         signed = ("-CA", self._own.certificate, "-CAkey", self._own.key)
         return self._make(
-            name, "basicConstraints=critical,CA:FALSE", "subjectAltName=IP:127.0.0.1", options=signed
+            name, "basicConstraints=critical,CA:FALSE", f"subjectAltName={self._names}", options=signed
         )
 
     def server_context(self) -> ssl.SSLContext:

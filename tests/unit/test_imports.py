@@ -56,8 +56,10 @@ PURE_MODULES = frozenset(
         "worker.observability.readiness",
     }
 )
-# What tests replace, and what concerns processes and tasks, without any knowledge of jobs.
-EDGES = frozenset({"worker.common.clock", "worker.common.signals", "worker.common.tasks"})
+# What tests replace, and what concerns processes, tasks and sockets, without any knowledge of jobs.
+EDGES = frozenset(
+    {"worker.common.clock", "worker.common.dial", "worker.common.signals", "worker.common.tasks"}
+)
 # The names and arguments of the queues follow from a dozen settings: like every component it is given its section.
 TAKES_SETTINGS = frozenset({"worker.asyncapi.document", "worker.broker.topology"})
 IMPURE = frozenset(

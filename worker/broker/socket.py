@@ -8,6 +8,8 @@ from typing import Any
 from aiormq.connection import TransportFactory
 from yarl import URL
 
+from worker.common.dial import dial
+
 _KEPT = 16 * 1024
 """How much is kept of what the peer says; until a connection is tuned, no frame has more than 4 KiB."""
 _METHOD_FRAME = b"\x01"
@@ -16,7 +18,7 @@ _ENOUGH = 7
 
 
 class Socket(TransportFactory):
-    """Opens a socket, as the library asks for it, and keeps a reference to it.
+    """Opens a socket in the library's place, by all addresses of a name, and keeps a reference to it.
 
     `heard` is what the peer has said since; no more of it is kept once `stop_listening` was called.
     """
@@ -37,8 +39,9 @@ class Socket(TransportFactory):
         reader.feed_data = self._listen  # type: ignore[method-assign, assignment]
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
+        sock = await dial(url.host or "", url.port or 0)
         self._transport, _ = await loop.create_connection(
-            lambda: protocol, url.host or "", url.port or 0, ssl=context, **kwargs
+            lambda: protocol, sock=sock, ssl=context, server_hostname=url.host if context else None, **kwargs
         )
         self.is_open = True
         return reader, asyncio.StreamWriter(self._transport, protocol, reader, loop)

@@ -11,11 +11,12 @@ import ssl
 import time
 from base64 import b64encode
 from typing import cast
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from worker.common.dial import dial
 from worker.common.text import cut
 from worker.contract.errors import SessionNotOpened
 from worker.lcm import envelope, outcome_list
@@ -94,8 +95,11 @@ class SessionOpener:
     async def _connect(self, slot: int) -> Socket:
         settings = self._settings
         name = session_name(settings.session_name, worker=self._worker, slot=slot, unixtime=int(time.time()))
+        parts = urlsplit(settings.url)
+        sock = None if settings.proxy else await dial(parts.hostname or "", _port_of(parts))
         opened = await _Connect(
             connect_url(settings.url, name),
+            sock=sock,
             additional_headers=connect_headers(settings, name),
             ssl=self._tls,
             # A proxy from the environment would see every account number.
@@ -135,8 +139,13 @@ class SessionOpener:
     def _not_opened(self, error: Exception) -> SessionNotOpened:
         where = urlsplit(self._settings.url)
         reason, refused = _why_not(error, self._settings.connect_timeout)
-        port = where.port or (443 if where.scheme == "wss" else 80)
-        return SessionNotOpened(f"no session with LCM at {where.hostname}:{port}: {reason}", refused=refused)
+        return SessionNotOpened(
+            f"no session with LCM at {where.hostname}:{_port_of(where)}: {reason}", refused=refused
+        )
+
+
+def _port_of(url: SplitResult) -> int:
+    return url.port or (443 if url.scheme == "wss" else 80)
 
 
 def _why_not(error: Exception, connect_timeout: float) -> tuple[str, bool]:

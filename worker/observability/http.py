@@ -85,7 +85,9 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 128  # connections that wait to be accepted; with the default of 5, a burst delays a probe
+    request_queue_size = (
+        128  # connections that wait to be accepted; with the default of 5, a burst delays a probe
+    )
 
     def __init__(self, *args: Any) -> None:
         self._opened: dict[socket.socket, float] = {}

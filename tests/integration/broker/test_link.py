@@ -7,18 +7,23 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 from aiormq.abc import AbstractChannel
+from yarl import URL
 
 from tests.support.broker import close_connections
+from tests.support.certificates import Authority
 from tests.support.log import RecordingLog
 from tests.support.settings import broker_settings
 from tests.support.waiting import running, until
 from tests.support.wire.proxy import Proxy
 from tests.support.wire.raw_frames import RawConversation
+from tests.support.wire.swallowing import resolve, swallowing
+from tests.support.wire.tls_front import TlsFront
 from worker.broker.link import Link
 from worker.common.clock import Clock
 from worker.contract.errors import TopologyError
@@ -324,3 +329,22 @@ async def fill(channel: AbstractChannel) -> None:
     """Send more than the system's buffers hold."""
     with suppress(Exception):
         await asyncio.gather(*(channel.basic_publish(bytes(2_000_000), routing_key="x") for _ in range(20)))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_address_that_swallows_packets_hides_no_other(
+    vhost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    """Pitfall `a name with two addresses, the first swallowing`: the link comes up by the other, with TLS too."""
+    authority = Authority(tmp_path, names=("DNS:broker.test",))
+    resolve(monkeypatch, "broker.test", "127.0.0.2", "127.0.0.1")
+    async with TlsFront(authority.server_context(), vhost) as front:
+        url = URL(front.url if tls else vhost)
+        assert url.port is not None
+        with swallowing("127.0.0.2", url.port):
+            settings = broker_settings(str(url.with_host("broker.test")), ca_file=authority.file)
+            log = RecordingLog()
+            link = Link("test", settings, nothing, log, worker="w-1", confirms=True)
+            async with running(link.run()):
+                await until(lambda: link.is_up)
+            assert log.events == ["broker.connected"]

@@ -16,6 +16,7 @@ from tests.support.settings import lcm_settings
 from tests.support.waiting import until
 from tests.support.wire.proxy import Proxy
 from tests.support.wire.raw_frames import RawConversation
+from tests.support.wire.swallowing import resolve, swallowing
 from worker.contract.errors import LcmError, SessionNotOpened, SettingsError
 from worker.lcm.handshake import SessionOpener
 from worker.simulator import documents
@@ -73,6 +74,20 @@ async def test_nobody_there() -> None:
     error = await refusal(url)
     assert not error.refused
     assert "127.0.0.1" in str(error)
+
+
+async def test_an_address_that_swallows_packets_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pitfall `a name with two addresses, the first swallowing`: a session is opened with the other, by TLS too."""
+    authority = Authority(tmp_path, names=("IP:127.0.0.1", "DNS:lcm.test"))
+    resolve(monkeypatch, "lcm.test", "127.0.0.2", "127.0.0.1")
+    for context, files in ((None, {}), (authority.server_context(), {"ca_file": authority.file})):
+        async with Simulator(ssl_context=context) as lcm:
+            with swallowing("127.0.0.2", lcm.port):
+                url = lcm.url.replace("127.0.0.1", "lcm.test")
+                async with opened(url, connect_timeout=60, **files) as session:
+                    assert names(await session.exchange(ACCOUNT, 10), ACCOUNT)
 
 
 async def test_no_session_within_the_timeout() -> None:
