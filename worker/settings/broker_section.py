@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from worker.common.durations import format_duration
-from worker.settings.masking import MaskedUrl, SecretFile, clear_url, with_password
+from worker.settings.masking import MaskedUrl, SecretFile, clear_url, lower_scheme, with_password
 from worker.settings.section import Conflict, Section, certificate_conflicts
 from worker.settings.types import Duration, Durations, Lowered, Readable, SecretPath, Texts, Url, Whole
 
@@ -24,6 +24,7 @@ def _split(urls: str) -> tuple[str, ...]:
 def _amqp_urls(urls: str) -> str:
     if not _split(urls):
         raise ValueError("must not be empty; write amqp://USER:PASSWORD@HOST:5672/")
+    urls = MaskedUrl(",".join(map(lower_scheme, urls.split(","))))
     for url in _split(urls):
         parts = clear_url(url)
         if not url.startswith(("amqp://", "amqps://")):

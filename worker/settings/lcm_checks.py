@@ -16,7 +16,7 @@ _HANDSHAKE = re.compile(
 
 def _url(url: str, schemes: tuple[str, ...]) -> str:
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
-    if not url.lower().startswith(tuple(f"{scheme}://" for scheme in schemes)):
+    if not url.startswith(tuple(f"{scheme}://" for scheme in schemes)):
         raise ValueError(f"must start with {allowed}")
     if (parts := clear_url(url)) is None:
         raise ValueError(

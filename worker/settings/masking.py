@@ -88,6 +88,12 @@ def _mask_parameter(item: str) -> str:
     return f"{name}={MASK}" if equals else MASK
 
 
+def lower_scheme(url: str) -> str:
+    """Return the URL with its scheme in lower case, as libraries compare it."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme.lower()}{mark}{rest}" if scheme.strip().isalpha() else url
+
+
 def with_password(url: str, password: str) -> str:
     """Return the URL with this password, quoted, in place of any other."""
     parts = urlsplit(url)

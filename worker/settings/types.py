@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr
 
 from worker.common.durations import format_duration, parse_duration
-from worker.settings.masking import MASK, MaskedUrl, SecretFile, mask_urls
+from worker.settings.masking import MASK, MaskedUrl, SecretFile, lower_scheme, mask_urls
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20}
 # Not pydantic's ByteSize: it reads as much as it understands and ignores the rest, so that "512,5KiB" is 512 bytes.
@@ -119,8 +119,8 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-def _strip(value: object) -> object:
-    return value.strip() if isinstance(value, str) else value
+def _url(value: object) -> object:
+    return lower_scheme(value.strip()) if isinstance(value, str) else value
 
 
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -139,6 +139,6 @@ Readable = Annotated[str, AfterValidator(_readable)]
 Lowered = BeforeValidator(_lower)
 FromJson = BeforeValidator(_json)
 
-Url = Annotated[str, BeforeValidator(_strip), AfterValidator(MaskedUrl), Sensitive(mask_urls)]
+Url = Annotated[str, BeforeValidator(_url), AfterValidator(MaskedUrl), Sensitive(mask_urls)]
 Secret = Annotated[SecretStr, Sensitive()]
 SecretPath = Annotated[SecretFile, PlainValidator(SecretFile.read), Sensitive(_mask_path)]

@@ -433,6 +433,19 @@ def test_what_is_unusual_but_right_is_accepted(name: str, value: str) -> None:
     from_env(**{name: value})
 
 
+def test_the_case_of_a_scheme_does_not_count() -> None:
+    """A scheme in capital letters is taken as the same in small ones; what follows it stays as it is."""
+    settings = from_env(
+        broker__url="AMQPS://Me:T0p@Rabbit-1/Vhost, Amqp://Me:T0p@Rabbit-2/Vhost",
+        lcm__url="WSS://Lcm:4747/Path?next=WS://Lcm",
+        lcm__proxy="HTTP://Me:T0p@Proxy:3128",
+    )
+    assert settings.broker.urls == ("amqps://Me:T0p@Rabbit-1/Vhost", "amqp://Me:T0p@Rabbit-2/Vhost")
+    assert settings.lcm.url == "wss://Lcm:4747/Path?next=WS://Lcm"
+    assert settings.lcm.proxy == "http://Me:T0p@Proxy:3128"
+    assert "T0p" not in repr(settings)
+
+
 def test_a_session_name_without_number_is_for_one_session() -> None:
     """Without `{n}` all sessions would have the same name."""
     assert from_env(lcm__session_name="me", lcm__sessions="1").lcm.session_name == "me"
