@@ -13,6 +13,7 @@ from tests.simulation.lcm import Lcm
 from tests.simulation.plan import Plan
 from worker.contract.intake import PauseReason
 from worker.lcm.handshake import SessionOpener
+from worker.lcm.not_opened import Way
 from worker.lcm.pool import Pool
 from worker.lcm.socket import Socket
 
@@ -27,7 +28,7 @@ class Opener(SessionOpener):
         self.connections: dict[int, Connection] = {}
         self._lcm = lcm
 
-    async def _connect(self, slot: int) -> Socket:
+    async def _connect(self, slot: int, _way: Way) -> Socket:
         connection = self.connections[slot] = await self._lcm.connect(slot)
         return cast(Socket, connection)
 

@@ -126,6 +126,21 @@ async def peer(converse: Converse) -> AsyncIterator[str]:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
 
 
+@asynccontextmanager
+async def answering(*answers: bytes) -> AsyncIterator[str]:
+    """Give the address, `HOST:PORT`, of a server that answers each request of a connection so, and closes nothing."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for each in answers:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(each)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 class SetClock:
     """A clock that only sleeping moves on, at once and without any waiting."""
 

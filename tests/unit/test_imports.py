@@ -51,6 +51,7 @@ PURE_MODULES = frozenset(
         "worker.cli.top.worker_tally",
         "worker.lcm.breaker",
         "worker.lcm.envelope",
+        "worker.lcm.http_answer",
         "worker.lcm.outcome_list",
         "worker.lcm.pacing",
         "worker.observability.readiness",

@@ -65,12 +65,14 @@ class SessionNotOpened(WorkerError):
     """No session with LCM could be opened.
 
     `refused` is true where LCM answered that it does not want us (401, 403, a certificate that does not
-    verify): trying again soon can lock an account out, and does not help.
+    verify): trying again soon can lock an account out, and does not help. `pause` is for how many seconds it asked
+    to be left alone.
     """
 
-    def __init__(self, reason: str, *, refused: bool = False) -> None:
+    def __init__(self, reason: str, *, refused: bool = False, pause: float = 0.0) -> None:
         super().__init__(reason)
         self.refused = refused
+        self.pause = pause
 
 
 class BrokerError(WorkerError):

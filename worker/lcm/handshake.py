@@ -7,29 +7,27 @@ among connections, and HTTP Basic credentials of that name and a token.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from base64 import b64encode
+from datetime import UTC, datetime
 from typing import cast
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import NegotiationError, WebSocketException
+from websockets.typing import Subprotocol
 
 from worker.common.dial import dial
-from worker.common.text import cut
 from worker.contract.errors import SessionNotOpened
 from worker.lcm import envelope, outcome_list
-from worker.lcm.closing import how_it_closed, is_refusal, said_of
 from worker.lcm.envelope import ErrorReply
+from worker.lcm.not_opened import Way, not_opened, port_of
 from worker.lcm.session import Ended, Session
 from worker.lcm.socket import Socket
 from worker.settings import LcmSettings
 from worker.settings.tls import client_context
 
 _CLOSE_TIMEOUT = 2.0
-_LONGEST_REASON = 500
-_REFUSED = frozenset({401, 403})
 
 
 def session_name(pattern: str, *, worker: str, slot: int, unixtime: int) -> str:
@@ -79,41 +77,48 @@ class SessionOpener:
             SessionNotOpened: for whatever reason; its text says which.
         """
         socket: Socket | None = None
+        way = Way()
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                socket = await self._connect(slot)
+                socket = await self._connect(slot, way)
+                self._check_subprotocol(socket)
                 await self._greet(socket)
         except BaseException as error:
             if socket is not None:
                 socket.transport.abort()
             if isinstance(error, OSError | WebSocketException | ValueError | EOFError):
-                raise self._not_opened(error) from error
+                raise not_opened(error, way, self._settings, datetime.now(UTC)) from error
             raise
         fenced = bool(self._settings.ping_interval)
         return Session(socket, slot, self._session_errors, on_ended, fenced=fenced)
 
-    async def _connect(self, slot: int) -> Socket:
+    async def _connect(self, slot: int, way: Way) -> Socket:
         settings = self._settings
         name = session_name(settings.session_name, worker=self._worker, slot=slot, unixtime=int(time.time()))
         parts = urlsplit(settings.url)
-        sock = None if settings.proxy else await dial(parts.hostname or "", _port_of(parts))
+        sock = None if settings.proxy else await dial(parts.hostname or "", port_of(parts))
         opened = await _Connect(
             connect_url(settings.url, name),
             sock=sock,
             additional_headers=connect_headers(settings, name),
             ssl=self._tls,
+            subprotocols=[Subprotocol(name) for name in settings.subprotocols] or None,
             # A proxy from the environment would see every account number.
             proxy=settings.proxy or None,
             # A small compressed frame can inflate a thousandfold.
             compression=None,
             max_size=settings.max_reply,
             open_timeout=None,
-            create_connection=Socket,
+            create_connection=cast(type[Socket], way.connect),
             ping_interval=settings.ping_interval or None,
             ping_timeout=settings.ping_timeout or None,
             close_timeout=_CLOSE_TIMEOUT,
         )
         return cast(Socket, opened)
+
+    def _check_subprotocol(self, socket: Socket) -> None:
+        if self._settings.subprotocols and socket.subprotocol is None:
+            raise NegotiationError("LCM chose no subprotocol")
 
     async def _greet(self, socket: Socket) -> None:
         for greeting in self._settings.greeting:
@@ -135,34 +140,3 @@ class SessionOpener:
                 raise SessionNotOpened(
                     f"LCM answered the greeting with an error: {error.remote_message}", refused=refused
                 )
-
-    def _not_opened(self, error: Exception) -> SessionNotOpened:
-        where = urlsplit(self._settings.url)
-        reason, refused = _why_not(error, self._settings.connect_timeout)
-        return SessionNotOpened(
-            f"no session with LCM at {where.hostname}:{_port_of(where)}: {reason}", refused=refused
-        )
-
-
-def _port_of(url: SplitResult) -> int:
-    return url.port or (443 if url.scheme == "wss" else 80)
-
-
-def _why_not(error: Exception, connect_timeout: float) -> tuple[str, bool]:
-    """Return why a session could not be opened, and whether LCM refused our identity."""
-    match error:
-        case TimeoutError():
-            return f"not open within {connect_timeout:g} s (lcm.connect_timeout)", False
-        case InvalidStatus():
-            status = error.response.status_code
-            return f"it answered HTTP {status}", status in _REFUSED
-        case ssl.SSLCertVerificationError():
-            return f"its certificate does not verify: {error.verify_message}", True
-        case ConnectionClosed():
-            said = said_of(error)
-            why = f"{how_it_closed(error)}: {said}" if said else how_it_closed(error)
-            return f"it closed during the greeting ({why})", is_refusal(error)
-        case OSError():
-            return error.strerror or str(error) or type(error).__name__, False
-    # The text may quote a header of the reply.
-    return cut(f"{type(error).__name__}: {error}", _LONGEST_REASON), False

@@ -20,6 +20,7 @@ class ReconnectPace:
         self._longest = longest
         self._failures = 0
         self._refused = False
+        self._pause = 0.0
 
     @property
     def failing(self) -> bool:
@@ -30,20 +31,25 @@ class ReconnectPace:
         return self._failures
 
     def delay(self, jitter: Jitter) -> float:
-        """Return the seconds to wait now: none while all is well, else between half and all of a doubling."""
+        """Return the seconds to wait now: none while all is well, else between half and all of a doubling.
+
+        That comes on top of a pause for which LCM asked, so that workers don't come back together.
+        """
         if not self._failures:
             return 0.0
         # After a 401 or with a wrong certificate, fast retries can get the account locked out.
         doublings = math.inf if self._refused else self._failures - 1
-        return backoff(self._first, self._longest, doublings, jitter)
+        return self._pause + backoff(self._first, self._longest, doublings, jitter)
 
-    def failed(self, attempt: int, *, refused: bool = False) -> bool:
+    def failed(self, attempt: int, *, refused: bool = False, pause: float = 0.0) -> bool:
         """Take note of a failure; return whether it counts, as the first of those that fail together does."""
         counts = attempt == self._failures
         self._failures += counts
         self._refused = refused
+        self._pause = pause if counts else max(pause, self._pause)
         return counts
 
     def good_exchange(self) -> None:
         self._failures = 0
         self._refused = False
+        self._pause = 0.0

@@ -272,7 +272,7 @@ class Pool:
 
     def _not_opened(self, slot: int, error: SessionNotOpened) -> None:
         self._in_doubt = True
-        counts = self._pace.failed(self._attempts[slot], refused=error.refused)
+        counts = self._pace.failed(self._attempts[slot], refused=error.refused, pause=error.pause)
         level = self._log.error if error.refused else self._log.warning
         level("lcm.session_failed", error=str(error), waiting=self.waiting)
         # Openings that fail together are reported once: the others were no probes.

@@ -41,6 +41,15 @@ def check_proxy(url: str) -> str:
     return url
 
 
+def check_subprotocols(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Check `lcm.subprotocols`."""
+    if wrong := [name for name in names if not _TOKEN.fullmatch(name)]:
+        raise ValueError(f"must be names without blanks and commas; {wrong[0]!r} is none")
+    if len(set(names)) < len(names):
+        raise ValueError("must differ from each other")
+    return names
+
+
 def check_user(name: str) -> str:
     """Check a user name of Basic credentials."""
     if ":" in name:

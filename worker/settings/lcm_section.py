@@ -11,6 +11,7 @@ from worker.settings.lcm_checks import (
     check_lcm_url,
     check_proxy,
     check_session_name,
+    check_subprotocols,
     check_user,
 )
 from worker.settings.masking import MaskedUrl, SecretFile
@@ -104,6 +105,11 @@ class LcmSettings(Section):
         ge=0,
         le=1_000_000,
         description="The most exchanges per second that this worker starts. 0 = no limit.",
+    )
+    subprotocols: Annotated[Texts, AfterValidator(check_subprotocols)] = Field(
+        default=(),
+        description="Names of websocket subprotocols to offer to LCM, the preferred one first; LCM must choose one "
+        "of them. An empty list: none is offered.",
     )
     share: bool = Field(
         default=True,

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 from tests.support.certificates import Authority
-from tests.support.lcm import ACCOUNT, Ends, good, names, opened, peer
+from tests.support.lcm import ACCOUNT, Ends, answering, good, names, opened, peer
 from tests.support.settings import lcm_settings
 from tests.support.waiting import until
 from tests.support.wire.proxy import Proxy
@@ -65,6 +67,94 @@ async def test_the_status_of_the_handshake_decides(fault: str, refused: bool, wo
     async with Simulator(Behaviour(faults={fault: 1})) as lcm:
         error = await refusal(lcm.url)
         assert (error.refused, words in str(error), f":{lcm.port}" in str(error)) == (refused, True, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 100\r\n\r\nbusy",
+        b"Transfer-Encoding: chunked\r\n\r\nfff\r\nbusy",
+        b"\r\n",
+        b"Content-Length: 4\r\n\r\nbusy",
+        b"Transfer-Encoding: gzip\r\n\r\n",
+        b"Server: x",
+    ],
+)
+async def test_a_status_is_told_whatever_becomes_of_the_body(body: bytes) -> None:
+    """An answer whose body never ends, can't be read, or whose headers never end: the error has the status."""
+    async with answering(b"HTTP/1.1 503 Busy\r\nRetry-After: 86400\r\n" + body) as at:
+        ends = b"\r\n\r\n" in body or body == b"\r\n"
+        error = await refusal(f"ws://{at}/", connect_timeout=60 if ends else 0.2)
+        assert "it answered HTTP 503, asking for a pause of 86400 s" in str(error)
+        assert (error.refused, error.pause) == (False, 600)
+
+
+async def test_a_proxy_that_fails_is_named() -> None:
+    """Where it is the proxy that can't be reached, refuses or does not answer, the error says so, and no password."""
+    async with Simulator() as lcm:
+        proxy = f"http://me:t0psecret@127.0.0.1:{lcm.port}"
+    named = f"the proxy 127.0.0.1:{lcm.port} (lcm.proxy): "
+    error = await refusal("ws://lcm.test/", proxy=proxy)
+    assert (named in str(error), "t0psecret" in str(error)) == (True, False)
+    error = await refusal("ws://lcm.test/", proxy="http://nowhere.invalid")
+    assert "the proxy nowhere.invalid:80 (lcm.proxy): " in str(error)
+    for head, words, refused in (
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 9\r\n\r\n", "HTTP 407", True),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "HTTP 502", False),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "did not receive a valid HTTP response", False),
+        (b"", "lcm.connect_timeout", False),
+    ):
+        async with answering(head) as at:
+            error = await refusal("ws://lcm.test/", proxy=f"http://me:t0psecret@{at}", connect_timeout=0.5)
+            assert f"the proxy {at} (lcm.proxy): " in str(error)
+            assert (words in str(error), error.refused) == (True, refused)
+            assert "t0psecret" not in str(error)
+
+
+async def test_lcm_behind_a_proxy_is_named() -> None:
+    """Where the proxy has let us through, what fails is LCM's, and the error does not name the proxy."""
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 401 Unauthorized\r\n\r\n") as at:
+        error = await refusal("ws://lcm.test/", proxy=f"http://{at}")
+        assert (str(error).endswith(": it answered HTTP 401"), error.refused) == (True, True)
+
+
+async def test_a_subprotocol_is_agreed_upon() -> None:
+    """LCM may choose of the names that are offered."""
+
+    async def stay(lcm: ServerConnection) -> None:
+        chosen.append(lcm.subprotocol)
+        await lcm.wait_closed()
+
+    chosen: list[str | None] = []
+    spoken = [Subprotocol(name) for name in ("v1", "v2")]
+    async with serve(stay, "127.0.0.1", 0, subprotocols=spoken) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for offered in (["v3", "v2"], ["v1"]):
+            async with opened(url, subprotocols=offered):
+                pass
+    assert chosen == ["v2", "v1"]
+
+
+async def test_no_agreement_on_a_subprotocol() -> None:
+    """An LCM that chooses none of those offered, or another one, opens no session, and the error says so."""
+
+    async def stay(lcm: ServerConnection) -> None:
+        await lcm.wait_closed()
+
+    async with peer(stay) as url:
+        assert "lcm.subprotocols: LCM chose no subprotocol" in str(await refusal(url, subprotocols=["v1"]))
+
+    def choose(_lcm: ServerConnection, _request: Request, response: Response) -> Response:
+        response.headers["Sec-WebSocket-Protocol"] = "v9"
+        return response
+
+    async with serve(stay, "127.0.0.1", 0, process_response=choose) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for offered, words in (
+            (["v1"], "unsupported subprotocol: v9"),
+            ([], "chose one, and none was offered"),
+        ):
+            assert words in str(await refusal(url, subprotocols=offered))
 
 
 async def test_nobody_there() -> None:

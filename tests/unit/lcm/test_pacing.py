@@ -71,3 +71,17 @@ def test_a_good_exchange_ends_the_waiting(refused: bool) -> None:
     assert (pace.delay(ceiling), pace.failing) == (0.0, False)
     pace.failed(pace.attempt)
     assert pace.delay(ceiling) == 1
+
+
+def test_a_pause_that_lcm_asked_for_is_kept() -> None:
+    """It comes before the backoff, which spreads the workers, until something else happens."""
+    pace = ReconnectPace(1, 30)
+    first, second = pace.attempt, pace.attempt
+    pace.failed(first, pause=120)
+    pace.failed(second)
+    assert pace.delay(ceiling) == 121
+    pace.failed(pace.attempt)
+    assert pace.delay(ceiling) == 2
+    pace.failed(pace.attempt, pause=120)
+    pace.good_exchange()
+    assert pace.delay(ceiling) == 0

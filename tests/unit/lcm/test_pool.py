@@ -206,6 +206,16 @@ async def test_a_refusal_waits_the_longest() -> None:
     await asked
 
 
+async def test_a_pause_that_lcm_asks_for_is_kept() -> None:
+    """With `Retry-After` the next opening waits for as long, whatever the backoff says."""
+    bench = Bench(sessions=1)
+    asked = bench.acquire()
+    await bench.failed(SessionNotOpened("HTTP 503", pause=120))
+    await bench.opened()
+    await asked
+    assert bench.sleeps == [121]
+
+
 async def test_only_a_good_exchange_ends_the_pacing() -> None:
     """A session that opens and is closed without an answer is a failure like any other."""
     bench = Bench(sessions=1)

@@ -1,0 +1,85 @@
+"""Why a session could not be opened, in words that name who is at fault: LCM, the proxy, or a setting."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, NegotiationError
+
+from worker.common.text import cut, printable
+from worker.contract.errors import SessionNotOpened
+from worker.lcm.closing import how_it_closed, is_refusal, said_of
+from worker.lcm.http_answer import Answer
+from worker.lcm.socket import Socket
+from worker.settings import LcmSettings
+
+_LONGEST_REASON = 500
+_REFUSED = frozenset({401, 403})
+_REFUSED_BY_PROXY = _REFUSED | {407}
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+class Way:
+    """How far an opening came: `socket` is there once there is a connection to LCM, by the proxy or without."""
+
+    def __init__(self) -> None:
+        self.socket: Socket | None = None
+
+    def connect(self, *args: Any, **kwargs: Any) -> Socket:
+        """Make the connection; called by the library."""
+        self.socket = Socket(*args, **kwargs)
+        return self.socket
+
+
+def port_of(url: SplitResult) -> int:
+    """Return the port of a URL, or its scheme's."""
+    return url.port or _PORTS[url.scheme]
+
+
+def not_opened(error: Exception, way: Way, settings: LcmSettings, now: datetime) -> SessionNotOpened:
+    """Return the error for what kept a session from being opened."""
+    url, proxy = urlsplit(settings.url), urlsplit(settings.proxy)
+    at_proxy = bool(settings.proxy) and way.socket is None
+    text = f"no session with LCM at {url.hostname}:{port_of(url)}: "
+    if at_proxy:
+        text += f"the proxy {proxy.hostname}:{port_of(proxy)} (lcm.proxy): "
+    if (answer := _answer_in(error, way)) is not None:
+        told, pause = answer.told(now)
+        refused = answer.status in (_REFUSED_BY_PROXY if at_proxy else _REFUSED)
+        return SessionNotOpened(f"{text}it {told}", refused=refused, pause=pause)
+    why, refused = _why(error, settings)
+    return SessionNotOpened(text + why, refused=refused)
+
+
+def _answer_in(error: Exception, way: Way) -> Answer | None:
+    """Return the HTTP answer that opened no websocket, from LCM or the proxy."""
+    if isinstance(error, InvalidProxyStatus):
+        return Answer(error.response.status_code, error.response.headers.get("Retry-After", ""))
+    return None if way.socket is None else way.socket.answer
+
+
+def _why(error: Exception, settings: LcmSettings) -> tuple[str, bool]:
+    """Return why a session could not be opened, and whether LCM refused our identity."""
+    match error:
+        case TimeoutError():
+            return f"not open within {settings.connect_timeout:g} s (lcm.connect_timeout)", False
+        case ssl.SSLCertVerificationError():
+            return f"its certificate does not verify: {error.verify_message}", True
+        case ConnectionClosed():
+            said = said_of(error)
+            how = f"{how_it_closed(error)}: {said}" if said else how_it_closed(error)
+            return f"it closed during the greeting ({how})", is_refusal(error)
+        case NegotiationError() if "subprotocol" in str(error):
+            how = _cut(error) if settings.subprotocols else "LCM chose one, and none was offered"
+            return f"no agreement on a subprotocol, see lcm.subprotocols: {how}", False
+        case OSError():
+            return error.strerror or str(error) or type(error).__name__, False
+    return f"{type(error).__name__}: {_cut(error)}", False
+
+
+def _cut(error: Exception) -> str:
+    # The text may quote a header of the reply.
+    return cut(printable(str(error)), _LONGEST_REASON)
