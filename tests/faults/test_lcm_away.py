@@ -83,6 +83,28 @@ async def test_lcm_comes_and_goes(broker: Node, vhost: str, faults: Report, *, f
             assert not [line for line in done if line["attempts"] > requests[line["account"]]]
 
 
+@pytest.mark.timeout_s(400)
+async def test_the_agent_is_not_logged_in(broker: Node, vhost: str, faults: Report, *, full: bool) -> None:
+    """With the default settings that is about LCM, not about an account: no job dies of it, and all succeed later."""
+    with faults.row("6", "not logged in") as row:
+        async with (
+            Simulator(Behaviour(login="LogIn")) as simulator,
+            Proxy(AmqpConversation, vhost) as amqp,
+            Ledger(broker_settings(vhost, retry_delays=DELAYS, delivery_limit=2), broker) as ledger,
+            WorkerProcess(settings_of(NAMES[0], amqp.url, simulator.url)) as worker,
+        ):
+            await ledger.submit(f"{n}|1|2|0|0|44|{n}" for n in range(2000 if full else 200))
+            await all_say("lcm.outage_started", 1, [worker])
+            row.inject("not logged in")
+            await all_say("worker.stats", said(worker, "worker.stats") + LONG, [worker])
+            simulator.behaviour = Behaviour()
+            await ledger.settled(deadline=120)
+            row.count(ledger.counts())
+            ledger.assert_invariants()
+            assert wire_violations(amqp.recorder) == []
+            assert amqp.recorder.of(is_delivery(redelivered=True)) == []
+
+
 def settings_of(name: str, broker: str, lcm: str) -> dict[str, object]:
     named = {"worker.name": name, "lcm.session_name": "{worker}.{n}"}
     return {"broker.url": broker, "lcm.url": lcm, **named, **SETTINGS}

@@ -48,9 +48,13 @@ FAULTS = {
     "reset in the exchange": "reset",
     "silent in the exchange": "freeze",
     "accepts and closes": "accept-and-close",
+    "accepts and refuses": "accept-and-close",
     "401": "unauthorized",
     "503": "unavailable",
 }
+# By these LCM refuses the worker itself, which waits longer and says so at error level.
+REFUSALS = {"401", "accepts and refuses"}
+TOKEN_EXPIRED = 4401
 # No handshake reaches the simulator: connections are counted in front of it.
 UNHEARD = {"resets", "frozen"}
 DISMAY = {"lcm.outage_started", "lcm.session_failed", "job.retry_later", "job.deferred", "job.failed"}
@@ -69,7 +73,8 @@ async def spoiled(what: str, simulator: Simulator, lcm: Proxy) -> AsyncIterator[
         yield
         await simulator.start()
     else:
-        simulator.behaviour = Behaviour(faults={FAULTS[what]: 1.0})
+        code = TOKEN_EXPIRED if what in REFUSALS else GOOD.close_code
+        simulator.behaviour = Behaviour(faults={FAULTS[what]: 1.0}, close_code=code)
         if what != "silent in the exchange":
             await simulator.close_sessions(reset=True)
         yield
@@ -83,7 +88,7 @@ async def test_lcm_is_called_upon_at_a_decent_pace(
 ) -> None:
     """Pitfall: accept-then-close made 1,625 connections in 2 s. One session probes, backing off; no job pays."""
     settings = SETTINGS | IMPATIENT.get(what, {})
-    first, wanted = LONGEST if what == "401" else FIRST, 12 if full else 3
+    first, wanted = LONGEST if what in REFUSALS else FIRST, 12 if full else 3
     with faults.row("5", what) as row:
         async with (
             Simulator(GOOD, clock=time.monotonic) as simulator,
@@ -117,7 +122,7 @@ async def test_lcm_is_called_upon_at_a_decent_pace(
             assert len(meanwhile) <= SESSIONS + most_tries(ended - began, first, LONGEST)
             assert min(waits(probing)) >= shortest_wait(0, first, LONGEST)
             assert most_opened_in_an_outage(worker) <= 1
-            level = "error" if what == "401" else "warning"
+            level = "error" if what in REFUSALS else "warning"
             assert {line["level"] for line in worker.of("lcm.session_failed")} <= {level}
             assert {line["attempts"] for line in succeeded(worker, later)} == {1}
             assert not worker.of("job.retry_later")

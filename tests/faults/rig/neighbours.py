@@ -1,105 +1,23 @@
 """What one producer, account, result consumer, operator or client does that is not to be felt by the others.
 
 Each neighbour is a context: on entry it does its harm, at the end it stops, so that whatever waited for that can end.
-Its jobs are in the ledger as all others are; `Scene.doomed` names those that are to fail, with the error code.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
-from urllib.parse import urlsplit
 
-import msgspec
-from aiormq import spec
-from aiormq.abc import AbstractChannel
 from aiormq.exceptions import DeliveryError
 
-from tests.faults.rig.ledger import Ledger
-from tests.faults.rig.workers import WorkerProcess
+from tests.faults.rig.scene import OWN, RESULTS, Scene
 from tests.support.waiting import until
-from worker.sandbox.node import Node
 from worker.simulator.behaviour import Rule
-from worker.simulator.server import Simulator
 
-JOBS, RESULTS, DEAD, OWN = "lcm.outcome.jobs", "lcm.outcome.results", "lcm.outcome.dead", "dialer.results"
-GOOD_ROUTE = "good"
-FLOOD = "flood"
-_REFUSED, _SILENT = "refused", "silent"
-_IN_FLIGHT = 100  # publishes of a neighbour that wait for their confirm
-
-
-@dataclass
-class Scene:
-    """The parts on the stage, how large each harm is, and what is known to fail by it."""
-
-    broker: Node
-    url: str
-    channel: AbstractChannel
-    simulator: Simulator
-    worker: WorkerProcess
-    ledger: Ledger
-    health_port: int
-    full: bool
-    doomed: dict[str, str] = field(default_factory=dict)
-
-    async def publish(
-        self, name: str, count: int, job: Mapping[str, Any], body: bytes = b"", **properties: Any
-    ) -> list[str]:
-        """Publish `count` equal jobs, apart from their ids, with these properties; return the ids.
-
-        `body` takes the place of the job's own, whose id is then the message's.
-        """
-        ids = [f"{name}-{n}" for n in range(count)]
-        self.ledger.accounts.update(dict.fromkeys(ids, str(job.get("account_number", ""))))
-        for start in range(0, count, _IN_FLIGHT):
-            await asyncio.gather(
-                *(
-                    self.channel.basic_publish(
-                        body or msgspec.json.encode({"job_id": job_id, **job}),
-                        routing_key=JOBS,
-                        properties=spec.Basic.Properties(delivery_mode=2, message_id=job_id, **properties),
-                    )
-                    for job_id in ids[start : start + _IN_FLIGHT]
-                )
-            )
-        return ids
-
-    async def publish_doomed(
-        self, code: str, name: str, count: int, job: Mapping[str, Any], **given: Any
-    ) -> None:
-        """Publish jobs that are to fail with this code."""
-        self.doomed.update(dict.fromkeys(await self.publish(name, count, job, **given), code))
-
-    def rule(self, *rules: Rule) -> None:
-        """Have LCM treat the accounts of these patterns otherwise."""
-        behaviour = self.simulator.behaviour
-        self.simulator.behaviour = replace(behaviour, rules=(*rules, *behaviour.rules))
-
-    def repeal(self, *patterns: str) -> None:
-        """End such rules."""
-        behaviour = self.simulator.behaviour
-        kept = tuple(rule for rule in behaviour.rules if rule.pattern not in patterns)
-        self.simulator.behaviour = replace(behaviour, rules=kept)
-
-    async def policy(self, queue: str, **definition: object) -> None:
-        """Set a policy on a queue, as an operator does; without a definition, take it away."""
-        vhost = urlsplit(self.url).path[1:]
-        if not definition:
-            await self.broker.ctl("clear_policy", "-p", vhost, queue)
-            return
-        limits = json.dumps({name.replace("_", "-"): value for name, value in definition.items()})
-        pattern = "^" + queue.replace(".", "[.]") + "$"
-        await self.broker.ctl("set_policy", "-p", vhost, queue, pattern, limits, "--apply-to", "queues")
-
-    def said(self, event: str, times: int = 1, **fields: object) -> bool:
-        """Tell whether the worker has logged an event so often, with these fields."""
-        return sum(fields.items() <= line.items() for line in self.worker.of(event)) >= times
+DEAD = "lcm.outcome.dead"
+_REFUSED, _SILENT, _FLOOD = "refused", "silent", "flood"
 
 
 @asynccontextmanager
@@ -153,13 +71,13 @@ async def silent_account(scene: Scene) -> AsyncIterator[None]:
 @asynccontextmanager
 async def flooding_lcm(scene: Scene) -> AsyncIterator[None]:
     """Have LCM talk without end in place of the reply for one account."""
-    scene.rule(Rule(FLOOD, "flood"))
-    await scene.publish_doomed("connection_lost", FLOOD, 3, {"account_number": FLOOD})
+    scene.rule(Rule(_FLOOD, "flood"))
+    await scene.publish_doomed("connection_lost", _FLOOD, 3, {"account_number": _FLOOD})
     yield
     await until(
-        lambda: scene.simulator.record and any(each.fault == FLOOD for each in scene.simulator.record)
+        lambda: scene.simulator.record and any(each.fault == _FLOOD for each in scene.simulator.record)
     )
-    scene.repeal(FLOOD)
+    scene.repeal(_FLOOD)
 
 
 @asynccontextmanager

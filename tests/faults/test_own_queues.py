@@ -1,0 +1,78 @@
+"""Fault row 20: each queue of the worker's own refuses, or is deleted. No job waits in its place for it, or is lost."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.faults.rig.report import Report
+from tests.faults.rig.scene import Scene, staged
+from tests.support.waiting import until
+from worker.sandbox.node import Node
+from worker.simulator.behaviour import Rule
+
+ODD = "odd"
+
+
+async def want_dead_letters(scene: Scene, count: int) -> None:
+    await scene.publish_doomed("invalid_job", "bad", count, {"account_number": 5})
+
+
+async def want_retries(scene: Scene, count: int) -> None:
+    """Have the first exchange of each job fail, which with one attempt a delivery is a retry copy."""
+    scene.rule(Rule(f"{ODD}*", "not-json", limit=1))
+    for number in range(count):
+        await scene.publish(f"{ODD}-{number}", 1, {"account_number": f"{ODD}|{number}"})
+
+
+async def want_parking(scene: Scene, count: int) -> None:
+    await scene.publish("unbound", count, {"account_number": "unbound|1", "route": "unbound"})
+
+
+# However many exchanges fail, it is no outage.
+CALM: dict[str, Any] = {"outage.failures": 1000}
+QUEUES = {
+    "lcm.outcome.dead": want_dead_letters,
+    "lcm.outcome.retry.1s": want_retries,
+    "lcm.outcome.undelivered": want_parking,
+}
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+@pytest.mark.timeout_s(600)
+async def test_a_full_queue_of_ours(queue: str, full: bool, broker: Node, vhost: str, faults: Report) -> None:
+    """Good jobs go on beside it, but where retry copies are refused: then nothing is taken, until there is room."""
+    with faults.row("20", f"{queue} full") as row:
+        async with staged(broker, vhost, full=full, **CALM) as scene:
+            await scene.policy(queue, max_length=1)
+            row.inject("full")
+            await QUEUES[queue](scene, 200 if full else 60)
+            if "retry" in queue:
+                await until(partial(scene.said, "worker.paused", reason="copies_refused"))
+            else:
+                await scene.do_good(0, 1000 if full else 100)
+                await until(partial(scene.said, "job.deferred"))
+            await scene.policy(queue)
+            await scene.do_good(1000, 100)
+            await scene.bind_all()
+            await scene.settled(row)
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+@pytest.mark.timeout_s(600)
+async def test_a_deleted_queue_of_ours(
+    queue: str, full: bool, broker: Node, vhost: str, faults: Report
+) -> None:
+    """It is declared again by the first message that it does not take."""
+    with faults.row("20", f"{queue} deleted") as row:
+        async with staged(broker, vhost, full=full, **CALM) as scene:
+            for turn in range(5 if full else 1):
+                await scene.channel.queue_delete(queue)
+                row.inject("deleted")
+                await scene.do_good(100 * turn, 100)
+                if turn == 0:
+                    await QUEUES[queue](scene, 200 if full else 60)
+            await scene.bind_all()
+            await scene.settled(row)
