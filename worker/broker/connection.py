@@ -110,12 +110,12 @@ async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connectio
     context: ssl.SSLContext | None = client_context(settings) if url.startswith("amqps:") else None
     try:
         target = URL(url)
+        port = target.explicit_port or (5671 if target.scheme == "amqps" else 5672)
+        where = f"{target.host}:{port}{target.path.rstrip('/')}"
     except ValueError as error:
         raise BrokerAway(f"{mask_urls(url)}: this is no address ({error})", "see broker.url") from error
     if "heartbeat" not in target.query:
         target = target.update_query(heartbeat=_HEARTBEAT)
-    port = target.explicit_port or (5671 if target.scheme == "amqps" else 5672)
-    where = f"{target.host}:{port}{target.path.rstrip('/')}"
     connection = Connection(target, ssl_context=context, client_properties={"connection_name": name})
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):

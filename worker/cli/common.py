@@ -20,6 +20,8 @@ from worker.contract.errors import SettingsError, TopologyError, WorkerError
 from worker.settings import Settings, load
 
 Result = TypeVar("Result")
+# Seconds: a century. Dates that far from now can still be reckoned with.
+_LONGEST = 36_500 * 86_400
 
 ConfigOption = Annotated[
     Path | None,
@@ -35,9 +37,12 @@ ConfigOption = Annotated[
 def duration(text: str) -> float:
     """Parse the value of an option that is a duration; for the option's `parser`."""
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if seconds > _LONGEST:
+        raise typer.BadParameter(f"must be at most {_LONGEST // 86_400}d")
+    return seconds
 
 
 def _print_version(wanted: bool) -> None:

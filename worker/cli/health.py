@@ -19,7 +19,10 @@ def health(
         bool, typer.Option("--ready", help="Ask whether it is ready, too: consuming, with LCM in reach.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="How long to wait for its answer, in seconds.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.1, max=3600, help="How long to wait for its answer, in seconds."
+        ),
     ] = 5.0,
 ) -> None:
     """Ask the worker that runs here how it is.
@@ -48,7 +51,7 @@ def _ask(host: str, port: int, path: str, timeout: float) -> tuple[int, str]:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
-    except (OSError, HTTPException) as error:
+    except (OSError, UnicodeError, HTTPException) as error:
         note(f"no answer from {host}:{port}{path}: {error}; does the worker run, with this health.listen?")
         raise typer.Exit(1) from error
     finally:

@@ -12,7 +12,9 @@ from worker.cli.common import note, run_until_signalled
 
 def simulate(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes a free one.")] = 8765,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
+    ] = 8765,
     scenario: Annotated[
         str | None, typer.Option(metavar="NAME", help="Start from this scenario; see --list. Default: none.")
     ] = None,
@@ -140,6 +142,8 @@ def simulate(
         record_file = f"{error.filename}: " if error.filename else ""
         note(f"can't simulate on {host}:{port}: {record_file}{error.strerror or error}")
         raise typer.Exit(1) from error
+    except UnicodeError as error:
+        raise typer.BadParameter(f"--host {host} is no host name: {error}") from error
 
 
 def _list_names() -> None:

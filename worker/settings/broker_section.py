@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -15,6 +15,8 @@ DEFAULT_URL = "amqp://guest:guest@127.0.0.1:5672/"
 DEFAULT_PREFETCH = 64
 _MAX_TTL_MS = 2**32 - 1
 _MAX_NAME = 255
+# The library passes them on to an event loop that does not know them.
+_UNSUPPORTED = ("happy_eyeballs_delay", "interleave")
 
 
 def _split(urls: str) -> tuple[str, ...]:
@@ -34,6 +36,8 @@ def _amqp_urls(urls: str) -> str:
                 "must be amqp://USER:PASSWORD@HOST:PORT/VHOST "
                 "(in a password, write / as %2F, @ as %40, # as %23, ? as %3F, : as %3A)"
             )
+        if parse_qs(parts.query, keep_blank_values=True).keys() & {*_UNSUPPORTED}:
+            raise ValueError(f"must not have the parameters {' and '.join(_UNSUPPORTED)}")
     return urls
 
 

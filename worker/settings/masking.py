@@ -1,10 +1,11 @@
 """Values that hold secrets, and how they are shown without them."""
 
-from pathlib import Path
 from typing import Self
 from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import SecretStr
+
+from worker.settings.files import read_file
 
 MASK = str(SecretStr("any"))
 
@@ -41,11 +42,9 @@ class SecretFile(str):
         if not path:
             return cls()
         try:
-            text = Path(path).read_bytes().decode()
+            text = read_file(path).decode()
         except UnicodeDecodeError:
             raise ValueError("can't be read: it is not UTF-8 text") from None
-        except OSError as error:
-            raise ValueError(f"can't be read: {error.strerror}") from error
         secret = text.removesuffix("\n").removesuffix("\r")
         if not secret:
             raise ValueError("holds no secret: the file is empty")

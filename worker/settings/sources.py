@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.common.text import printable
+from worker.settings.files import read_whole
 from worker.settings.sections import SECTIONS
 
 CONFIG_VARIABLE = "LCM_WORKER_CONFIG"
@@ -108,7 +109,7 @@ def _unknown_variables(ours: Iterable[str]) -> Iterator[str]:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    raw = path.read_bytes()
+    raw = read_whole(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -5,12 +5,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr
 
 from worker.common.durations import format_duration, parse_duration
+from worker.settings.files import check_file
 from worker.settings.masking import MASK, MaskedUrl, SecretFile, lower_scheme, mask_urls
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20}
@@ -99,15 +99,9 @@ def _not_empty(value: str) -> str:
 
 
 def _readable(path: str) -> str:
-    if not path:
-        return path
-    try:
-        if not Path(path).is_file():
-            raise ValueError("there is no such file")
-        with Path(path).open("rb"):
-            return path
-    except OSError as error:
-        raise ValueError(f"can't be read: {error.strerror}") from error
+    if path:
+        check_file(path)
+    return path
 
 
 def _mask_path(path: str) -> str:

@@ -201,3 +201,10 @@ async def test_wrong_settings_are_all_told() -> None:
         "lcm.sessions",
         "broker.prefix",
     ]
+
+
+async def test_a_health_address_that_is_no_host_is_told() -> None:
+    """`health` asks nobody under a name that can't be one, and says so in one line; the status is 1."""
+    ended = await command("health", health__listen="rabbit..example.com:8080")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert ended.err.startswith("lcm-worker: no answer from rabbit..example.com:8080/livez: ")

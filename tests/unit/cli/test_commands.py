@@ -169,3 +169,19 @@ def test_simulate_refuses_an_unknown_name_with_those_it_knows(
     message = " ".join(said("simulate", switch, value, status=2).split())
     assert "nightmare" in message
     assert all(name in message for name in names)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "health --timeout nan", "health --timeout 1e400", "simulate --port 65536", "simulate --host a..b",
+        "simulate --delay inf", "submit jobs.csv --deadline 9999999999d", "submit jobs.csv --rate nan",
+        "dead list --newer-than 9999999999d", "dead list --older-than 1e400",
+    ],
+)  # fmt: skip
+def test_absurd_numbers_are_wrong_usage(line: str) -> None:
+    """A number that is none, endless or out of every range ends with status 2, and names the option."""
+    option = next(word for word in line.split() if word.startswith("--"))
+    assert option.lstrip("-") in said(
+        *line.split(), status=2, environment={"LCM_WORKER_HEALTH__LISTEN": "h:1"}
+    )

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from worker.cli.config.rendering import describe
 from worker.contract.errors import SettingsError
-from worker.settings import load
+from worker.settings import load, secrets_of
 from worker.settings.sections import SECTIONS
 from worker.settings.tls import client_context
 
+FILES = [
+    f"{section}__{kind}_FILE" for section in ("BROKER", "LCM") for kind in ("PASSWORD", "CA", "CERT", "KEY")
+]
 NAMES = [f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields]
 PIECES = [
     *(
@@ -60,6 +66,8 @@ def loaded(environ: dict[str, str]) -> None:
     """Load settings, and make of them what needs files; SettingsError is fine."""
     with suppress(SettingsError):
         settings = load(None, environ)
+        secrets_of(settings)
+        describe(settings)
         client_context(settings.lcm)
         client_context(settings.broker)
 
@@ -74,8 +82,60 @@ def test_no_text_of_a_variable_ends_in_another_error(name: str, text: str) -> No
     loaded({f"LCM_WORKER_{name.upper().replace('.', '__')}": text})
 
 
+NUMBERS = st.sampled_from(
+    [
+        "inf",
+        "-inf",
+        "nan",
+        "1e400",
+        "-1e400",
+        "9" * 400,
+        "9" * 5000,
+        "-0",
+        "-0.0",
+        "0xffffffffffffffff",
+        "1_0",
+        "5e-324",
+    ]
+)
+TIMES = st.sampled_from(["1979-05-27", "07:32:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+23:59"])
+
+
+def as_toml(value: object) -> str:
+    """Write a value in TOML, where it knows the type; texts of digits as they are."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{quoted(name)} = {as_toml(each)}" for name, each in value.items()) + "}"
+        case list():
+            return f"[{', '.join(map(as_toml, value))}]"
+        case bool():
+            return str(value).lower()
+        case str():
+            return quoted(value)
+        case None:
+            return '""'
+    return str(value)
+
+
+def quoted(text: str) -> str:
+    """Write a text in TOML, which knows neither lone surrogates nor the raw control character 127."""
+    text = text.encode(errors="replace").decode()
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+@given(st.sampled_from(NAMES), VALUES.map(as_toml) | NUMBERS | TIMES)
+def test_no_value_of_a_file_ends_in_another_error(name: str, text: str) -> None:
+    """Each setting, given a value of any type in a file, is taken or refused with a message."""
+    section, _, key = name.partition(".")
+    with NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(f"[{section}]\n{key} = {text}\n")
+        file.flush()
+        loaded({"LCM_WORKER_CONFIG": file.name})
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe", b"[broker]\nurl = 1979-05-27", b"a = " + b"[" * 5000, b"\x00"]
+    "content",
+    [b"", b"\xff\xfe", b"[broker]\nurl = 1979-05-27", b"a = " + b"[" * 5000, b"\x00", b"a = " + b"9" * 5000],
 )
 def test_no_file_ends_in_another_error(tmp_path: Path, content: bytes) -> None:
     """A file that is none of TOML, or holds odd types, is refused with a message."""
@@ -83,6 +143,41 @@ def test_no_file_ends_in_another_error(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with suppress(SettingsError):
         load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("directory", "is no regular file|Is a directory"),
+        ("pipe", "is no regular file"),
+        ("missing", "there is no such file|No such file"),
+        ("long", "File name too long"),
+        ("huge", "more than 1 MiB"),
+    ],
+)
+@pytest.mark.parametrize("variable", [*(f"LCM_WORKER_{name}" for name in FILES), "LCM_WORKER_CONFIG"])
+def test_what_is_no_file_is_told(tmp_path: Path, variable: str, kind: str, told: str) -> None:
+    """A path of something else than a readable file is refused, and never waited for."""
+    path = tmp_path / kind
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "pipe" if variable != "LCM_WORKER_CONFIG":  # a pipe gives a configuration: --config <(…)
+            os.mkfifo(path)
+        case "huge" if variable.endswith(("PASSWORD_FILE", "CONFIG")):  # others are not read here
+            path.write_bytes(b"#" * (2**20 + 1))
+        case "long":
+            path = Path("/" + "x" * 300)
+        case _:
+            told = "there is no such file|No such file"
+    with pytest.raises(SettingsError, match=told):
+        load(None, {variable: str(path)})
+
+
+def test_a_parameter_that_the_event_loop_refuses_is_told() -> None:
+    """What would end in an error of the library at each connecting is said at the start."""
+    with pytest.raises(SettingsError, match="happy_eyeballs_delay and interleave"):
+        load(None, {"LCM_WORKER_BROKER__URL": "amqp://host/?interleave=1"})
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join))

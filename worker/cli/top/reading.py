@@ -1,7 +1,7 @@
 """Parses the bytes of a log into events. Pure.
 
 What is not a line of a worker's JSON log is skipped and counted: the output of other programs, an incomplete line,
-or one that is too long to be kept in memory.
+one that is too long to be kept in memory, or one of a year that no clock shows.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from datetime import datetime
 import msgspec
 
 LONGEST_LINE = 1 << 20
+# Beyond them, offsets and ends of time slots lead out of the years that dates can have.
+_YEARS = range(1970, 3000)
 
 
 class Event(msgspec.Struct, gc=False):
@@ -52,9 +54,10 @@ def event_of(line: bytes) -> Event | None:
     if start < 0:
         return None
     try:
-        return _decode(line[start:] if start else line)
+        event = _decode(line[start:] if start else line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return event if event.timestamp.year in _YEARS else None
 
 
 class Reader:

@@ -42,6 +42,8 @@ def test_a_prefix_is_passed_over(prefix: bytes) -> None:
         b"\xff\xfe{\xff",
         b'{"level":"info","event":"another programs","message":"no worker, no timestamp"}',
         LINE.replace(b"2026-01-31", b"yesterday "),
+        LINE.replace(b"2026-01-31", b"9999-12-31"),
+        LINE.replace(b"2026-01-31T12:00:00.5Z", b"0001-01-01T00:00:00+23:59"),
         LINE.replace(b'"w-1"', b"7"),
         LINE.replace(b"w-1", b"\xff"),
         LINE.replace(b"64", b"[" * 100_000),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from worker.cli.top.reading import Event
+from worker.cli.top.reading import Event, Reader
 from worker.cli.top.screen import Screen
+from worker.cli.top.summary import document
 from worker.cli.top.tally import Tally
 
 SAID = "bad\x1b[2Jwörds 電話" * 20
@@ -145,3 +150,58 @@ def test_an_encoding_without_blocks_has_other_steps() -> None:
 def test_an_empty_log_has_its_line() -> None:
     """Before the first line, the screen says that there was none."""
     assert shown(Tally())[0].startswith("top: 1,234 lines, 5 skipped")
+
+
+TIMES = st.sampled_from(
+    [
+        "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00",
+        "1970-01-01T00:00:00Z", "1970-01-01T00:00:00+23:59", "2999-12-31T23:59:59.999999-23:59",
+        "2026-01-31T12:00:00", "2026-01-31T12:00:00.5Z", "2026-02-30T12:00:00Z", "2026-01-31",
+    ]
+)  # fmt: skip
+NAMES = st.sampled_from(
+    [
+        "job.succeeded", "job.retry_later", "job.failed", "worker.started", "worker.paused", "worker.resumed",
+        "worker.stats", "worker.stopped", "broker.lost", "broker.blocked", "lcm.session_closed",
+        "lcm.outage_started", "lcm.outage_ended",
+    ]
+)  # fmt: skip
+ANY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.sampled_from([0, -1, 10**15, 2**63, 2**64, 10**400, -0.0, 1e308, -1e308, 5e-324])
+    | st.text(st.characters() | st.sampled_from("\x1b\x00\ud800\n"), max_size=5),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+LINES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "timestamp": TIMES,
+            "level": st.sampled_from(["info", "error"]) | ANY,
+            "event": NAMES,
+            "worker": ANY,
+        },
+        optional=dict.fromkeys(Event.__struct_fields__[4:], ANY),
+    ).map(lambda line: json.dumps(line).encode())
+    | st.binary(max_size=20),
+    max_size=6,
+)
+
+
+@settings(max_examples=300)
+@given(LINES)
+@example(
+    [
+        b'{"timestamp":"2026-01-31T12:00:00Z","level":"i","event":"worker.stats","worker":"w","in_flight":1e400}'
+    ]
+)
+def test_whatever_a_line_holds_there_is_a_screen_and_a_document(lines: list[bytes]) -> None:
+    """Any time, number or text in a line is counted or skipped; all of it is shown, without control characters."""
+    reader, tally = Reader(), Tally()
+    tally.feed(reader.feed(b"\n".join([*lines, b""])))
+    msgspec.json.encode(document(tally, lines=reader.lines, skipped=reader.skipped))
+    for options in ({"live": True, "whole": False}, {"live": False, "whole": True}):
+        text = "\n".join(shown(tally, 120, **options))
+        assert "\x1b[2J" not in text
+        assert "\x00" not in text
