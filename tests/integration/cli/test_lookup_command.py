@@ -77,9 +77,10 @@ async def test_on_a_terminal_json_is_given_where_asked_for() -> None:
 
 
 async def test_a_dash_reads_standard_input() -> None:
-    """`-` stands for the lines of standard input: blank ones are skipped, line ends of any kind removed."""
+    """`-` stands for the lines of standard input: blank ones are skipped, line ends, a mark and comments removed."""
     async with Simulator() as lcm:
-        ended = await command("lookup", "1|1", "-", "2|2", told="3|3\n\n4|4\r\n5|5", lcm__url=lcm.url)
+        told = "\ufeff3|3\n\n4|4\r\n# more\n5|5"
+        ended = await command("lookup", "1|1", "-", "2|2", told=told, lcm__url=lcm.url)
     accounts = [msgspec.json.decode(line)["account_number"] for line in ended.out.splitlines()]
     assert (ended.status, sorted(accounts)) == (0, ["1|1", "2|2", "3|3", "4|4", "5|5"])
 

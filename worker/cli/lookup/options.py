@@ -13,6 +13,7 @@ from worker.common.text import printable
 from worker.contract.errors import SessionNotOpened
 
 if TYPE_CHECKING:
+    from worker.cli.lookup.reading import Asked
     from worker.cli.lookup.run import AccountResult
 
 
@@ -22,7 +23,7 @@ def lookup(
         list[str],
         typer.Argument(
             metavar="ACCOUNT",
-            help="Account numbers; - reads them from standard input, one per line.",
+            help="Account numbers; - reads them from standard input, one per line, without comments (#).",
             show_default=False,
         ),
     ],
@@ -51,15 +52,19 @@ def lookup(
         raise typer.Exit(1)
 
 
-def _expand(accounts: Iterable[str]) -> Iterator[str]:
+def _expand(accounts: Iterable[str]) -> Iterator[Asked]:
     """Yield account numbers, with the lines of standard input in place of `-`."""
+    from worker.cli.lookup.reading import Asked, asked_in
+
     for account in accounts:
         if account == "-":
             # Not sys.stdin: the interpreter closes it at exit and would wait for the thread that reads it.
-            with open(sys.stdin.fileno(), errors="surrogateescape", encoding="utf-8", closefd=False) as lines:
-                yield from filter(None, (line.rstrip("\r\n") for line in lines))
+            with open(
+                sys.stdin.fileno(), errors="surrogateescape", encoding="utf-8-sig", closefd=False
+            ) as lines:
+                yield from asked_in(lines, note)
         else:
-            yield account
+            yield Asked(account)
 
 
 def _print_json(result: AccountResult) -> None:

@@ -17,6 +17,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from worker.cli.lookup.reading import Asked
 from worker.common.tasks import cancel, start
 from worker.contract import outcomes, result
 from worker.contract.errors import InvalidJob, JobError, SessionNotOpened
@@ -41,10 +42,10 @@ class AccountResult:
 
 
 Show = Callable[[AccountResult], None]
-_Accounts = asyncio.Queue[str | None]
+_Accounts = asyncio.Queue[Asked | None]
 
 
-async def look_up_all(settings: Settings, accounts: Iterable[str], show: Show) -> bool:
+async def look_up_all(settings: Settings, accounts: Iterable[Asked], show: Show) -> bool:
     """Look up every account, as many at once as there are sessions.
 
     Args:
@@ -83,7 +84,7 @@ async def look_up_all(settings: Settings, accounts: Iterable[str], show: Show) -
     return lookups.all_succeeded
 
 
-def _read_in_thread(accounts: Iterable[str], ahead: int) -> _Accounts:
+def _read_in_thread(accounts: Iterable[Asked], ahead: int) -> _Accounts:
     """Return a queue that a thread fills, since reading may block on a pipe. After the last account comes None."""
     waiting: _Accounts = asyncio.Queue(ahead)
     loop = asyncio.get_running_loop()
@@ -113,16 +114,16 @@ class _Lookups:
         self._show = show
 
     async def run(self, accounts: _Accounts) -> None:
-        while (account := await accounts.get()) is not None:
-            found = await self._result_for(account)
+        while (asked := await accounts.get()) is not None:
+            found = await self._result_for(asked)
             self.all_succeeded &= found.error is None
             self._show(found)
         accounts.put_nowait(None)  # for the other tasks
 
-    async def _result_for(self, account: str) -> AccountResult:
-        started = time.monotonic()
+    async def _result_for(self, asked: Asked) -> AccountResult:
+        started, account = time.monotonic(), asked.account
         try:
-            job = _job_for(account)
+            job = _job_for(asked)
         except InvalidJob as error:
             return self._failed(account, error.job, error, self._completion(0, started))
         request = LookupRequest(account)
@@ -146,13 +147,15 @@ class _Lookups:
         return AccountResult(account, message.body, error=error)
 
 
-def _job_for(account: str) -> Job:
+def _job_for(asked: Asked) -> Job:
     """Make a job as a producer would, so that the same rules apply to the account number. Raises InvalidJob."""
     job_id = f"lookup-{uuid4()}"
+    unread = Job(job_id=job_id, account_number="", correlation_id=job_id)
+    if asked.mistake:
+        raise InvalidJob(asked.mistake, job=unread)
     try:
-        body = msgspec.json.encode({"account_number": account})
+        body = msgspec.json.encode({"account_number": asked.account})
     except UnicodeEncodeError as error:
-        unread = Job(job_id=job_id, account_number="", correlation_id=job_id)
         raise InvalidJob("account_number must be text in UTF-8", job=unread) from error
     return read_job(body, Properties(message_id=job_id))
 

@@ -50,7 +50,7 @@ class Defaults:
 
 @dataclass
 class Survey:
-    """What a first reading found: counts of jobs and bad lines, the first mistakes, and all routes of jobs.
+    """What a first reading found: counts of jobs, bad lines and comments, the first of them, and all routes of jobs.
 
     `fingerprint` tells whether another reading is of the same lines.
     """
@@ -58,6 +58,8 @@ class Survey:
     jobs: int = 0
     bad: int = 0
     mistakes: list[str] = field(default_factory=list)
+    comments: int = 0
+    first_comment: str = ""
     routes: set[str] = field(default_factory=set)
     fingerprint: str = ""
 
@@ -66,10 +68,13 @@ def survey(sources: Sequence[Source], defaults: Defaults, from_line: int) -> Sur
     """Read everything once, without keeping it. Raises BadInput."""
     found, lines = Survey(), blake2b(digest_size=FINGERPRINT_SIZE)
 
-    def add_to_fingerprint(entry: Entry) -> None:
+    def look_at(source: Source, entry: Entry) -> None:
         lines.update(b"%d %d\n%b" % (entry.line, len(entry.body), entry.body))
+        if entry.comment:
+            found.comments += 1
+            found.first_comment = found.first_comment or f"{source.name}, line {entry.line}: {entry.comment}"
 
-    for job in read_jobs(sources, defaults, from_line, add_to_fingerprint):
+    for job in read_jobs(sources, defaults, from_line, look_at):
         if isinstance(job, InputJob):
             found.jobs += 1
             if job.route is not None:
@@ -86,7 +91,7 @@ def read_jobs(
     sources: Sequence[Source],
     defaults: Defaults,
     from_line: int,
-    on_entry: Callable[[Entry], object] = ignore,
+    on_entry: Callable[[Source, Entry], object] = ignore,
 ) -> Iterator[InputJob | BadLine]:
     """Yield every job and every bad line. A second reading yields the same jobs with the same ids.
 
@@ -96,7 +101,7 @@ def read_jobs(
         sources: the files, in their order.
         defaults: fields for jobs that lack them.
         from_line: the line of the first file to begin at.
-        on_entry: called with each line as it was read.
+        on_entry: called with each line as it was read, and its file.
 
     Raises:
         BadInput: a file can't be read.
@@ -107,8 +112,10 @@ def read_jobs(
         for entry in source.entries():
             if index == 0 and entry.line < from_line:
                 continue
+            on_entry(source, entry)
+            if entry.comment:
+                continue
             count += 1
-            on_entry(entry)
             job = _read(index, entry, defaults, f"{defaults.run}-{count}")
             if isinstance(job, InputJob) and not job.job_id.startswith(defaults.run):
                 at = seen.setdefault(digest(job.job_id), (index, entry.line))

@@ -1,19 +1,28 @@
 """Parses files of jobs: JSON lines, CSV with a header, or plain account numbers, one to a line. Pure.
 
 Only the current line is in memory, however long the file is. A line that can't be parsed becomes an entry with the
-mistake.
+mistake, one that begins with # an entry with that comment. Blanks around account numbers and cells don't count.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from worker.cli.accounts import (
+    ACCOUNT_COLUMN,
+    account_of_cell,
+    account_of_line,
+    column_of,
+    is_comment,
+    trimmed,
+)
 from worker.common.text import quote
 from worker.contract.errors import WorkerError
 from worker.contract.job import MAX_BODY
@@ -21,9 +30,10 @@ from worker.contract.job import MAX_BODY
 MAX_LINE = 2 * MAX_BODY
 """Bytes of a line; no job that fits into a message needs more."""
 
-ACCOUNT_COLUMN = "account_number"
 JOB_COLUMNS = ("job_id", "route", "deadline")
-_DELIMITERS = ",;\t"
+# In account numbers, too, there may be a |, so that it is no sign of a header by itself.
+_DELIMITERS, _BAR = ",;\t", "|"
+_COLUMNS = {column_of(name): name for name in (ACCOUNT_COLUMN, *JOB_COLUMNS)}
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -41,11 +51,12 @@ class Format(Enum):
 
 
 class Entry(NamedTuple):
-    """One job of a file: the body for its message, or the mistake in its line. Lines count from 1."""
+    """One job of a file: the body for its message, or the mistake in its line; or a comment. Lines count from 1."""
 
     line: int
     body: bytes = b""
     mistake: str = ""
+    comment: str = ""
 
 
 class Guess(NamedTuple):
@@ -56,42 +67,47 @@ class Guess(NamedTuple):
 
 
 def guess(file: BinaryIO) -> Guess:
-    """Guess the format from the first line that isn't blank.
+    """Guess the format from the first line that is neither blank nor a comment.
 
     Raises:
         BadInput: it looks like a format that is not supported.
     """
     for number, line in _lines(file):
-        if not line.strip():
-            continue
-        return _guess(number, line)
+        text = line.decode("utf-8", "replace")
+        if trimmed(text) and not is_comment(text):
+            return _guess(number, trimmed(text))
     return Guess(Format.PLAIN)
 
 
 def entries(file: BinaryIO, kind: Format) -> Iterator[Entry]:
-    """Yield the jobs of a file in any format but AUTO; blank lines are skipped.
+    """Yield the jobs and comments of a file in any format but AUTO; blank lines are skipped.
 
     Raises:
-        BadInput: it is CSV, and its header is wrong.
+        BadInput: it is no UTF-8 text, or it is CSV, and its header is wrong.
     """
     return _READERS[kind](_lines(file))
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number and line end, without a byte order mark; a line too long is cut."""
+    """Yield each line with its number and line end, without a byte order mark; a line too long is cut.
+
+    Raises:
+        BadInput: it is UTF-16, by its mark or by the zero bytes of its first line.
+    """
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1
+        if number == 1 and line.startswith(_UTF16):
+            raise BadInput("line 1: this is UTF-16; save the file as UTF-8")
+        if number == 1 and b"\0" in line:
+            raise BadInput("line 1: this has zero bytes, as UTF-16 has; save the file as UTF-8")
         rest = line
         while rest and not rest.endswith(b"\n") and len(line) > MAX_LINE:
             rest = file.readline(MAX_LINE)
         yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
 
 
-def _guess(number: int, line: bytes) -> Guess:
-    if line.startswith(_UTF16):
-        raise BadInput(f"line {number}: this is UTF-16; save the file as UTF-8")
-    text = line.decode("utf-8", "replace").strip()
+def _guess(number: int, text: str) -> Guess:
     if text.startswith("{"):
         return Guess(Format.JSONL)
     if text.startswith("["):
@@ -100,12 +116,12 @@ def _guess(number: int, line: bytes) -> Guess:
         )
     if _delimiter(text) is not None:
         return Guess(Format.CSV)
-    if any(delimiter in text for delimiter in _DELIMITERS):
+    letters = re.sub(r"[\s_|]", "", text).isalpha()
+    if any(delimiter in text for delimiter in _DELIMITERS) or (letters and _BAR in text):
         raise BadInput(
             f"line {number}: {quote(text)} is no header with the column {ACCOUNT_COLUMN}; name that column so,"
             " or choose --format plain where whole lines are account numbers"
         )
-    letters = text.isalpha() or text.replace("_", "").replace(" ", "").isalpha()
     doubt = f"line {number}: {quote(text)} is taken for an account number" if letters else ""
     return Guess(Format.PLAIN, doubt)
 
@@ -114,7 +130,9 @@ def _json_lines(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry]:
     for number, line in lines:
         if len(line) > MAX_LINE:
             yield _too_long(number)
-        elif body := line.strip():
+        elif (body := line.strip()).startswith(b"#"):
+            yield _comment(number, body.decode(errors="replace"))
+        elif body:
             yield Entry(number, body)
 
 
@@ -122,64 +140,98 @@ def _plain(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry]:
     for number, line in lines:
         if len(line) > MAX_LINE:
             yield _too_long(number)
-        elif line.strip():
-            try:
-                account = line.rstrip(b"\r\n").decode()
-            except UnicodeDecodeError as error:
-                yield Entry(number, mistake=f"is no UTF-8, found an invalid byte {error.start}")
-            else:
+            continue
+        try:
+            text = line.decode()
+            account = account_of_line(text)
+        except UnicodeDecodeError as error:
+            yield Entry(number, mistake=f"is no UTF-8, found an invalid byte {error.start}")
+        except ValueError as error:
+            yield Entry(number, mistake=str(error))
+        else:
+            if is_comment(text):
+                yield _comment(number, text)
+            elif account:
                 yield Entry(number, msgspec.json.encode({ACCOUNT_COLUMN: account}))
 
 
 def _csv(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry]:
     text = _Text(lines)
-    first = next((line for line in text if line.strip()), None)
+    first = next((line for line in text if trimmed(line)), None)
+    yield from text.take_comments()
     if first is None:
         return
     delimiter = _delimiter(first) or ","
-    header = _header(first, delimiter, text.number)
-    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    titles = _header(first, delimiter, text.number)
+    rows = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
-        started = text.number + 1
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            yield Entry(started, mistake=f"is no CSV: {error}")
-            continue
-        if row is None:
+        text.between_rows = True
+        row, mistake = _next_row(rows)
+        yield from text.take_comments()
+        if mistake:
+            yield Entry(text.row, mistake=f"is no CSV: {mistake}")
+        elif row is None:
             return
-        if row:
-            yield _row(started, header, row)
+        elif any(cells := [trimmed(cell) for cell in row]):
+            yield _row(text.row, titles, cells)
+
+
+def _next_row(rows: Iterator[list[str]]) -> tuple[list[str] | None, str]:
+    """Return the next row, None at the end; or the mistake in it."""
+    try:
+        return next(rows, None), ""
+    except csv.Error as error:
+        return None, str(error)
 
 
 class _Text:
-    """Lines decoded, with bytes that are not UTF-8 as surrogates; `number` is that of the last line read."""
+    """Lines decoded, with bytes that are not UTF-8 as surrogates, without comments `between_rows`.
+
+    `number` is that of the last line read, `row` that of the first line of the row that it belongs to.
+    """
 
     def __init__(self, lines: Iterable[tuple[int, bytes]]) -> None:
         self._lines = iter(lines)
-        self.number = 0
+        self._comments: list[Entry] = []
+        self.number = self.row = 0
+        self.between_rows = True
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        self.number, line = next(self._lines)
-        return line.decode("utf-8", "surrogateescape")
+        for number, line in self._lines:
+            self.number = number
+            text = line.decode("utf-8", "surrogateescape")
+            if not self.between_rows:
+                return text
+            if not is_comment(text):
+                self.row, self.between_rows = self.number, False
+                return text
+            self._comments.append(_comment(self.number, text))
+        raise StopIteration
+
+    def take_comments(self) -> list[Entry]:
+        """Return the comments that were passed over since the last call."""
+        taken, self._comments = self._comments, []
+        return taken
 
 
 def _delimiter(header: str) -> str | None:
     """Return the delimiter with which this header has an account number column, None where there is none."""
-    for delimiter in _DELIMITERS:
+    for delimiter in _DELIMITERS + _BAR:
         if ACCOUNT_COLUMN in _cells(header, delimiter):
             return delimiter
     return None
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
+    """Return the titles of a header, those of columns that jobs know in our spelling."""
     try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+        cells: list[str] = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:
         return []
+    return [_COLUMNS.get(column_of(cell)) or trimmed(cell) for cell in cells]
 
 
 def _header(line: str, delimiter: str, number: int) -> list[str]:
@@ -200,8 +252,15 @@ def _row(line: int, header: list[str], row: list[str]) -> Entry:
         return Entry(
             line, mistake=f"has {len(row)} cell{'s' * (len(row) != 1)} where the header has {len(header)}"
         )
+    if [_COLUMNS.get(column_of(cell)) or cell for cell in row] == header:
+        return Entry(line, mistake="is the header once more, as where files were joined")
+    if any("\0" in cell for cell in row):
+        return Entry(line, mistake="holds a zero byte")
     cells = dict(zip(header, row, strict=True))
-    job: dict[str, object] = {ACCOUNT_COLUMN: cells.pop(ACCOUNT_COLUMN)}
+    try:
+        job: dict[str, object] = {ACCOUNT_COLUMN: account_of_cell(cells.pop(ACCOUNT_COLUMN))}
+    except ValueError as error:
+        return Entry(line, mistake=str(error))
     for name in JOB_COLUMNS:
         if value := cells.pop(name, ""):
             job[name] = value
@@ -211,6 +270,10 @@ def _row(line: int, header: list[str], row: list[str]) -> Entry:
         return Entry(line, msgspec.json.encode(job))
     except UnicodeEncodeError:
         return Entry(line, mistake="is no UTF-8")
+
+
+def _comment(line: int, text: str) -> Entry:
+    return Entry(line, comment=quote(trimmed(text)))
 
 
 def _too_long(line: int) -> Entry:

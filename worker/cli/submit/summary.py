@@ -11,7 +11,10 @@ from worker.cli.submit.tally import Collected
 
 
 def note_mistakes(survey: Survey, screen: Screen) -> None:
-    """Note the first bad lines, and how many others there are."""
+    """Note the first bad lines, and how many others there are; likewise of comments."""
+    if survey.comments:
+        others = f", and {survey.comments - 1:,} more" if survey.comments > 1 else ""
+        screen.note(f"{survey.first_comment} is taken for a comment{others}")
     for mistake in survey.mistakes:
         screen.note(mistake)
     if more := survey.bad - len(survey.mistakes):

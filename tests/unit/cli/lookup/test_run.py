@@ -9,6 +9,7 @@ from itertools import repeat
 import pytest
 
 from tests.support.waiting import until
+from worker.cli.lookup.reading import Asked
 from worker.cli.lookup.run import _read_in_thread
 
 
@@ -19,7 +20,7 @@ def test_the_reading_thread_ends_with_the_loop(monkeypatch: pytest.MonkeyPatch) 
     others = set(threading.enumerate())
 
     async def leave_early() -> None:
-        waiting = _read_in_thread(repeat("1|1"), 1)
+        waiting = _read_in_thread(repeat(Asked("1|1")), 1)
         await until(lambda: waiting.full() and len(asyncio.all_tasks()) > 1)
 
     asyncio.run(leave_early())

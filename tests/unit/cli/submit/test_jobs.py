@@ -106,6 +106,15 @@ def test_a_survey_counts_what_it_does_not_list() -> None:
     assert found.mistakes[0].startswith("jobs.jsonl, line 2: the body must be a JSON object")
 
 
+def test_comments_are_counted_and_are_no_jobs() -> None:
+    """A survey counts comments and keeps the first; jobs are numbered as if there were none."""
+    data = b'# exported\n{"account_number":"1"}\n# end\n'
+    found = survey([source(data, "jobs.jsonl")], RUN, 1)
+    assert (found.jobs, found.bad, found.comments) == (1, 0, 2)
+    assert found.first_comment == "jobs.jsonl, line 1: '# exported'"
+    assert [one.job_id for one in read(data) if isinstance(one, InputJob)] == ["run-1"]
+
+
 @pytest.mark.parametrize("kind", [Format.CSV, Format.JSONL, Format.PLAIN])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: Format) -> None:
     """Ten times as many lines need about as much memory to read, whatever the format."""

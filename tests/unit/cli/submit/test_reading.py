@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -12,10 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.cli.accounts import trimmed
 from worker.cli.submit.reading import MAX_LINE, BadInput, Entry, Format, entries, guess
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-ACCOUNT = TEXT.filter(lambda text: text.strip() and "\n" not in text and "\r" not in text)
+LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"))
+ACCOUNT = LINE.map(lambda text: f"A{text}z")
+BLANK = st.sampled_from(["", " ", "\t", "\xa0 ", "\ufeff"])
 
 
 def read(data: bytes, kind: Format) -> list[Entry]:
@@ -38,11 +42,11 @@ def test_json_lines_come_as_they_are(jobs: list[dict[str, Any]]) -> None:
 
 
 @given(
-    st.lists(st.fixed_dictionaries({"name": TEXT, "account_number": TEXT, "job_id": TEXT, "note": TEXT})),
-    st.sampled_from(",;\t"),
+    st.lists(st.fixed_dictionaries({"name": TEXT, "account_number": ACCOUNT, "job_id": TEXT, "note": TEXT})),
+    st.sampled_from(",;\t|"),
 )
 def test_csv_gives_what_was_written(rows: list[dict[str, str]], delimiter: str) -> None:
-    """What a CSV writer wrote is read: known columns as fields unless empty, others as metadata, text as it is."""
+    """What a CSV writer wrote is read: known columns as fields unless empty, others as metadata; blanks around go."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(
         text, ["name", "account_number", "job_id", "note"], delimiter=delimiter, quoting=csv.QUOTE_ALL
@@ -52,21 +56,91 @@ def test_csv_gives_what_was_written(rows: list[dict[str, str]], delimiter: str) 
     expected = [
         {
             "account_number": row["account_number"],
-            **({"job_id": row["job_id"]} if row["job_id"] else {}),
-            "metadata": {"name": row["name"], "note": row["note"]},
+            **({"job_id": trimmed(row["job_id"])} if trimmed(row["job_id"]) else {}),
+            "metadata": {"name": trimmed(row["name"]), "note": trimmed(row["note"])},
         }
         for row in rows
     ]
     assert bodies(text.getvalue().encode(), Format.CSV) == expected
 
 
-@given(st.lists(ACCOUNT))
-def test_plain_lines_are_account_numbers(accounts: list[str]) -> None:
-    """Each line that isn't blank is one account number, its end aside."""
-    data = "\n\n".join(accounts).encode()
-    # a byte order mark of its own, since one that an account begins with would be taken for it
-    found = bodies(codecs.BOM_UTF8 + data, Format.PLAIN)
-    assert [job["account_number"] for job in found] == accounts
+@given(st.lists(st.tuples(BLANK, ACCOUNT, BLANK)))
+def test_plain_lines_are_account_numbers(lines: list[tuple[str, str, str]]) -> None:
+    """Each line that isn't blank is one account number, without the blanks around it."""
+    found = bodies("\n\n".join(map("".join, lines)).encode(), Format.PLAIN)
+    assert [job["account_number"] for job in found] == [account for _, account, _ in lines]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("account_number, name", "12345 , x\n 678,y \n"),
+        ("account_number|name", "12345|x\n678|y\n"),
+        ("account_number\tname", "12345\tx\n678\ty\n"),
+        ("account_number;name", "12345;x\n\n;\n678;y\n;;\n".replace(";;", ";")),
+        ("Account Number,name", "12345,x\r\n678,y\r\n,\r\n\r\n"),
+        ("ACCOUNT-NUMBER ,name", '"12345", "x"\n"678",y\n'),
+        ("# exported 2026-11-01\naccountNumber,name", "12345,x\n# 678,z\n678,y\n# total: 2"),
+        ("\ufeffname,account_number".replace("name,account_number", "account_number,name"), "12345,x\n678,y"),
+    ],
+)
+def test_csv_is_read_as_it_is_meant(header: str, rows: str) -> None:
+    """Whatever the delimiter, the spelling of the column, blanks, comments and rows without cells: two jobs."""
+    data = f"{header}\n{rows}".encode()
+    assert guess(io.BytesIO(data)).format is Format.CSV
+    jobs = [entry for entry in read(data, Format.CSV) if not entry.comment]
+    assert [(entry.mistake, msgspec.json.decode(entry.body or b"0")) for entry in jobs] == [
+        ("", {"account_number": account, "metadata": {"name": name}})
+        for account, name in (("12345", "x"), ("678", "y"))
+    ]
+
+
+def test_known_columns_are_known_by_any_spelling() -> None:
+    """Letter case, blanks, hyphens and underscores don't count in the names of columns that jobs know."""
+    assert bodies(b"Job ID,ROUTE,account number,Dead-Line,Other One\nj,r,1,d,o\n", Format.CSV) == [
+        {"account_number": "1", "job_id": "j", "route": "r", "deadline": "d", "metadata": {"Other One": "o"}}
+    ]
+
+
+@pytest.mark.parametrize("kind", [Format.CSV, Format.PLAIN, Format.JSONL])
+def test_comments_are_told_under_their_line(kind: Format) -> None:
+    """A line that begins with # is no job: it is a comment, with its number; in a quoted cell it is text."""
+    lines = {
+        Format.CSV: b'account_number,n\n1,"a\n# b"',
+        Format.PLAIN: b"1",
+        Format.JSONL: b'{"account_number":"1"}',
+    }
+    found = read(b"# exported\n" + lines[kind] + b"\n  # end", kind)
+    assert [entry.comment for entry in found] == ["'# exported'", "", "'# end'"]
+    assert found[-1].line == 3 + 2 * (kind is Format.CSV)
+    if kind is Format.CSV:
+        assert msgspec.json.decode(found[1].body)["metadata"] == {"n": "a\n# b"}
+
+
+@pytest.mark.parametrize("kind", [Format.CSV, Format.PLAIN])
+@pytest.mark.parametrize(
+    ("account", "told"),
+    [
+        ("1.23E+10", "'1.23E+10' is what a spreadsheet makes of a long number"),
+        ("12345.0", "'12345.0' is what a spreadsheet makes of a long number"),
+        ("1 234 567", "'1 234 567' has thousands separators"),
+        ("1'234", "has thousands separators"),
+    ],
+)
+def test_numbers_that_a_spreadsheet_made_are_told(kind: Format, account: str, told: str) -> None:
+    """What is no account number any more is a mistake of its line, rather than asked for."""
+    head = "account_number,n" if kind is Format.CSV else "0"
+    (entry,) = read(f"{head}\n{account}{',x' if kind is Format.CSV else ''}\n".encode(), kind)[-1:]
+    assert entry.line == 2
+    assert told in entry.mistake
+
+
+def test_quotes_around_a_plain_account_go() -> None:
+    """An account in quotes is what is in them; one with a quote that does not end is told."""
+    found = read(b'"18|1"\n"18|2\n"\n18"3\n', Format.PLAIN)
+    assert [entry.line for entry in found if entry.mistake] == [2, 3]
+    accounts = [msgspec.json.decode(entry.body)["account_number"] for entry in found if not entry.mistake]
+    assert accounts == ["18|1", '18"3']
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -103,6 +177,8 @@ def test_rows_over_several_lines_count_from_their_first() -> None:
         (b"1,2,3", "has 3 cells where the header has 2"),
         (b"1,\xff", "is no UTF-8"),
         (b'1,"a"b', "is no CSV: ',' expected after '\"'"),
+        (b"Account Number,note", "is the header once more, as where files were joined"),
+        (b"1,a\0", "holds a zero byte"),
     ],
 )
 def test_a_bad_row_is_told_and_the_next_is_read(row: bytes, mistake: str) -> None:
@@ -132,6 +208,12 @@ def test_a_plain_line_that_is_no_utf8_is_told() -> None:
         (b"account,name\n", "'account,name' is no header with the column account_number"),
         (b'\n[{"account_number":"1"}]', "line 2: this looks like a JSON array"),
         ("account_number".encode("utf-16"), "this is UTF-16; save the file as UTF-8"),
+        ("account_number".encode("utf-16-le"), "this has zero bytes, as UTF-16 has; save the file as UTF-8"),
+        (
+            b"# exported\naccount|name\n1|x",
+            "line 2: 'account|name' is no header with the column account_number",
+        ),
+        (b"12,345\n", "'12,345' is no header"),
     ],
 )
 def test_what_is_in_no_known_format_is_refused(data: bytes, told: str) -> None:
@@ -147,6 +229,7 @@ def test_what_is_in_no_known_format_is_refused(data: bytes, told: str) -> None:
         (b"account,name", "the header needs a column account_number, found 'account,name'"),
         (b"account_number,,a", "column 2 of the header has no name"),
         (b"account_number,a,a", "the header has the column 'a' more than once"),
+        (b"account_number,Account Number", "the header has the column 'account_number' more than once"),
     ],
 )
 def test_a_header_that_wont_do_is_told(header: bytes, told: str) -> None:
@@ -171,3 +254,35 @@ def test_nothing_is_no_job() -> None:
         read(data, kind) for kind in (Format.JSONL, Format.CSV, Format.PLAIN) for data in (b"", b"\n")
     ] == ([[]] * 6)
     assert read(b"account_number\n", Format.CSV) == []
+
+
+PIECES = st.sampled_from(
+    [
+        b"account_number",
+        b"Account Number",
+        b",",
+        b";",
+        b"|",
+        b"\t",
+        b'"',
+        b"#",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xff",
+        b"1",
+        b" ",
+    ]
+)
+ANY_FILE = st.binary(max_size=50) | st.lists(PIECES, max_size=12).map(b"".join)
+
+
+@given(ANY_FILE, st.sampled_from([Format.CSV, Format.PLAIN, Format.JSONL]))
+def test_any_bytes_are_jobs_mistakes_or_refused(data: bytes, kind: Format) -> None:
+    """Whatever a file holds: each entry is a job, a mistake or a comment under a line of it, or all is refused."""
+    with suppress(BadInput):
+        guess(io.BytesIO(data))
+    with suppress(BadInput):
+        for entry in read(data, kind):
+            assert [bool(entry.body), bool(entry.mistake), bool(entry.comment)].count(True) == 1
+            assert 1 <= entry.line <= data.count(b"\n") + data.count(b"\r") + 1
