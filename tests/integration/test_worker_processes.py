@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import aiormq
@@ -183,6 +184,25 @@ async def test_a_worker_may_start_before_lcm(vhost: str) -> None:
             assert (await started.logged("job.succeeded"))[0]["attempts"] == 1
         assert started.of("lcm.outage_ended")
         assert len(await results(channel, 1)) == 1
+
+
+async def test_a_secret_file_that_hangs_does_not_hold_up_the_end(vhost: str, tmp_path: Path) -> None:
+    """A worker whose password file has become one whose reading never ends says so, and ends with SIGTERM."""
+    file = tmp_path / "token"
+    file.write_text("s3cret-token")
+    settings = {"lcm__username": "me", "lcm__password_file": file, "outage__probe_max_delay": "1s"}
+    async with (
+        Simulator(Behaviour(credentials="me:s3cret-token")) as lcm,
+        Worker(broker__url=vhost, lcm__url=lcm.url, **settings) as started,
+    ):
+        await started.logged("worker.ready")
+        file.unlink()
+        os.mkfifo(file)
+        await lcm.close_sessions()
+        [failed, *_] = await started.logged("lcm.session_failed")
+        assert "the files of [lcm] can't be read within 5 s" in failed["error"]
+        started.signal()
+        assert await started.ended() == 0
 
 
 async def test_a_worker_may_start_before_the_broker(vhost: str) -> None:

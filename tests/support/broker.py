@@ -45,6 +45,13 @@ async def add_user(node: Node, name: str, **permissions: str) -> None:
     )
 
 
+async def change_password(node: Node, name: str, password: str) -> None:
+    """Give a user another password; connections that are open stay."""
+    await node.eval(
+        f'rabbit_auth_backend_internal:change_password(<<"{name}">>, <<"{password}">>, <<"test">>)'
+    )
+
+
 async def fall_silent(node: Node, url: str, queue: str) -> None:
     """Have a quorum queue neither confirm nor refuse anything until `speak_again`, as one without a majority."""
     await node.eval(f"[ok = sys:suspend(Pid) || Pid <- [{_member_of(url, queue)}]]")

@@ -23,10 +23,10 @@ from worker.broker.fields import read_leniently
 from worker.broker.remedies import AUTHENTICATION, NO_TLS, SILENCE, remedy_for
 from worker.broker.socket import Socket
 from worker.broker.words import refusal_in, words_of
-from worker.contract.errors import BrokerAway
+from worker.contract.errors import BrokerAway, SettingsError
 from worker.settings import BrokerSettings
 from worker.settings.masking import mask_urls
-from worker.settings.tls import client_context
+from worker.settings.rereading import Rereader
 
 _CONNECT_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 3.0
@@ -100,14 +100,13 @@ class Connection(aio_pika.Connection):
         self._socket.read(on=on)
 
 
-async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connection:
+async def connect(url: str, tls: ssl.SSLContext | None, *, name: str) -> Connection:
     """Open one connection under our own timeout, since the library ignores its own now and then.
 
     Raises:
         BrokerAway: for whatever reason; the text says which, without the password.
     """
     read_leniently()
-    context: ssl.SSLContext | None = client_context(settings) if url.startswith("amqps:") else None
     try:
         target = URL(url)
         port = target.explicit_port or (5671 if target.scheme == "amqps" else 5672)
@@ -116,6 +115,7 @@ async def connect(url: str, settings: BrokerSettings, *, name: str) -> Connectio
         raise BrokerAway(f"{mask_urls(url)}: this is no address ({error})", "see broker.url") from error
     if "heartbeat" not in target.query:
         target = target.update_query(heartbeat=_HEARTBEAT)
+    context = tls if target.scheme == "amqps" else None
     connection = Connection(target, ssl_context=context, client_properties={"connection_name": name})
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
@@ -149,16 +149,25 @@ def _why_not_opened(error: Exception, heard: bytes | None) -> tuple[str, str]:
     return why, remedy
 
 
-async def connect_any(settings: BrokerSettings, *, name: str) -> Connection:
+def files_of(settings: BrokerSettings) -> Rereader:
+    """Return what reads the files of the broker's section. Raises SettingsError where certificates can't be used."""
+    return Rereader("broker", settings, tls=any(url.startswith("amqps:") for url in settings.urls))
+
+
+async def connect_any(settings: BrokerSettings, files: Rereader, *, name: str) -> Connection:
     """Connect to the first URL that answers.
 
     Raises:
-        BrokerAway: none does; the text says why for each, and the remedy.
+        BrokerAway: none does; the text says why for each, and the remedy. Or a file can't be read.
     """
+    try:
+        tls = await files()
+    except SettingsError as error:
+        raise BrokerAway(str(error), "see the file") from error
     failed: list[BrokerAway] = []
     for url in settings.urls:
         try:
-            return await connect(url, settings, name=name)
+            return await connect(url, tls, name=name)
         except BrokerAway as error:
             failed.append(error)
     usual = "" if all(error.remedy for error in failed) else "see broker.url, and whether RabbitMQ runs"

@@ -17,6 +17,7 @@ from worker.broker.connection import (
     Connection,
     close,
     connect_any,
+    files_of,
     is_blocked,
     means_loss,
     text_of,
@@ -45,7 +46,8 @@ class Link:
     `trouble` is why the last life ended or the next one can't begin; "" before there was any.
 
     `run` never returns; it ends by cancellation, or with TopologyError where `prepare` raised it in the first
-    life. Later, a wrong topology is an outage like any other: it is logged and tried again.
+    life. Later, a wrong topology is an outage like any other: it is logged and tried again. So is a file that can't be
+    read; at the start, making a link raises SettingsError for certificates that can't be used.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Link:
         self._said_blocked = False
         self._ever_up = False
         self._settings = settings
+        self._files = files_of(settings)
         self._prepare = prepare
         self._log = log
         self._worker = worker
@@ -129,7 +132,9 @@ class Link:
         try:
             while True:
                 try:
-                    connection = await connect_any(self._settings, name=f"{self._worker} {self.role}")
+                    connection = await connect_any(
+                        self._settings, self._files, name=f"{self._worker} {self.role}"
+                    )
                     channel = await self._open(connection)
                 except (BrokerAway, TopologyError) as error:
                     if isinstance(error, TopologyError) and not self._ever_up:

@@ -6,7 +6,7 @@ import typer
 
 from worker.cli.common import ConfigOption, run_async, settings_of, status_of
 from worker.contract.errors import WorkerError
-from worker.settings import secrets_of
+from worker.settings import Scrubber
 
 
 def run(context: typer.Context, config: ConfigOption = None) -> None:
@@ -21,7 +21,7 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     from worker.observability.log import build_log, route_library_logs
 
     settings = settings_of(context, config)
-    log = build_log(settings.log, worker=settings.worker.name, secrets=secrets_of(settings))
+    log = build_log(settings.log, worker=settings.worker.name, hide=Scrubber(settings))
     route_library_logs(log)
     try:
         run_async(serve(settings, log))

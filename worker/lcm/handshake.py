@@ -18,14 +18,14 @@ from websockets.exceptions import NegotiationError, WebSocketException
 from websockets.typing import Subprotocol
 
 from worker.common.dial import dial
-from worker.contract.errors import SessionNotOpened
+from worker.contract.errors import SessionNotOpened, SettingsError
 from worker.lcm import envelope, outcome_list
 from worker.lcm.envelope import ErrorReply
 from worker.lcm.not_opened import Way, not_opened, port_of
 from worker.lcm.session import Ended, Session
 from worker.lcm.socket import Socket
 from worker.settings import LcmSettings
-from worker.settings.tls import client_context
+from worker.settings.rereading import Rereader
 
 _CLOSE_TIMEOUT = 2.0
 
@@ -48,7 +48,7 @@ def connect_headers(settings: LcmSettings, name: str) -> dict[str, str]:
     """Return the extra headers: those of the settings, and Basic credentials where there are any."""
     headers = {key: value.get_secret_value() for key, value in settings.headers.items()}
     user = settings.username or name
-    password = settings.password.get_secret_value()
+    password = settings.passwords[0].get_secret_value()
     if user or password:
         token = b64encode(f"{user}:{password}".encode()).decode()
         headers["Authorization"] = f"Basic {token}"
@@ -68,7 +68,7 @@ class SessionOpener:
         self._settings = settings
         self._worker = worker
         self._session_errors = envelope.session_errors_of(settings.session_errors)
-        self._tls = client_context(settings) if settings.url.startswith("wss:") else None
+        self._files = Rereader("lcm", settings, tls=settings.url.startswith("wss:"))
 
     async def __call__(self, slot: int, on_ended: Ended) -> Session:
         """Open one session and go through the greeting, all within `connect_timeout`.
@@ -79,6 +79,7 @@ class SessionOpener:
         socket: Socket | None = None
         way = Way()
         try:
+            way.tls = await self._files()
             async with asyncio.timeout(self._settings.connect_timeout):
                 socket = await self._connect(slot, way)
                 self._check_subprotocol(socket)
@@ -86,7 +87,7 @@ class SessionOpener:
         except BaseException as error:
             if socket is not None:
                 socket.transport.abort()
-            if isinstance(error, OSError | WebSocketException | ValueError | EOFError):
+            if isinstance(error, OSError | WebSocketException | ValueError | EOFError | SettingsError):
                 raise not_opened(error, way, self._settings, datetime.now(UTC)) from error
             raise
         fenced = bool(self._settings.ping_interval)
@@ -101,7 +102,7 @@ class SessionOpener:
             connect_url(settings.url, name),
             sock=sock,
             additional_headers=connect_headers(settings, name),
-            ssl=self._tls,
+            ssl=way.tls,
             subprotocols=[Subprotocol(name) for name in settings.subprotocols] or None,
             # A proxy from the environment would see every account number.
             proxy=settings.proxy or None,

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, NegotiationError
 
 from worker.common.text import cut, printable
-from worker.contract.errors import SessionNotOpened
+from worker.contract.errors import SessionNotOpened, SettingsError
 from worker.lcm.closing import how_it_closed, is_refusal, said_of
 from worker.lcm.http_answer import Answer
 from worker.lcm.socket import Socket
@@ -23,9 +23,13 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class Way:
-    """How far an opening came: `socket` is there once there is a connection to LCM, by the proxy or without."""
+    """One opening: by which TLS, and how far it came.
+
+    `socket` is there once there is a connection to LCM, by the proxy or without.
+    """
 
     def __init__(self) -> None:
+        self.tls: ssl.SSLContext | None = None
         self.socket: Socket | None = None
 
     def connect(self, *args: Any, **kwargs: Any) -> Socket:
@@ -42,7 +46,7 @@ def port_of(url: SplitResult) -> int:
 def not_opened(error: Exception, way: Way, settings: LcmSettings, now: datetime) -> SessionNotOpened:
     """Return the error for what kept a session from being opened."""
     url, proxy = urlsplit(settings.url), urlsplit(settings.proxy)
-    at_proxy = bool(settings.proxy) and way.socket is None
+    at_proxy = bool(settings.proxy) and way.socket is None and not isinstance(error, SettingsError)
     text = f"no session with LCM at {url.hostname}:{port_of(url)}: "
     if at_proxy:
         text += f"the proxy {proxy.hostname}:{port_of(proxy)} (lcm.proxy): "
@@ -77,7 +81,9 @@ def _why(error: Exception, settings: LcmSettings) -> tuple[str, bool]:
             return f"no agreement on a subprotocol, see lcm.subprotocols: {how}", False
         case OSError():
             return error.strerror or str(error) or type(error).__name__, False
-    return f"{type(error).__name__}: {_cut(error)}", False
+    return _cut(error) if isinstance(
+        error, SettingsError
+    ) else f"{type(error).__name__}: {_cut(error)}", False
 
 
 def _cut(error: Exception) -> str:

@@ -13,8 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, MutableMapping
-from functools import partial
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -51,9 +50,9 @@ class Log(Protocol):
 
 
 def build_log(
-    settings: LogSettings, *, worker: str, secrets: Iterable[str] = (), stream: ByteStream | None = None
+    settings: LogSettings, *, worker: str, hide: Callable[[str], str] = str, stream: ByteStream | None = None
 ) -> Log:
-    """Return the log of this process, as `log.level`, `log.format` and `log.accounts` ask."""
+    """Return the log of this process, as `log.level`, `log.format` and `log.accounts` ask; `hide` masks secrets."""
     out = stream if stream is not None else _standard_error()
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     hashed = settings.accounts == "hashed"
@@ -64,7 +63,7 @@ def build_log(
         if hashed
         else structlog.processors.format_exc_info,
         *([hash_accounts] if hashed else []),
-        _Plain(secrets),
+        _Plain(hide),
         _render_console(worker) if console else _RenderJson(worker),
     ]
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -149,13 +148,11 @@ def _without_texts(exc_info: _ExcInfo) -> str:
 class _Plain:
     """Reduces every field to JSON types, in text that UTF-8 can hold, and masks known secrets.
 
-    Masking is the last defence, against secrets in the texts of libraries. The longest secrets come first, or one
-    that contains another would be masked only in part.
+    Masking is the last defence, against secrets in the texts of libraries.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        known = "|".join(map(re.escape, secrets))
-        self._hide = partial(re.compile(known).sub, "***") if known else str
+    def __init__(self, hide: Callable[[str], str]) -> None:
+        self._hide = hide
 
     def __call__(self, _log: object, _method: str, event: Event) -> Event:
         event.pop("template", None)

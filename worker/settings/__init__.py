@@ -1,14 +1,15 @@
 """The settings: read from a TOML file and the environment, checked, and frozen.
 
 Other folders import from here alone. `section` is the base of all sections, `types` the kinds of values;
-`broker_section`, `lcm_section` and `sections` hold every setting; `sources` and `loading` read them; `masking` hides
-secrets where settings are shown, `secrets` lists them for the log to mask; `tls` makes TLS contexts.
+`broker_section`, `lcm_section` and `sections` hold every setting; `sources` and `loading` read them; `masking`
+hides secrets where settings are shown, `secrets` masks them in the log; `secret_file` and `tls` read secrets and
+certificates, `rereading` does so again while the worker runs.
 """
 
 from worker.settings.broker_section import BrokerSettings
 from worker.settings.lcm_section import Greeting, LcmSettings
 from worker.settings.loading import load
-from worker.settings.secrets import secrets_of
+from worker.settings.secrets import Scrubber, secrets_of
 from worker.settings.sections import (
     GuardSettings,
     HealthSettings,
@@ -28,6 +29,7 @@ __all__ = [
     "LogSettings",
     "OutageSettings",
     "RetrySettings",
+    "Scrubber",
     "Settings",
     "WorkerSettings",
     "load",

@@ -7,7 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, Field
 
 from worker.common.durations import format_duration
-from worker.settings.masking import MaskedUrl, SecretFile, clear_url, lower_scheme, with_password
+from worker.settings.masking import MaskedUrl, clear_url, lower_scheme, with_password
+from worker.settings.secret_file import SecretFile
 from worker.settings.section import Conflict, Section, certificate_conflicts
 from worker.settings.types import Duration, Durations, Lowered, Readable, SecretPath, Texts, Url, Whole
 
@@ -79,7 +80,7 @@ class BrokerSettings(Section):
     password_file: SecretPath = Field(
         default=SecretFile(),
         description="A file that holds the password of broker.url, so that the URL itself need not. The "
-        "URL then names the user alone: amqp://USER@HOST:5672/. Read once, at the start.",
+        "URL then names the user alone: amqp://USER@HOST:5672/. Read anew for each connection.",
     )
     ca_file: Readable = Field(
         default="",

@@ -14,7 +14,8 @@ from worker.settings.lcm_checks import (
     check_subprotocols,
     check_user,
 )
-from worker.settings.masking import MaskedUrl, SecretFile
+from worker.settings.masking import MaskedUrl
+from worker.settings.secret_file import SecretFile
 from worker.settings.section import Conflict, Section, certificate_conflicts
 from worker.settings.types import (
     Duration,
@@ -123,7 +124,8 @@ class LcmSettings(Section):
     # Before `password`, whose validator needs it.
     password_file: SecretPath = Field(
         default=SecretFile(),
-        description="A file that holds lcm.password, instead of it. Read once, at the start.",
+        description="A file that holds lcm.password, instead of it. Read anew for each session, so that a "
+        "token which expires can be replaced.",
     )
     password: Secret = Field(
         default=SecretStr(""),
@@ -185,6 +187,11 @@ class LcmSettings(Section):
             raise ValueError("is given beside lcm.password_file; remove one of them")
         secret: SecretStr = file.secret
         return secret
+
+    @property
+    def passwords(self) -> tuple[SecretStr, ...]:
+        """The password, the one in force first; of a file also those that it held before."""
+        return self.password_file.held or (self.password,)
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yield what is wrong between the settings of this section."""

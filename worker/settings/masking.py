@@ -1,11 +1,8 @@
-"""Values that hold secrets, and how they are shown without them."""
+"""URLs that hold secrets, and how they are shown without them."""
 
-from typing import Self
 from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import SecretStr
-
-from worker.settings.files import read_file
 
 MASK = str(SecretStr("any"))
 
@@ -17,38 +14,6 @@ class MaskedUrl(str):
 
     def __repr__(self) -> str:
         return repr(mask_urls(self))
-
-
-class SecretFile(str):
-    """The path of a file that holds a secret, with what it held when the settings were loaded."""
-
-    __slots__ = ("secret",)
-    secret: SecretStr
-
-    def __new__(cls, path: str = "", secret: str = "") -> Self:
-        file = super().__new__(cls, path)
-        file.secret = SecretStr(secret)
-        return file
-
-    @classmethod
-    def read(cls, path: object) -> Self:
-        """Read the secret, without the line break at its end; an empty path is no secret.
-
-        Raises:
-            ValueError: there is no such file, or it can't be read, or holds no secret.
-        """
-        if not isinstance(path, str):
-            raise ValueError("must be the path of a file, in quotes")  # noqa: TRY004 - pydantic asks for it
-        if not path:
-            return cls()
-        try:
-            text = read_file(path).decode()
-        except UnicodeDecodeError:
-            raise ValueError("can't be read: it is not UTF-8 text") from None
-        secret = text.removesuffix("\n").removesuffix("\r")
-        if not secret:
-            raise ValueError("holds no secret: the file is empty")
-        return cls(path, secret)
 
 
 def mask_urls(urls: str) -> str:

@@ -1,17 +1,44 @@
-"""Every secret in force, in each form in which it may appear, for the log to mask."""
+"""Every secret in force, in each form in which it may appear, and how the log masks them."""
 
 import json
+import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from worker.settings.sections import Settings
 
+MASKED = "***"
 _SHORTEST_SECRET = 4
+
+
+class Scrubber:
+    """Masks every secret in a text, also those that a file has held since, or held before the present one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._held: object = None
+        self._hide: Callable[[str], str] = str
+
+    def __call__(self, text: str) -> str:
+        """Return the text without secrets."""
+        held = self._settings.broker.password_file.held, self._settings.lcm.password_file.held
+        if held != self._held:
+            self._hide, self._held = hiding(secrets_of(self._settings)), held
+        return self._hide(text)
+
+
+def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Return what masks these secrets. The longest come first, or one that contains another would be masked in part."""
+    known = "|".join(map(re.escape, secrets))
+    return partial(re.compile(known).sub, MASKED) if known else str
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return every secret in force, in each form in which it may come to light, the longest first.
+
+    So are those that password files have held, as far as they are remembered: a library may still tell them.
 
     Secrets of less than 4 characters are left out, and so is the password "guest": as words of their own
     they would be scrubbed from everything else as well.
@@ -27,9 +54,11 @@ def _secrets(settings: Settings) -> Iterator[str]:
         yield from secrets_in_url(url)
     for url in (lcm.url, lcm.proxy):
         yield from basic_of_url(url)
-    if password := lcm.password.get_secret_value():
-        yield password
-        yield from basic_forms(lcm.username or lcm.session_name, password)
+    yield from (secret.get_secret_value() for secret in settings.broker.password_file.held)
+    for secret in lcm.passwords:
+        if password := secret.get_secret_value():
+            yield password
+            yield from basic_forms(lcm.username or lcm.session_name, password)
     for name, value in lcm.headers.items():
         yield value.get_secret_value()
         if name.lower().endswith("authorization"):

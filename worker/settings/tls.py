@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import ssl
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Protocol
 
 from worker.contract.errors import SettingsError
+
+_AGAIN_AFTER = 1.0
 
 
 class Certificates(Protocol):
@@ -33,3 +39,43 @@ def client_context(files: Certificates) -> ssl.SSLContext:
         named = ", ".join(name for name in (files.ca_file, files.cert_file, files.key_file) if name)
         raise SettingsError(f"TLS files can't be used ({named}): {error}") from error
     return context
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A context, and a digest of the files that it was made of."""
+
+    context: ssl.SSLContext
+    digest: str
+
+
+def load_tls(files: Certificates, before: Tls | None = None) -> Tls:
+    """Return the context of what the files hold now: the one from before, where that is the same.
+
+    What can't be used, such as a certificate and a key that don't belong together, is read again after a second:
+    somebody may be replacing one after the other.
+
+    Raises:
+        SettingsError: a file can't be read as what it should be.
+    """
+    digest = _digest_of(files)
+    if before is not None and digest == before.digest:
+        return before
+    try:
+        return Tls(client_context(files), digest)
+    except SettingsError:
+        time.sleep(_AGAIN_AFTER)
+    digest = _digest_of(files)
+    return Tls(client_context(files), digest)
+
+
+def _digest_of(files: Certificates) -> str:
+    """Return the same text only for the same contents; a file that can't be read is one without any."""
+    digest = sha256()
+    for name in (files.ca_file, files.cert_file, files.key_file):
+        try:
+            content = Path(name).read_bytes() if name else b""
+        except OSError:
+            content = b""  # whoever makes a context of it says what is wrong
+        digest.update(sha256(content).digest())
+    return digest.hexdigest()

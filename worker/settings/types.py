@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr
 
 from worker.common.durations import format_duration, parse_duration
 from worker.settings.files import check_file
-from worker.settings.masking import MASK, MaskedUrl, SecretFile, lower_scheme, mask_urls
+from worker.settings.masking import MASK, MaskedUrl, lower_scheme, mask_urls
+from worker.settings.secret_file import SecretFile
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20}
 # Not pydantic's ByteSize: it reads as much as it understands and ignores the rest, so that "512,5KiB" is 512 bytes.

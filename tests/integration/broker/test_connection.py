@@ -16,7 +16,7 @@ from tests.support.certificates import Authority
 from tests.support.settings import broker_settings
 from worker.broker import connection as module
 from worker.broker.admin.calls import own_channel
-from worker.broker.connection import close, connect, connect_any
+from worker.broker.connection import close, connect, connect_any, files_of
 from worker.contract.errors import BrokerAway
 from worker.sandbox.node import Node
 
@@ -24,13 +24,14 @@ from worker.sandbox.node import Node
 async def refusal(url: str, **settings: Any) -> str:
     """Return what is said of a broker that lets nobody in."""
     with pytest.raises(BrokerAway) as raised:
-        await connect_any(broker_settings(url, **settings), name="test")
+        given = broker_settings(url, **settings)
+        await connect_any(given, files_of(given), name="test")
     return str(raised.value)
 
 
 async def channel_refusal(url: str) -> str:
     """Return what is said of a broker that opens a connection, but not two channels on it."""
-    opened = await connect(url, broker_settings(url), name="test")
+    opened = await connect(url, None, name="test")
     try:
         with pytest.raises(BrokerAway) as raised:
             async with own_channel(opened), own_channel(opened):

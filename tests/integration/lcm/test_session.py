@@ -399,6 +399,22 @@ async def test_a_certificate_that_does_not_verify(authority: Authority) -> None:
         assert lcm.connections == []
 
 
+@pytest.mark.parametrize("proxy", ["", "http://proxy.test:3128"])
+async def test_a_token_file_that_is_gone(tmp_path: Path, proxy: str) -> None:
+    """A file that could be read at the start, and no longer can, keeps a session from being opened, and is named."""
+    file = tmp_path / "token"
+    file.write_text("token")
+    settings = lcm_settings("ws://lcm.test/", username="me", password_file=str(file), proxy=proxy)
+    opener = SessionOpener(settings, "worker-1")
+    file.unlink()
+    with pytest.raises(SessionNotOpened) as raised:
+        await opener(1, Ends())
+    assert str(raised.value).startswith(
+        "no session with LCM at lcm.test:80: lcm.password_file can't be read: "
+    )
+    assert not raised.value.refused
+
+
 async def test_files_that_are_no_certificates(tmp_path: Path) -> None:
     """A file that holds no certificate is a wrong setting, found before any connection, and named."""
     file = tmp_path / "ca.pem"

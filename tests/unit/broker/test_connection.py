@@ -11,7 +11,7 @@ from aiormq.exceptions import ChannelInvalidStateError
 from yarl import URL
 
 from tests.support.settings import broker_settings
-from worker.broker.connection import Connection, connect_any, text_of
+from worker.broker.connection import Connection, connect_any, files_of, text_of
 from worker.contract.errors import BrokerAway
 
 
@@ -51,5 +51,6 @@ HOSTS = ["rabbit..example.com", "a" * 70, "xn--" + "é" * 70, "xn--a.example", "
 @pytest.mark.parametrize("host", HOSTS)
 async def test_a_host_that_no_name_server_could_know_is_told(host: str) -> None:
     """A name that IDNA can't encode is an address like any other that can't be reached, and names the setting."""
+    settings = broker_settings(f"amqp://guest:guest@{host}/")
     with pytest.raises(BrokerAway, match=r"see broker\.url"):
-        await connect_any(broker_settings(f"amqp://guest:guest@{host}/"), name="test")
+        await connect_any(settings, files_of(settings), name="test")

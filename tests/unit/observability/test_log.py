@@ -15,6 +15,7 @@ import pytest
 
 from worker.observability.log import LONGEST_TEXT, Log, build_log, hash_account, route_library_logs
 from worker.settings import LogSettings
+from worker.settings.secrets import hiding
 
 ACCOUNT = "18|1|2|0|0|44|274"
 NASTY = {
@@ -60,7 +61,7 @@ class Stream(io.BytesIO):
 
 def log_to(stream: Stream, *secrets: str, **settings: Any) -> Log:
     return build_log(
-        LogSettings(**{"format": "json"} | settings), worker="w-1", secrets=secrets, stream=stream
+        LogSettings(**{"format": "json"} | settings), worker="w-1", hide=hiding(secrets), stream=stream
     )
 
 
@@ -316,7 +317,7 @@ def test_no_field_makes_a_line_long() -> None:
     """A text of any length, wherever it stands in a field, is cut, and a secret at the cut stays masked."""
     stream = Stream()
     text = "x" * (LONGEST_TEXT - 4) + "hunter22" + "y" * 1_000_000
-    log = build_log(LogSettings(format="json"), worker="w-1", secrets=["hunter22"], stream=stream)
+    log = build_log(LogSettings(format="json"), worker="w-1", hide=hiding(["hunter22"]), stream=stream)
     log.info("event", text=text, table={"key": [text]})
     assert len(stream.line["text"]) == len(stream.line["table"]["key"][0]) == LONGEST_TEXT
     assert "hunt" not in stream.getvalue().decode()

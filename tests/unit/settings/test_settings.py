@@ -19,6 +19,7 @@ from worker.settings import (
     BrokerSettings,
     LcmSettings,
     RetrySettings,
+    Scrubber,
     Settings,
     load,
     secrets_of,
@@ -484,9 +485,9 @@ def test_a_section_built_by_hand_is_checked_too() -> None:
 
 
 def test_secrets_come_from_files(tmp_path: Path) -> None:
-    """A secret file is read at load, without the line break at its end, and the URL has it quoted."""
+    """A secret file is read at load, without what editors leave at its ends, and the URL has it quoted."""
     file = tmp_path / "password"
-    file.write_text(" p@ss/w,rd:é \n", encoding="utf-8")
+    file.write_text("\ufeff p@ss/w,rd:é \t\r\n\n", encoding="utf-8")
     settings = from_env(
         broker__url="amqp://me@one/,amqps://me%40home@[::1]:5671/vhost",
         broker__password_file=str(file),
@@ -494,12 +495,12 @@ def test_secrets_come_from_files(tmp_path: Path) -> None:
         lcm__password_file=str(file),
     )
     file.unlink()
-    quoted = "%20p%40ss%2Fw%2Crd%3A%C3%A9%20"
+    quoted = "%20p%40ss%2Fw%2Crd%3A%C3%A9"
     assert settings.broker.urls == (
         f"amqp://me:{quoted}@one/",
         f"amqps://me%40home:{quoted}@[::1]:5671/vhost",
     )
-    assert settings.lcm.password.get_secret_value() == " p@ss/w,rd:é "
+    assert settings.lcm.password.get_secret_value() == " p@ss/w,rd:é"
     assert ("lcm.password", '"**********"', str(file)) in describe(settings)
 
 
@@ -611,6 +612,25 @@ def test_secrets_of_lists_what_to_scrub() -> None:
         assert secret in found
     assert "worker" not in found
     assert list(found) == sorted(found, key=len, reverse=True)
+
+
+def test_what_a_file_held_stays_masked(tmp_path: Path) -> None:
+    """The last 8 values of a secret file are masked, quoted and as credentials too, and each new one at once."""
+    file = tmp_path / "password"
+    file.write_text("first/value")
+    settings = from_env(lcm__username="me", lcm__password_file=str(file), broker__password_file=str(file))
+    hide = Scrubber(settings)
+    assert hide("first/value first%2Fvalue") == "*** ***"
+    credential = b64encode(b"me:next/8").decode()
+    for password_file in (settings.lcm.password_file, settings.broker.password_file):
+        for number in range(9):
+            password_file.hold(f"next/{number}")
+            password_file.hold(f"next/{number}")
+            assert hide(f"next/{number} next%2F{number}") == "*** ***"
+        assert len(password_file.held) == 8
+    assert hide(credential) == "***"
+    assert hide("next/1 next/8 next/0 first/value") == "*** *** next/0 first/value"
+    assert "next" not in repr(settings)
 
 
 @pytest.mark.parametrize("user", ["", "a", "ab", "abc", "worker-1-1767225600", "ü"])

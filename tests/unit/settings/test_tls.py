@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.certificates import Authority
 from worker.contract.errors import SettingsError
-from worker.settings.tls import client_context
+from worker.settings.tls import client_context, load_tls
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,34 @@ def test_a_certificate_needs_its_own_key(authority: Authority, key_of: str) -> N
     files = Files(authority.file, mine.certificate, "" if key_of == "nobody" else another.key)
     with pytest.raises(SettingsError, match=r"worker-1\.pem"):
         client_context(files)
+
+
+def test_a_context_is_kept_for_as_long_as_the_files_are_the_same(authority: Authority) -> None:
+    """What is written anew with the same contents changes nothing; anything else does."""
+    mine = authority.issue("worker-1")
+    files = Files(authority.file, mine.certificate, mine.key)
+    first = load_tls(files)
+    Path(mine.key).write_bytes(Path(mine.key).read_bytes())
+    assert load_tls(files, first) is first
+    authority.issue("worker-1")
+    assert load_tls(files, first).context is not first.context
+
+
+def test_files_that_are_being_replaced_are_read_again(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate whose key is not there yet, or is another one's, counts only if it is so after a second."""
+    mine, another = authority.issue("worker-1"), authority.issue("worker-2")
+    files = Files(authority.file, mine.certificate, another.key)
+    waits = list[float]()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) > 1:
+            Path(another.key).write_bytes(Path(mine.key).read_bytes())
+
+    monkeypatch.setattr("worker.settings.tls.time.sleep", sleep)
+    with pytest.raises(SettingsError, match=r"worker-1\.pem"):
+        load_tls(files)
+    assert load_tls(files).context is not None
+    assert waits == [1, 1]

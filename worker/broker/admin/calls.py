@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiormq.abc import AbstractChannel
 
-from worker.broker.connection import Connection, broker_call, close, connect_any
+from worker.broker.connection import Connection, broker_call, close, connect_any, files_of
 from worker.broker.declare import Entity, verify_entity
 from worker.contract.errors import EntityMissing
 from worker.settings import BrokerSettings
@@ -21,8 +21,9 @@ async def connected(settings: BrokerSettings, *, name: str) -> AsyncIterator[Con
 
     Raises:
         BrokerAway: no URL answers.
+        SettingsError: the certificates can't be used.
     """
-    connection = await connect_any(settings, name=name)
+    connection = await connect_any(settings, files_of(settings), name=name)
     try:
         yield connection
     finally:

@@ -15,7 +15,7 @@ from worker.cli.dead.output import DeadLetterConsole, letters
 from worker.cli.dead.selection import Tally
 from worker.cli.dropping import drop_messages
 from worker.observability.log import build_log
-from worker.settings import secrets_of
+from worker.settings import Scrubber
 
 
 async def list_groups(console: DeadLetterConsole) -> None:
@@ -52,7 +52,7 @@ async def replay_letters(console: DeadLetterConsole, *, dry_run: bool) -> None:
     log = build_log(
         settings.log.model_copy(update={"level": "warning"}),
         worker=settings.worker.name,
-        secrets=secrets_of(settings),
+        hide=Scrubber(settings),
     )
     async with browse(settings.broker, console.queue, name=console.name) as browser:
         replayer = Replayer(browser, settings.broker, log, name=console.name)

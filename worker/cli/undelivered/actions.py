@@ -25,7 +25,7 @@ from worker.common.tasks import cancel, start
 from worker.contract.errors import BrokerError
 from worker.contract.message import Delivery
 from worker.observability.log import build_log
-from worker.settings import Settings, secrets_of
+from worker.settings import Scrubber, Settings
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ async def send_results(chosen: Undelivered, *, dry_run: bool) -> None:
     log = build_log(
         chosen.settings.log.model_copy(update={"level": "error"}),
         worker=chosen.settings.worker.name,
-        secrets=secrets_of(chosen.settings),
+        hide=Scrubber(chosen.settings),
     )
     publisher = Publisher(broker, chosen.topology, log, worker=chosen.name)
     link = start(publisher.link.run())
