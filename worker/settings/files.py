@@ -8,7 +8,7 @@ _LARGEST = 2**20  # bytes; no secret and no configuration comes near
 
 
 def check_file(path: str) -> None:
-    """Check that a file is there, is a regular one, and can be read.
+    """Check that a file is there, is a regular one, and can be read: a pipe could be read once only, or never.
 
     Raises:
         ValueError: it isn't; the text says why.
@@ -20,19 +20,6 @@ def check_file(path: str) -> None:
             raise ValueError("there is no such file")
         with Path(path).open("rb"):
             return
-    except OSError as error:
-        raise ValueError(f"can't be read: {error.strerror}") from error
-
-
-def read_file(path: str) -> bytes:
-    """Return what a regular file holds: a pipe could be read once only, and one without a writer never.
-
-    Raises:
-        ValueError: it can't be read, or is larger than 1 MiB; the text says why.
-    """
-    check_file(path)
-    try:
-        return read_whole(Path(path))
     except OSError as error:
         raise ValueError(f"can't be read: {error.strerror}") from error
 

@@ -1,11 +1,12 @@
 """A file that holds a secret, and may be replaced at any time; what it held before stays known, to be masked."""
 
 import time
+from pathlib import Path
 from typing import Self
 
 from pydantic import SecretStr
 
-from worker.settings.files import read_file
+from worker.settings.files import check_file, read_whole
 
 _REMEMBERED = 8
 _AGAIN_AFTER = 1.0
@@ -31,7 +32,10 @@ class SecretFile(str):
         """
         if not isinstance(path, str):
             raise ValueError("must be the path of a file, in quotes")  # noqa: TRY004 - pydantic asks for it
-        return cls(path, read_secret(path)) if path else cls()
+        if not path:
+            return cls()
+        check_file(path)
+        return cls(path, read_secret(path))
 
     @property
     def secret(self) -> SecretStr:
@@ -63,6 +67,8 @@ def read_secret(path: str) -> str:
 
 def _text_of(path: str) -> str:
     try:
-        return read_file(path).decode("utf-8-sig").rstrip()
+        return read_whole(Path(path)).decode("utf-8-sig").rstrip()
     except UnicodeDecodeError:
         raise ValueError("can't be read: it is not UTF-8 text") from None
+    except OSError as error:
+        raise ValueError(f"can't be read: {error.strerror}") from error

@@ -23,8 +23,8 @@ from worker.sandbox.node import Node
 
 async def refusal(url: str, **settings: Any) -> str:
     """Return what is said of a broker that lets nobody in."""
+    given = broker_settings(url, **settings)
     with pytest.raises(BrokerAway) as raised:
-        given = broker_settings(url, **settings)
         await connect_any(given, files_of(given), name="test")
     return str(raised.value)
 
