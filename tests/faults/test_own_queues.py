@@ -21,9 +21,12 @@ async def want_dead_letters(scene: Scene, count: int) -> None:
 
 
 async def want_retries(scene: Scene, count: int) -> None:
-    """Have the first exchange of each job fail, which with one attempt a delivery is a retry copy."""
-    scene.rule(Rule(f"{ODD}*", "not-json", limit=1))
-    for number in range(count):
+    """Have the first exchange of each job fail, which with one attempt a delivery is a retry copy.
+
+    Of fewer jobs than there are sessions: each ends one, and the pool takes its time to replace them.
+    """
+    scene.rule(Rule(f"{ODD}*", "error", limit=1))
+    for number in range(min(count, 24)):
         await scene.publish(f"{ODD}-{number}", 1, {"account_number": f"{ODD}|{number}"})
 
 

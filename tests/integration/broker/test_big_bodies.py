@@ -19,7 +19,7 @@ from worker.broker.topology import topology_of
 from worker.simulator.server import Simulator
 
 MIB = 1024 * 1024
-BODY = b"{" + b" " * 20_000_000 + b'"account_number": "1"}'
+BODY = b"{" + b" " * 15_000_000 + b'"account_number": "1"}'
 
 
 async def publish_big(channel: AbstractChannel, count: int) -> None:
@@ -39,7 +39,7 @@ def peak(running: Worker) -> int:
 
 @pytest.mark.timeout_s(240)
 async def test_big_jobs_cost_bounded_memory(vhost: str) -> None:
-    """24 jobs of 20 MB are dead-lettered, and good ones behind them done, in less memory than half of them take."""
+    """24 jobs of 15 MB are dead-lettered, and good ones behind them done, in less memory than half of them take."""
     async with open_channel(vhost) as channel, Simulator() as lcm:
         await declare(channel, topology_of(broker_settings(vhost)))
         await publish_big(channel, 24)
