@@ -12,9 +12,9 @@ from worker.broker.admin.dead_letter import DeadLetter, replay_message
 from worker.broker.admin.dead_letters import Browser
 from worker.broker.publisher import Publisher
 from worker.broker.topology import JOB_KEY, topology_of
-from worker.common.callbacks import always
+from worker.common.callbacks import always, ignore
 from worker.common.tasks import TaskSet, cancel, start
-from worker.contract.errors import BrokerAway
+from worker.contract.errors import BrokerAway, MessageTooLarge
 from worker.contract.message import Delivery
 from worker.observability.log import Log
 from worker.settings import BrokerSettings
@@ -25,10 +25,24 @@ _STOPPED = "the replay can't go on"
 
 
 class Replayer:
-    """Replays dead letters, several at a time. `done` counts those whose original was acknowledged."""
+    """Replays dead letters, several at a time. `done` counts those whose original was acknowledged.
 
-    def __init__(self, browser: Browser, settings: BrokerSettings, log: Log, *, name: str) -> None:
+    Those that the broker takes no copy of, since they are too large for it, stay: `on_left` is called with each, and
+    `left` counts them.
+    """
+
+    def __init__(
+        self,
+        browser: Browser,
+        settings: BrokerSettings,
+        log: Log,
+        *,
+        name: str,
+        on_left: Callable[[DeadLetter, MessageTooLarge], object] = ignore,
+    ) -> None:
         self.done = 0
+        self.left = 0
+        self._on_left = on_left
         self._browser = browser
         self._topology = topology_of(settings)
         self._publisher = Publisher(settings, self._topology, log, worker=name, fail_fast=True)
@@ -53,6 +67,9 @@ class Replayer:
             await self._browser.acknowledge(delivery.tag)
             self.done += 1
             on_done()
+        except MessageTooLarge as error:
+            self.left += 1
+            self._on_left(letter, error)
         except Exception as error:  # noqa: BLE001 - raised by the next `replay`, or at the end
             self._failure = self._failure or error
         finally:

@@ -22,7 +22,7 @@ from worker.broker.topology import JOB_KEY, Exchange, Queue, Topology
 from worker.common.callbacks import always
 from worker.common.rate import Rate
 from worker.common.tasks import cancel, start
-from worker.contract.errors import BrokerAway, PublishForbidden, TopologyError, Unroutable
+from worker.contract.errors import BrokerAway, MessageTooLarge, PublishForbidden, TopologyError, Unroutable
 from worker.contract.message import Message
 from worker.observability.log import Log
 from worker.settings import BrokerSettings
@@ -153,6 +153,9 @@ class Submission:
             ) from error
         except PublishForbidden as error:
             raise TopologyError(str(error)) from error
+        except MessageTooLarge as error:
+            job_id = message.properties.message_id
+            raise MessageTooLarge(f"job {job_id!r} can't be published, make it smaller: {error}") from error
 
     async def _next(self, jobs: Iterator[T], stop: asyncio.Event) -> T | None:
         """Return the next job once the rate admits it; None where there is none, or `stop` is set."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from yarl import URL
 
-from worker.broker.admin.dead_letter import record_of
+from worker.broker.admin.dead_letter import DeadLetter, record_of
 from worker.broker.admin.dead_letters import browse
 from worker.broker.admin.replayer import Replayer
 from worker.cli.common import note
 from worker.cli.dead.output import DeadLetterConsole, letters
 from worker.cli.dead.selection import Tally
 from worker.cli.dropping import drop_messages
+from worker.contract.errors import MessageTooLarge
 from worker.observability.log import build_log
 from worker.settings import Scrubber
 
@@ -55,7 +56,7 @@ async def replay_letters(console: DeadLetterConsole, *, dry_run: bool) -> None:
         hide=Scrubber(settings),
     )
     async with browse(settings.broker, console.queue, name=console.name) as browser:
-        replayer = Replayer(browser, settings.broker, log, name=console.name)
+        replayer = Replayer(browser, settings.broker, log, name=console.name, on_left=_say_left)
         workers_user = own_user = URL(settings.broker.urls[0]).user
         try:
             async with replayer.running():
@@ -70,6 +71,12 @@ async def replay_letters(console: DeadLetterConsole, *, dry_run: bool) -> None:
                     f"replayed as user {own_user!r}, but workers believe the replay count of their own user"
                     f" {workers_user!r} only: with broker.url of that user, failed results get new message ids"
                 )
+        if replayer.left:
+            raise MessageTooLarge(f"{letters(replayer.left)} not replayed: too large for the broker")
+
+
+def _say_left(letter: DeadLetter, error: MessageTooLarge) -> None:
+    note(f"job {letter.job.job_id!r} stays in the queue: {error}")
 
 
 async def drop_letters(console: DeadLetterConsole, *, output: Path | None, ask: bool, dry_run: bool) -> None:
