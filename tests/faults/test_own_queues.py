@@ -75,7 +75,6 @@ async def test_a_deleted_queue_of_ours(
                 await scene.channel.queue_delete(queue)
                 row.inject("deleted")
                 await scene.do_good(100 * turn, 100)
-                if turn == 0:
-                    await QUEUES[queue](scene, 200 if full else 60)
+            await QUEUES[queue](scene, 200 if full else 60)
             await scene.bind_all()
             await scene.settled(row)

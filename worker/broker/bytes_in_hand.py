@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from worker.contract.job import MAX_BODY
 
-_LEAST_LIMIT = 32 * 1024 * 1024
+_LEAST_LIMIT = 8 * 1024 * 1024
 _LONGEST = 15.0  # seconds without reading; heartbeats go unread, and the library gives up after some 50
 _PATIENCE = 5.0  # seconds for which `settled` waits
 

@@ -84,7 +84,7 @@ def test_who_waits_goes_on_within_the_limit_or_after_five_seconds() -> None:
 
 def test_jobs_of_the_accepted_size_never_stop_the_reading() -> None:
     """They wait for LCM, so they may be in hand for long."""
-    assert limit_for(64) == 32 * 2**20
+    assert limit_for(64) == 8 * 2**20
     assert limit_for(65_535) == 65_535 * 65_536
 
 
