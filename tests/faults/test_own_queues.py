@@ -59,7 +59,7 @@ async def test_a_full_queue_of_ours(queue: str, full: bool, broker: Node, vhost:
                 await until(partial(scene.said, "job.deferred"))
             await scene.policy(queue)
             await scene.do_good(1000, 100)
-            await scene.bind_all()
+            await scene.send_parked()
             await scene.settled(row)
 
 
@@ -76,5 +76,5 @@ async def test_a_deleted_queue_of_ours(
                 row.inject("deleted")
                 await scene.do_good(100 * turn, 100)
             await QUEUES[queue](scene, 200 if full else 60)
-            await scene.bind_all()
+            await scene.send_parked()
             await scene.settled(row)

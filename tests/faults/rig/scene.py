@@ -19,6 +19,7 @@ from tests.faults.rig.ledger import Ledger
 from tests.faults.rig.report import Row
 from tests.faults.rig.workers import WorkerProcess
 from tests.support.channel import open_channel
+from tests.support.commands import command
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from worker.sandbox.node import Node
@@ -121,9 +122,10 @@ class Scene:
         for event in ("broker.lost", "job.crashed", "lcm.outage_started"):
             assert not self.worker.of(event)
 
-    async def bind_all(self) -> None:
-        """Have the dialer's queue take the results of every route."""
+    async def send_parked(self) -> None:
+        """Have the dialer's queue take the results of every route, and send those that wait, as an operator would."""
         await self.channel.queue_bind(OWN, RESULTS, "result.#")
+        await command("undelivered", "send", "--all", broker__url=self.url, broker__results_queue="false")
 
     def said(self, event: str, times: int = 1, **fields: object) -> bool:
         """Tell whether the worker has logged an event so often, with these fields."""
