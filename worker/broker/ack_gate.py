@@ -2,19 +2,20 @@
 
 What the broker has assigned to a consumer and not sent yet when it processes basic.cancel counts as returned, and so
 towards the delivery limit. A broker that gets no acks stops assigning once the prefetch is full; below that it has
-nothing to assign once nothing has come for a moment.
+nothing to assign once nothing has come for a moment and it says that no job waits: a busy one is merely slow.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from worker.contract.disposition import Settle
 
-_QUIET = 0.1  # seconds without a delivery after which nothing is in transit
-_LONGEST = 2.0  # seconds for which acks are held back at most
+_QUIET = 0.1  # seconds without a delivery after which the broker is asked whether jobs wait
+_LONGEST = 5.0  # seconds for which acks are held back at most
 
 
 class AckGate:
@@ -51,19 +52,30 @@ class AckGate:
             self._open.discard(tag)
         return self.holding
 
-    async def hold(self) -> None:
-        """Hold back from now on, and return when nothing is in transit, after 2 s at most."""
+    async def hold(self, waiting: Callable[[], Awaitable[int]]) -> None:
+        """Hold back from now on, and return when nothing is in transit, after 5 s at most.
+
+        `waiting` asks the broker how many jobs it could assign; it answers behind the deliveries of the others.
+        """
         self.holding = True
         loop = asyncio.get_running_loop()
-        began = self._last_arrival = loop.time()
+        until = loop.time() + _LONGEST
+        while await self._quiet(until) and loop.time() < until and await waiting():
+            pass
+
+    async def _quiet(self, until: float) -> bool:
+        """Wait until nothing has come for a moment; false where the prefetch is full before, so that nothing can."""
+        loop = asyncio.get_running_loop()
+        self._last_arrival = loop.time()
         while len(self._open) < self._prefetch:
-            left = min(self._last_arrival + _QUIET, began + _LONGEST) - loop.time()
+            left = min(self._last_arrival + _QUIET, until) - loop.time()
             if left <= 0:
-                return
+                return True
             self._arrival.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._arrival.wait()
+        return False
 
     def released(self) -> list[tuple[int, Settle, bool]]:
         """Hold back no more; return what is to be settled: each tag, how, and whether all before it are meant as well.

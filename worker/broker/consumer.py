@@ -247,7 +247,7 @@ class Consumer:
             # What is not read because of others counts as returned.
             await self._bytes.settled()
             try:
-                await self._gate.hold()
+                await self._gate.hold(self.depth)
                 await self._ask_channel(lambda channel: channel.basic_cancel(tag))
             finally:
                 await self._settle_held(generation)

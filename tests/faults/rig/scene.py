@@ -23,11 +23,12 @@ from tests.support.commands import command
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from worker.sandbox.node import Node
-from worker.simulator.behaviour import Rule
+from worker.simulator.behaviour import Behaviour, Rule
 from worker.simulator.server import Simulator
 
 JOBS, RESULTS, OWN = "lcm.outcome.jobs", "lcm.outcome.results", "dialer.results"
 GOOD_ROUTE = "good"
+LCM = Behaviour(delay=0.05)
 BROKER: dict[str, object] = {"results_queue": False, "retry_delays": ["1s", "2s", "4s"]}
 SETTINGS: dict[str, object] = {
     **{f"broker.{name}": value for name, value in BROKER.items()},
@@ -144,7 +145,7 @@ async def staged(broker: Node, url: str, *, full: bool, **settings: object) -> A
     """Set the stage; `settings` are further ones of the worker's."""
     port = free_port()
     async with (
-        Simulator() as simulator,
+        Simulator(LCM) as simulator,
         Ledger(broker_settings(url, **BROKER), broker, results=OWN, collect=False) as ledger,
         open_channel(url) as channel,
         WorkerProcess(

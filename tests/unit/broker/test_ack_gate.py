@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +14,18 @@ from worker.broker.ack_gate import AckGate
 from worker.contract.disposition import Settle
 
 
-def held_for(*arrivals: float, prefetch: int = 4) -> float:
+async def none_wait() -> int:
+    return 0
+
+
+def held_for(*arrivals: float, prefetch: int = 4, waiting: Callable[[], Awaitable[int]] = none_wait) -> float:
     """Return how long `hold` takes where deliveries arrive at these times."""
     loop = VirtualLoop(random.Random(0), list[str]().append)  # noqa: S311 - no secret
     gate = AckGate(prefetch)
     ended: list[float] = []
 
     async def hold() -> None:
-        await gate.hold()
+        await gate.hold(waiting)
         ended.append(loop.time())
 
     for tag, moment in enumerate(arrivals, start=1):
@@ -42,9 +47,26 @@ def test_a_quiet_moment_is_enough_below_that() -> None:
     assert held_for(0.05, 0.12) == 0.22
 
 
-def test_it_takes_no_longer_than_two_seconds() -> None:
-    """A slow trickle does not keep a worker from pausing."""
-    assert held_for(*(0.09 * n for n in range(1, 40)), prefetch=1000) == 2.0
+def test_a_broker_that_is_merely_slow_is_waited_for() -> None:
+    """Quiet as it is, it says that jobs wait, which it is about to assign."""
+    answers = iter([7, 3, 0])
+
+    async def waiting() -> int:
+        return next(answers)
+
+    assert held_for(0.15, 0.25, waiting=waiting) == 0.45
+    answers = iter([7] * 20)
+    assert held_for(0.15, 0.25, 0.95, 1.0, waiting=waiting) == 1.0
+
+
+def test_it_takes_no_longer_than_five_seconds() -> None:
+    """Neither a slow trickle nor a job that is never assigned keeps a worker from pausing."""
+
+    async def waiting() -> int:
+        return 1
+
+    assert held_for(*(0.09 * n for n in range(1, 100)), prefetch=1000) == 5.0
+    assert held_for(waiting=waiting) == 5.0
 
 
 async def test_nothing_is_held_back_before_and_after() -> None:
@@ -54,7 +76,7 @@ async def test_nothing_is_held_back_before_and_after() -> None:
     gate.arrived(2)
     assert not gate.holds_back(1, Settle.ACK)
     gate.arrived(3)
-    await gate.hold()
+    await gate.hold(none_wait)
     assert gate.holds_back(3, Settle.ACK)
     assert gate.released() == [(3, Settle.ACK, False)]
     assert not gate.holds_back(2, Settle.ACK)
@@ -75,7 +97,7 @@ def test_one_ack_for_many_covers_nothing_else(ends: list[Settle | None], settled
         if ends:
             gate.arrived(len(ends) + 1)  # full, so that it holds at once
             still_open.add(len(ends) + 1)
-        await gate.hold()
+        await gate.hold(none_wait)
         for tag, settle in enumerate(ends, start=1):
             if settle is not None and tag > settled_before:
                 gate.holds_back(tag, settle)
