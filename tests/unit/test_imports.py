@@ -61,7 +61,13 @@ PURE_MODULES = frozenset(
 )
 # What tests replace, and what concerns processes, tasks and sockets, without any knowledge of jobs.
 EDGES = frozenset(
-    {"worker.common.clock", "worker.common.dial", "worker.common.signals", "worker.common.tasks"}
+    {
+        "worker.common.clock",
+        "worker.common.dial",
+        "worker.common.signals",
+        "worker.common.tasks",
+        "worker.common.threads",
+    }
 )
 # The names and arguments of the queues follow from a dozen settings: like every component it is given its section.
 TAKES_SETTINGS = frozenset({"worker.asyncapi.document", "worker.broker.topology"})

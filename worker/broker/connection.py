@@ -23,6 +23,7 @@ from worker.broker.fields import read_leniently
 from worker.broker.remedies import AUTHENTICATION, NO_TLS, SILENCE, remedy_for
 from worker.broker.socket import Socket
 from worker.broker.words import refusal_in, words_of
+from worker.common.tasks import cancel, start
 from worker.contract.errors import BrokerAway, SettingsError
 from worker.settings import BrokerSettings
 from worker.settings.masking import mask_urls
@@ -118,12 +119,27 @@ async def connect(url: str, tls: ssl.SSLContext | None, *, name: str) -> Connect
     context = tls if target.scheme == "amqps" else None
     connection = Connection(target, ssl_context=context, client_properties={"connection_name": name})
     try:
-        async with asyncio.timeout(_CONNECT_TIMEOUT):
-            await connection.connect()
-    except (*LOST, UnicodeError) as error:
+        await _open(connection)
+    except Exception as error:  # whatever the bytes of a peer that is no broker make the library raise
         why, remedy = _why_not_opened(error, connection.heard)
         raise BrokerAway(f"{where}: {why}", remedy) from error
     return connection
+
+
+async def _open(connection: Connection) -> None:
+    """Open a connection in time. Late or cancelled, the socket is closed at once: the library would wait for TLS."""
+    opening = start(connection.connect())
+    try:
+        await asyncio.wait({opening}, timeout=_CONNECT_TIMEOUT)
+        if not opening.done():
+            raise TimeoutError
+        if opening.cancelled():  # by the library itself
+            raise ConnectionAbortedError("given up by the library")
+        opening.result()
+    finally:
+        if not opening.done():
+            connection.abort()
+            await cancel(opening)
 
 
 def _why_not_opened(error: Exception, heard: bytes | None) -> tuple[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aiormq.connection import TransportFactory
@@ -15,6 +17,18 @@ _KEPT = 16 * 1024
 _METHOD_FRAME = b"\x01"
 _ENOUGH = 7
 """How many bytes tell who it is that does not speak AMQP 0-9-1; the library would wait for the end of a frame."""
+
+
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Calls `on_lost` when the connection is lost: nobody may be reading."""
+
+    def __init__(self, reader: asyncio.StreamReader, on_lost: Callable[[], object]) -> None:
+        super().__init__(reader)
+        self._on_lost = on_lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._on_lost()
 
 
 class Socket(TransportFactory):
@@ -37,7 +51,7 @@ class Socket(TransportFactory):
         reader = self._reader
         # The method is replaced for that time only, so that listening costs nothing later.
         reader.feed_data = self._listen  # type: ignore[method-assign, assignment]
-        protocol = asyncio.StreamReaderProtocol(reader)
+        protocol = _Protocol(reader, partial(self.read, on=True))
         loop = asyncio.get_running_loop()
         sock = await dial(url.host or "", url.port or 0)
         self._transport, _ = await loop.create_connection(

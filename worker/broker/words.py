@@ -52,10 +52,10 @@ def _kind_of(heard: bytes) -> str:
 
 def _version(heard: bytes) -> str:
     # The protocol id is 0 for AMQP itself, in 1.0 also 2 (TLS) and 3 (SASL); before 0-9 it was 1, then an instance.
-    protocol, *version = heard[len(_HEADER) : 8]
+    protocol, *version = heard[len(_HEADER) : 8] or b"\0"
     if protocol in {0, 2, 3} and version[:1] == [1]:
         return "AMQP 1.0"
-    return f"AMQP {'-'.join(map(str, version if protocol == 0 else version[1:]))}"
+    return f"AMQP {'-'.join(map(str, version if protocol == 0 else version[1:]))}".strip()
 
 
 def _broker_refusal(heard: bytes) -> Refusal | None:

@@ -15,7 +15,8 @@ LONGEST_PAUSE = 600.0
 """Seconds: a peer that asks for more, by mistake perhaps, is not heard for the rest."""
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
-_RETRY_AFTER = re.compile(rb"\r\nretry-after:[ \t]*([^\r]*?)[ \t]*\r\n", re.IGNORECASE)
+# Without alternatives between blanks: a hostile peer could make such a pattern take seconds.
+_RETRY_AFTER = re.compile(rb"\r\nretry-after:([^\r\n]*)\r\n", re.IGNORECASE)
 _BUSY = frozenset({429, 503})
 _SWITCHING = 101
 
@@ -35,7 +36,7 @@ class Answer:
             return float(self.retry_after[:12])
         try:
             until = parsedate_to_datetime(self.retry_after)
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
         aware = until if until.tzinfo else until.replace(tzinfo=UTC)
         return max(0.0, (aware - now).total_seconds())
@@ -58,4 +59,4 @@ def read_answer(head: bytes) -> Answer | None:
     if status is None or (code := int(status[1])) == _SWITCHING:
         return None
     after = _RETRY_AFTER.search(head.partition(b"\r\n\r\n")[0] + b"\r\n")
-    return Answer(code, after[1].decode("latin-1") if after else "")
+    return Answer(code, after[1].decode("latin-1").strip() if after else "")

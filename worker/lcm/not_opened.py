@@ -61,7 +61,8 @@ def not_opened(error: Exception, way: Way, settings: LcmSettings, now: datetime)
 def _answer_in(error: Exception, way: Way) -> Answer | None:
     """Return the HTTP answer that opened no websocket, from LCM or the proxy."""
     if isinstance(error, InvalidProxyStatus):
-        return Answer(error.response.status_code, error.response.headers.get("Retry-After", ""))
+        after = [*error.response.headers.get_all("Retry-After"), ""]  # there may be several
+        return Answer(error.response.status_code, after[0])
     return None if way.socket is None else way.socket.answer
 
 

@@ -35,7 +35,7 @@ class Socket(ClientConnection):
         opening = self.protocol.state is State.CONNECTING
         super().data_received(data)
         if opening and len(self._head) < LONGEST_HEAD:
-            self._head += data
+            self._head = (self._head + data)[:LONGEST_HEAD]
             if b"\r\n\r\n" in self._head and self.answer is not None:
                 self.transport.abort()
         if self.transport.get_write_buffer_size() > MOST_UNSENT:

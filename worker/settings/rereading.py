@@ -6,11 +6,10 @@ end of the process, and one at a time, however many ask.
 
 import asyncio
 import ssl
-import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from worker.common.threads import in_thread
 from worker.contract.errors import SettingsError
 from worker.settings.secret_file import SecretFile, read_secret
 from worker.settings.tls import Certificates, Tls, load_tls
@@ -66,28 +65,10 @@ class Rereader:
             self._files.password_file.hold(contents.secret)
 
     def _start(self) -> asyncio.Future[_Contents]:
-        loop = asyncio.get_running_loop()
-        reading: asyncio.Future[_Contents] = loop.create_future()
-        # Where nobody waited until the end, nobody asks for the error.
-        reading.add_done_callback(asyncio.Future.exception)
-
-        def end(contents: _Contents | None, error: Exception | None) -> None:
-            if error is not None:
-                reading.set_exception(error)
-            elif contents is not None:
-                reading.set_result(contents)
-
-        def read() -> None:
-            contents, problem = None, None
-            try:
-                contents = self._read()
-            except Exception as error:  # noqa: BLE001 - raised where it is waited for
-                problem = error
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(end, contents, problem)
-
-        threading.Thread(target=read, name=f"read-{self._section}-files", daemon=True).start()
-        return reading
+        try:
+            return in_thread(self._read, f"read-{self._section}-files")
+        except RuntimeError as error:
+            raise SettingsError(f"the files of [{self._section}] can't be read: {error}") from error
 
     def _read(self) -> _Contents:
         secret, file = "", self._files.password_file

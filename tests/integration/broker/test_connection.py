@@ -20,6 +20,8 @@ from worker.broker.connection import close, connect, connect_any, files_of
 from worker.contract.errors import BrokerAway
 from worker.sandbox.node import Node
 
+SHUTDOWN_OF_TLS = 30.0  # seconds for which asyncio waits for the peer's part of it
+
 
 async def refusal(url: str, **settings: Any) -> str:
     """Return what is said of a broker that lets nobody in."""
@@ -173,6 +175,34 @@ async def test_a_server_that_is_no_such_broker(words: bytes, said: str, stay: bo
     """Whoever answers in another protocol is told by what it says, at once, whether it hangs up or not."""
     async with answering(words, stay=stay) as url:
         assert said in await refusal(url)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"A",
+        b"AMQP",
+        b"AMQP\x00",
+        b"\x01",
+        b"\x01\x00\x00\x00\x00\x00\x02\x00\x0a\xce",
+        b"\x01" + b"\xff" * 60,
+    ],
+)
+async def test_words_that_break_off(words: bytes) -> None:
+    """Whatever its bytes make the library raise, a peer that is no broker ends no worker."""
+    async with answering(words) as url:
+        assert "127.0.0.1" in await refusal(url)
+
+
+async def test_a_peer_that_is_silent_behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket is closed once the time is over: the library would wait for the end of TLS, which never comes."""
+    monkeypatch.setattr(module, "_CONNECT_TIMEOUT", 0.5)
+    authority = Authority(tmp_path)
+    async with answering(b"", authority.server_context(), stay=True) as url:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert "no answer within 0.5 s" in await refusal(url, ca_file=authority.file)
+        assert loop.time() - began < SHUTDOWN_OF_TLS
 
 
 async def test_a_server_that_speaks_first() -> None:

@@ -101,6 +101,7 @@ async def test_a_proxy_that_fails_is_named() -> None:
     for head, words, refused in (
         (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 9\r\n\r\n", "HTTP 407", True),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "HTTP 502", False),
+        (b"HTTP/1.1 401 No\r\nRetry-After: 5\r\nRetry-After: 9\r\n\r\n", "HTTP 401", True),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "did not receive a valid HTTP response", False),
         (b"", "lcm.connect_timeout", False),
     ):

@@ -25,6 +25,12 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
             Answer(503, "120"),
         ),
         (b"HTTP/1.1 503 Busy\r\n\r\nRetry-After: 120\r\n", Answer(503)),
+        # These took seconds and minutes to read, in which the worker stood still.
+        (b"HTTP/1.1 503 Busy\r\nRetry-After:" + b" " * 60_000 + b"\r\r\n\r\n", Answer(503)),
+        (
+            b"HTTP/1.1 503 Busy\r\nRetry-After: a" + b" " * 60_000 + b"b\r\n\r\n",
+            Answer(503, f"a{' ' * 60_000}b"),
+        ),
     ],
 )
 def test_an_answer_is_read_as_far_as_it_has_come(head: bytes, answer: Answer | None) -> None:
@@ -45,6 +51,8 @@ def test_an_answer_is_read_as_far_as_it_has_come(head: bytes, answer: Answer | N
         (503, "Sat, 31 Jan 2026 11:59:00 GMT", 0, ""),
         (503, "soon", 0, ""),
         (503, "-5", 0, ""),
+        (503, "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 0, ""),
+        (503, "Mon, 01 Jan 2026 99999999999999999999:00:00 GMT", 0, ""),
         (401, "120", 0, ""),
     ],
 )

@@ -6,7 +6,8 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPSConnection
+from contextlib import closing
+from http.client import HTTP_PORT, HTTPS_PORT, BadStatusLine, HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -16,7 +17,7 @@ from worker.broker.admin.policies import Change, Policy, changes_of, in_force, r
 from worker.broker.topology import topology_of
 from worker.common.text import printable
 from worker.common.text import quote as quoted
-from worker.contract.errors import BrokerAway
+from worker.contract.errors import BrokerAway, SettingsError
 from worker.settings import BrokerSettings
 from worker.settings.tls import client_context
 
@@ -49,16 +50,14 @@ class ManagementApi:
         return await asyncio.to_thread(self._get, f"{self._base}/api/{path.format(self._vhost)}")
 
     def _get(self, path: str) -> Any:
-        connection = self._connection()
         token = b64encode(self._credentials.encode()).decode()
         try:
-            connection.request("GET", path, headers={"Authorization": f"Basic {token}"})
-            response = connection.getresponse()
-            body = response.read(_MOST_BYTES)
+            with closing(self._connection()) as connection:
+                connection.request("GET", path, headers={"Authorization": f"Basic {token}"})
+                response = connection.getresponse()
+                body = response.read(_MOST_BYTES)
         except (OSError, HTTPException, UnicodeError) as error:
             raise BrokerAway(f"{self._where}: {_why(error)}", _PLUGIN) from error
-        finally:
-            connection.close()
         if response.status in {401, 403}:
             raise BrokerAway(f"{self._where}: HTTP {response.status} {_reason(body)}", _RIGHTS)
         try:
@@ -70,16 +69,18 @@ class ManagementApi:
 
     def _connection(self) -> HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
+        # With a port always, or the library looks for one in an IPv6 address.
         if self._parts.scheme == "https":
-            return HTTPSConnection(host, port, timeout=_TIMEOUT, context=client_context(self._settings))
-        return HTTPConnection(host, port, timeout=_TIMEOUT)
+            context = client_context(self._settings)
+            return HTTPSConnection(host, port or HTTPS_PORT, timeout=_TIMEOUT, context=context)
+        return HTTPConnection(host, port or HTTP_PORT, timeout=_TIMEOUT)
 
 
 async def check_policies(settings: BrokerSettings, url: str) -> list[Finding]:
     """Say what policies change about our queues, and how many jobs are unacknowledged; changes nothing."""
     try:
         return await _findings(ManagementApi(url, settings), settings)
-    except BrokerAway as error:
+    except (BrokerAway, SettingsError) as error:
         return [Finding("away", "policies", str(error))]
     except (TypeError, KeyError, AttributeError) as error:
         return [Finding("away", "policies", f"what answers at --management is no management API ({error!r})")]
@@ -97,11 +98,17 @@ async def _findings(api: ManagementApi, settings: BrokerSettings) -> list[Findin
             queue, roles[queue.name], _applied(queue.name, queues.get(queue.name, {}), policies)
         )
     ]
-    unacknowledged = queues.get(topology.jobs, {}).get("messages_unacknowledged", 0)
     return [
         *(found or [Finding("ok", "policies", "none changes what these queues keep")]),
-        Finding("ok", "unacknowledged jobs", f"{unacknowledged} in the hands of workers"),
+        _unacknowledged(queues.get(topology.jobs, {}).get("messages_unacknowledged")),
     ]
+
+
+def _unacknowledged(count: int | None) -> Finding:
+    what = "unacknowledged jobs"
+    if count is None:
+        return Finding("unknown", what, "the management API does not tell: has it statistics, and the queue?")
+    return Finding("ok", what, f"{count} in the hands of workers")
 
 
 def _policies(kind: str, listed: Iterable[dict[str, Any]]) -> list[Policy]:
@@ -139,5 +146,5 @@ def _why(error: Exception) -> str:
 def _reason(body: bytes) -> str:
     try:
         return printable(str(json.loads(body)["reason"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return "refused"

@@ -61,8 +61,8 @@ class Replayer:
         self._in_flight.start(self._replay(delivery, letter, on_done))
 
     async def _replay(self, delivery: Delivery, letter: DeadLetter, on_done: Callable[[], object]) -> None:
-        message = replay_message(delivery, letter, exchange=self._topology.jobs, routing_key=JOB_KEY)
         try:
+            message = replay_message(delivery, letter, exchange=self._topology.jobs, routing_key=JOB_KEY)
             await self._publisher.publish(message, always, patience=math.inf)
             await self._browser.acknowledge(delivery.tag)
             self.done += 1

@@ -164,10 +164,13 @@ def _rows_in(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def _cells(row: bytes) -> list[str]:
+    usual = csv.field_size_limit(_LONGEST_ROW)  # a description may be as long as LCM's largest reply
     try:
         return next(csv.reader([row.decode(errors="surrogateescape")]), [])
     except csv.Error:
         return []
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _is_row(cells: list[str]) -> bool:

@@ -206,7 +206,7 @@ class _Text:
             if not self.between_rows:
                 return text
             if not is_comment(text):
-                self.row, self.between_rows = self.number, False
+                self.row, self.between_rows = self.number, not text.strip()
                 return text
             self._comments.append(_comment(self.number, text))
         raise StopIteration

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from worker.broker.admin.submission import Submission, check_topology, fail_when_away, wait_for_any
@@ -24,6 +25,7 @@ from worker.cli.submit.sources import Source
 from worker.cli.submit.tally import Collected, Published
 from worker.common.tasks import cancel, start
 from worker.common.text import cut
+from worker.common.threads import in_thread
 from worker.contract.job import MAX_SHORT_STRING
 from worker.contract.message import Message, Properties
 from worker.contract.result import CONTENT_TYPE
@@ -125,7 +127,7 @@ class Submitter:
         async def write(bodies: list[bytes]) -> None:
             results = [result for body in bodies if (result := self._accept(body)) is not None]
             # In a thread: the reader of a pipe may be slow, and the connections must be kept alive meanwhile.
-            await asyncio.to_thread(writer.write, results)
+            await in_thread(partial(writer.write, results), "write-results")
 
         subscription = self._subscription = Subscription(
             self._settings,

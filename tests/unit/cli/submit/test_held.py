@@ -104,6 +104,15 @@ def test_a_whole_file_is_whole(kind: OutputFormat) -> None:
     assert held(b"", kind) == Held()
 
 
+def test_a_long_description_is_read_back() -> None:
+    """What LCM may tell is written, so it is read: longer than the limit of Python's reader, which stays as it was."""
+    limit = csv.field_size_limit()
+    long = result("a", [{"id": "1", "code": "c", "description": "x" * (limit + 1)}])
+    data = written([long], CSV)
+    assert held(data) == Held(frozenset({digest("a")}), len(data))
+    assert csv.field_size_limit() == limit
+
+
 def test_rows_in_another_order_are_whole() -> None:
     """A file that was sorted since holds the same jobs, also with a byte order mark and other line ends."""
     text = encoded([result("a", 2), result("b", 2)], CSV).decode()

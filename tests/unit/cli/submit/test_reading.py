@@ -102,6 +102,14 @@ def test_known_columns_are_known_by_any_spelling() -> None:
     ]
 
 
+def test_blank_lines_and_comments_ahead_of_the_header() -> None:
+    """In any order; so between rows."""
+    found = read(b"\n# exported\n\n# today\naccount_number\n1\n\n# more\n2\n", Format.CSV)
+    assert [entry.body for entry in found if not entry.comment] == [
+        b'{"account_number":"1"}', b'{"account_number":"2"}',
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", [Format.CSV, Format.PLAIN, Format.JSONL])
 def test_comments_are_told_under_their_line(kind: Format) -> None:
     """A line that begins with # is no job: it is a comment, with its number; in a quoted cell it is text."""
