@@ -92,6 +92,10 @@ class Replayer:
                 self._failure = ended.exception() if ended is link else self._browser.loss()
                 work.cancel(_STOPPED)
 
+        def release() -> None:
+            for end in ends:
+                end.remove_done_callback(stop)
+
         link = start(self._publisher.link.run())
         ends: tuple[asyncio.Future[Any], ...] = (link, self._browser.lost)
         for end in ends:
@@ -106,12 +110,12 @@ class Replayer:
             await self._wait_for_last_confirms()
             raise
         except Exception:
+            release()
             if not any(end.done() for end in ends):  # `on_done` has failed, the broker has not
                 await self._wait_for_last_confirms()
             raise
         finally:
-            for end in ends:
-                end.remove_done_callback(stop)
+            release()
             await cancel(link, *self._in_flight)
 
     async def _finish(self) -> None:
