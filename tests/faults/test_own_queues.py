@@ -32,6 +32,7 @@ async def want_retries(scene: Scene, count: int) -> None:
 
 async def want_parking(scene: Scene, count: int) -> None:
     await scene.publish("unbound", count, {"account_number": "unbound|1", "route": "unbound"})
+    await until(partial(scene.said, "job.succeeded", parked=True))
 
 
 # However many exchanges fail, it is no outage.
