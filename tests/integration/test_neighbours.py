@@ -31,6 +31,7 @@ def settings_for(vhost: str, lcm: Simulator) -> Settings:
         BROKER__RETRY_DELAYS="200ms,10m",
         OUTAGE__PROBE_MAX_DELAY="30s",
         LCM__SESSIONS="32",
+        LCM__REPLY_TIMEOUT="1m",  # on a busy machine, late replies would look like an outage
         GUARD__WINDOW=WINDOW,
     )
 
