@@ -14,6 +14,7 @@ from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
 from tests.faults.rig.workers import WorkerProcess
 from tests.support.broker import add_user, change_password, close_connections
+from tests.support.files import replace
 from tests.support.settings import broker_settings
 from tests.support.waiting import running, until
 from tests.support.wire.proxy import Proxy
@@ -29,13 +30,6 @@ SETTINGS: dict[str, object] = {
     "broker.retry_delays": DELAYS,
     "broker.delivery_limit": 1000,  # a cut connection returns what is in hand
 }
-
-
-def replace(file: Path, text: str) -> None:
-    """Put a new file in the old one's place."""
-    new = file.with_suffix(".new")
-    new.write_text(text)
-    new.rename(file)
 
 
 def said(worker: WorkerProcess, event: str, times: int) -> bool:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from tests.support.broker import add_user, change_password, close_connections
 from tests.support.certificates import Authority, Identity
 from tests.support.channel import open_channel
+from tests.support.files import replace
 from tests.support.in_process import all_good, numbered, publish, quick, results, working
 from tests.support.lcm import pooled
 from tests.support.log import RecordingLog
@@ -21,13 +22,6 @@ from worker.sandbox.node import Node
 from worker.simulator.server import Behaviour, Simulator
 
 EVERYTHING = {"configure": ".*", "write": ".*", "read": ".*"}
-
-
-def replace(file: Path, text: str) -> None:
-    """Put a new file in the old one's place."""
-    new = file.with_suffix(".new")
-    new.write_text(text)
-    new.rename(file)
 
 
 async def test_the_brokers_password_changes(broker: Node, vhost: str, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines, as in a pipe, also on a terminal.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
 
 
 def duration(text: str) -> float:

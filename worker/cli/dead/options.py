@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import ConfigOption, duration, on_terminal, run_to_the_end, settings_of
+from worker.cli.common import (
+    ConfigOption,
+    JsonOption,
+    YesOption,
+    duration,
+    on_terminal,
+    run_to_the_end,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from worker.cli.dead.output import DeadLetterConsole
@@ -73,7 +81,6 @@ AllOption = Annotated[
     bool, typer.Option("--all", help="Every letter of the queue; needed where nothing else selects.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show which letters that would be.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines, as in a pipe, also on a terminal.")]
 
 
 @app.command("list")
@@ -182,7 +189,7 @@ def drop(
             show_default=False,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
+    yes: YesOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.common import ConfigOption, on_terminal, run_to_the_end, settings_of
+from worker.cli.common import ConfigOption, JsonOption, YesOption, on_terminal, run_to_the_end, settings_of
 
 if TYPE_CHECKING:
     from worker.cli.undelivered.actions import Undelivered
@@ -44,7 +44,6 @@ LimitOption = Annotated[
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every result; needed where nothing else selects.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show which results that would be.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines, as in a pipe, also on a terminal.")]
 
 
 @app.command("list")
@@ -118,7 +117,7 @@ def drop(
             show_default=False,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
+    yes: YesOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
