@@ -7,7 +7,7 @@ import math
 
 from aiormq.abc import AbstractChannel
 
-from worker.broker.confirm_wait import ConfirmWait
+from worker.broker.confirms import ConfirmWait
 from worker.broker.connection import broker_call, means_loss
 from worker.broker.link import Link
 from worker.common.tasks import TaskSet

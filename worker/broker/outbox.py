@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from worker.broker.confirm_wait import Silence
+from worker.broker.confirms import Silence
 from worker.broker.publisher import Publisher
 from worker.broker.routes import Routes, Trouble
 from worker.broker.topology import UNDELIVERED_KEY, Topology

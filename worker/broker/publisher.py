@@ -19,7 +19,7 @@ from aiormq.exceptions import (
 )
 
 from worker.broker.channels import PublishChannel, PublishChannels
-from worker.broker.confirm_wait import ConfirmWait, Silence
+from worker.broker.confirms import ConfirmWait, Silence
 from worker.broker.connection import broker_call, means_loss, text_of
 from worker.broker.declare import declare, verify
 from worker.broker.delivery import PERSISTENT

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from tests.simulation.loop import VirtualLoop
-from worker.broker.confirm_wait import ConfirmWait, Silence
+from worker.broker.confirms import ConfirmWait, Silence
 from worker.broker.link import Link
 from worker.contract.errors import BrokerError, PublishLost, Unconfirmed
 
