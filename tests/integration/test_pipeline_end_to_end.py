@@ -261,7 +261,7 @@ async def test_no_job_is_acknowledged_before_its_result_is_confirmed(broker: Nod
         async with running(publisher.link.run()), running(consumer.link.run()):
             await asyncio.gather(publisher.link.channel(), consumer.link.channel())
             first = Message(RESULTS, "result.failed", b"", Properties(message_id="first"))
-            publisher.channels.give_back(await publisher.channels.lend(first, alone=False), first)
+            publisher.channels.give_back(await publisher.channels.lend(first, alone=False))
             hold = proxy.hold_at(anything, TO_WORKER)
             body = b'{"account_number": "18|1"}'
             await channel.basic_publish(body, exchange=JOBS, routing_key="job")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
 
-from aiormq.abc import AbstractChannel
+from aiormq import spec
+from aiormq.abc import AbstractChannel, ChannelFrame, FrameType
+from aiormq.exceptions import ChannelClosed
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
 
-from worker.broker.confirms import ConfirmWait
-from worker.broker.connection import broker_call, means_loss
+from worker.broker.confirms import Confirms, Silence
+from worker.broker.connection import broker_call, is_closing, means_loss, socket_of, text_of
 from worker.broker.link import Link
 from worker.common.tasks import TaskSet
 from worker.contract.errors import BrokerAway, PublishLost
@@ -19,27 +22,60 @@ _MOST_OWN = 64
 """How many messages at a time may have a channel of their own; a connection has 2,047 channels by default."""
 
 
+_FRAMING = 8  # bytes of a frame beside its payload
+
+
 class PublishChannel:
     """A channel with confirms: shared by the messages for one exchange, or one message's own.
 
-    `confirmed_at` is when its last confirm came, by the event loop's clock; `waits` are the publishes that wait for
-    their confirm on it, `ids` their message ids.
+    What the library would publish or wait for on it goes another way: it must not be used for that.
     """
 
-    def __init__(self, channel: AbstractChannel, generation: int, exchange: str | None) -> None:
+    def __init__(self, channel: AbstractChannel, link: Link, generation: int, exchange: str | None) -> None:
         self.channel = channel
         self.generation = generation
         self.exchange = exchange
-        self.confirmed_at = -math.inf
-        self.waits: set[ConfirmWait] = set()
-        self.ids: set[str] = set()
+        self.confirms = Confirms(link, alone=exchange is None)
+        self._socket = socket_of(channel)
+        self._socket.frames.claim(channel.number, self.confirms.take)
+        tune = channel.connection.connection_tune
+        self.frame_max = tune.frame_max or 0
+        self.user = channel.connection.url.user
+        channel.closing.add_done_callback(self._closed)
 
     @property
     def is_shared(self) -> bool:
         return self.exchange is not None
 
-    def note_confirm(self) -> None:
-        self.confirmed_at = asyncio.get_running_loop().time()
+    def publish(
+        self, message: Message, properties: spec.Basic.Properties, silence: Silence
+    ) -> asyncio.Future[None]:
+        """Write a message, and return what ends with its confirm: see `Confirms.expect`.
+
+        Raises:
+            PublishLost: the channel is closed.
+        """
+        frames: list[FrameType | ContentBody] = [
+            spec.Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=True),
+            ContentHeader(properties=properties, body_size=len(message.body)),
+            *self._parts(message.body),
+        ]
+        payload = ChannelFrame.marshall(self.channel.number, frames).payload
+        if is_closing(self.channel) or not self._socket.write(payload):
+            raise PublishLost("the connection went before the confirm: the channel is closed")
+        return self.confirms.expect(message, silence)
+
+    def _parts(self, body: bytes) -> list[ContentBody]:
+        size = self.frame_max - _FRAMING if self.frame_max else max(1, len(body))
+        return [ContentBody(body[start : start + size]) for start in range(0, len(body), size)]
+
+    def _closed(self, closing: asyncio.Future[object]) -> None:
+        error = asyncio.CancelledError() if closing.cancelled() else closing.exception()
+        if isinstance(error, ChannelClosed):
+            self.confirms.fail(lambda: error)
+        else:
+            why = f"the connection went before the confirm: {text_of(error)}"
+            self.confirms.fail(lambda: PublishLost(why))
 
 
 class PublishChannels:
@@ -60,15 +96,14 @@ class PublishChannels:
         """Return the channel for a message, to be given back; waits while the broker is away.
 
         It is one of the message's own where it is to be `alone`, and where another message of its id is in flight on
-        the shared one: the library matches returned messages by their id alone.
+        the shared one: the broker names a returned message by its id alone.
 
         Raises:
             PublishLost: the connection went meanwhile.
         """
         if not alone:
             channel = self._present(message.exchange) or await self._shared_for(message.exchange)
-            if (message_id := message.properties.message_id or "") not in channel.ids:
-                channel.ids.add(message_id)
+            if (message.properties.message_id or "") not in channel.confirms:
                 return channel
         await self._own.acquire()
         try:
@@ -77,11 +112,9 @@ class PublishChannels:
             self._own.release()
             raise
 
-    def give_back(self, channel: PublishChannel, message: Message) -> None:
+    def give_back(self, channel: PublishChannel) -> None:
         """Take back a channel that was lent."""
-        if channel.is_shared:
-            channel.ids.discard(message.properties.message_id or "")
-        else:
+        if not channel.is_shared:
             self._own.release()
             self.close(channel)
 
@@ -95,7 +128,7 @@ class PublishChannels:
         generation = self._link.generation
         try:
             async with broker_call(self._open_timeout):
-                return PublishChannel(await self._link.side_channel(), generation, exchange)
+                return PublishChannel(await self._link.side_channel(), self._link, generation, exchange)
         except BrokerAway as error:
             late = " (broker.publish_timeout)" if isinstance(error.__cause__, TimeoutError) else ""
             self._link.drop(f"no channel could be opened: {error}{late}", generation)
@@ -114,8 +147,7 @@ class PublishChannels:
 
     def close(self, channel: PublishChannel, why: str = "closed") -> None:
         """Close a channel without waiting for it; what waits for a confirm on it counts as lost."""
-        for wait in tuple(channel.waits):
-            wait.give_up(PublishLost(why))
+        channel.confirms.fail(lambda: PublishLost(why))
         if not channel.channel.is_closed:
             self._closing.start(_close(channel.channel))
 

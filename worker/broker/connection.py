@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
+from aiormq.abc import AbstractChannel
 from aiormq.channel import Channel
 from aiormq.exceptions import (
     AMQPChannelError,
@@ -64,7 +65,7 @@ async def _lock_unless_closing(channel: Channel) -> AsyncIterator[None]:
     answers such a frame by closing the whole connection (504).
     """
     async with _library_lock(channel):
-        if channel._close_exception is not None:  # noqa: SLF001 - nothing public tells
+        if is_closing(channel):
             raise ChannelInvalidStateError("the broker closes the channel")
         yield
 
@@ -219,6 +220,18 @@ async def broker_call(timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 
         if means_loss(error):
             raise BrokerAway(f"the broker left: {text_of(error)}") from error
         raise
+
+
+def socket_of(channel: AbstractChannel) -> Socket:
+    """Return the socket beneath a channel of a `Connection`."""
+    socket = channel.connection._transport_factory  # type: ignore[attr-defined] # noqa: SLF001 - it was given ours
+    assert isinstance(socket, Socket)  # noqa: S101 - by `Connection`
+    return socket
+
+
+def is_closing(channel: AbstractChannel) -> bool:
+    """Tell whether no frame may go out on a channel any more: the broker would close the whole connection (504)."""
+    return channel.is_closed or channel._close_exception is not None  # type: ignore[attr-defined] # noqa: SLF001
 
 
 def is_blocked(connection: Connection) -> bool:

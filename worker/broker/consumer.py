@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import AbstractChannel
 from yarl import URL
 
 from worker.broker.ack_gate import AckGate
+from worker.broker.acks import Acks
 from worker.broker.bytes_in_hand import BytesInHand, limit_for
-from worker.broker.connection import LOST, broker_call
+from worker.broker.connection import broker_call
 from worker.broker.declare import declare, verify
+from worker.broker.deliveries import Arrival, Deliveries
 from worker.broker.delivery import delivery_of
 from worker.broker.link import Link
 from worker.broker.one_delivery import one_delivery
@@ -74,7 +76,8 @@ class Consumer:
         self._worker = worker
         self._gate = AckGate(settings.prefetch)
         self._bytes = BytesInHand(self.link.read, limit_for(settings.prefetch))
-        self._channel: AbstractChannel | None = None
+        self._deliveries: Deliveries | None = None
+        self._acks: Acks | None = None
         self._jobs = TaskSet()
         self._tag = ""
         self._orphaned: set[int] = set()
@@ -137,12 +140,13 @@ class Consumer:
     async def take_one(self, within: float) -> bool:
         """Take one delivery in spite of a pause and see it to its end; return whether one came in `within` seconds."""
         channel, generation = await self.link.channel(), self.link.generation
-        if self.leaving:
+        deliveries, acks = self._deliveries, self._acks
+        if self.leaving or deliveries is None or acks is None:
             return False
-        message = await self._catching.start(self._catch(channel, generation, within))
+        message = await self._catching.start(self._catch(channel, deliveries, generation, within))
         if message is None or self._draining:
             return False
-        await self.finish((channel, self._delivery(message, generation)))
+        await self.finish((acks, self._delivery(message, generation)))
         return True
 
     async def emptied(self) -> None:
@@ -196,26 +200,25 @@ class Consumer:
         await channel.basic_qos(prefetch_count=self._prefetch)
         channel.on_consumer_cancel_callbacks.add(partial(self._cancelled, generation))
         self._gate.restart()
-        self._channel = channel
+        self._deliveries, self._acks = Deliveries(channel), Acks(channel, self._lost)
         self._tag = ""
         if not self._paused:
-            await self._consume(channel, generation)
+            await self._consume(self._deliveries, self._acks, generation)
 
-    async def _consume(self, channel: AbstractChannel, generation: int) -> None:
-        consumed = await channel.basic_consume(
-            self._topology.jobs, partial(self._take, channel, generation), no_ack=False
-        )
-        self._tag = consumed.consumer_tag or ""
+    async def _consume(self, deliveries: Deliveries, acks: Acks, generation: int) -> None:
+        self._tag = await deliveries.consume(self._topology.jobs, partial(self._take, acks, generation))
 
     async def _catch(
         self,
         channel: AbstractChannel,
+        deliveries: Deliveries,
         generation: int,
         within: float,
-    ) -> DeliveredMessage | None:
+    ) -> Arrival | None:
         try:
             return await one_delivery(
                 channel,
+                deliveries,
                 self._topology.jobs,
                 within=within,
                 prefetch=self._prefetch,
@@ -237,8 +240,9 @@ class Consumer:
                 return
             if self._paused and self._tag:
                 await self._stop_consuming()
-            elif not self._paused and not self._tag:
-                await self._ask_channel(lambda channel: self._consume(channel, self.link.generation))
+            elif not self._paused and not self._tag and self._deliveries and self._acks:
+                consume = partial(self._consume, self._deliveries, self._acks, self.link.generation)
+                await self._ask_channel(lambda _: consume())
 
     async def _stop_consuming(self) -> None:
         tag, self._tag = self._tag, ""
@@ -250,10 +254,12 @@ class Consumer:
                 await self._gate.hold(self.depth)
                 await self._ask_channel(lambda channel: channel.basic_cancel(tag))
             finally:
-                await self._settle_held(generation)
+                self._settle_held(generation)
 
     async def _flush(self) -> None:
         """Wait until the broker has processed the last acks: closing the connection drops unsent frames."""
+        if self._acks is not None:
+            self._acks.flush()
         await self._ask_channel(lambda channel: channel.basic_qos(prefetch_count=self._prefetch))
 
     async def _ask_channel(self, ask: Callable[[AbstractChannel], Awaitable[object]]) -> None:
@@ -270,12 +276,11 @@ class Consumer:
         self._orphaned.add(generation)
         self.link.drop("the broker cancelled the consumer", generation)
 
-    async def _take(self, channel: AbstractChannel, generation: int, message: DeliveredMessage) -> None:
-        # The library cancels this callback with its channel, so the job runs in a task of its own.
-        if self._draining:
+    def _take(self, acks: Acks, generation: int, message: Arrival) -> None:
+        if self._draining or generation != self.link.generation:
             return
-        self._gate.arrived(message.delivery_tag or 0)
-        held = (channel, self._delivery(message, generation))
+        self._gate.arrived(message.delivery_tag)
+        held = (acks, self._delivery(message, generation))
         if self._gate.holding:
             self._jobs.start(self.defer(held, Deferred("the worker takes no more jobs for now")))
         elif held[1].delivery_count >= SUSPECT_FROM:
@@ -283,7 +288,7 @@ class Consumer:
         else:
             self._start(held)
 
-    def _delivery(self, message: DeliveredMessage, generation: int) -> Delivery:
+    def _delivery(self, message: Arrival, generation: int) -> Delivery:
         def is_current() -> bool:
             # The deliveries of a deleted queue are not redelivered, so they are finished all the same.
             return self.link.generation == generation or generation in self._orphaned
@@ -295,7 +300,7 @@ class Consumer:
         return self._jobs.start(self._work(held, self._handle))
 
     async def _work(self, held: Held, handle: Handle) -> None:
-        channel, delivery = held
+        acks, delivery = held
         try:
             disposition = await handle(delivery)
         except Exception:  # noqa: BLE001 - whatever it is, the delivery must not vanish
@@ -303,32 +308,23 @@ class Consumer:
             disposition = Disposition(Ending.CRASHED)
         finally:
             self._bytes.left(len(delivery.body))
-        await self._settle(channel, delivery, disposition.ending.settle)
+        self._settle(acks, delivery, disposition.ending.settle)
         if disposition.ending is not Ending.CRASHED:
             self._report(disposition)
 
-    async def _settle(self, channel: AbstractChannel, delivery: Delivery, settle: Settle) -> None:
+    def _settle(self, acks: Acks, delivery: Delivery, settle: Settle) -> None:
         if settle is Settle.NOT_AT_ALL or not delivery.is_current():
             return
         # On an earlier channel, as that of a deleted queue, nothing is held back.
-        if channel is self._channel and self._gate.holds_back(delivery.tag, settle):
+        if acks is self._acks and self._gate.holds_back(delivery.tag, settle):
             return
-        await self._send(channel, delivery.tag, settle)
+        acks.settle(delivery.tag, settle)
 
-    async def _settle_held(self, generation: int) -> None:
+    def _settle_held(self, generation: int) -> None:
         for tag, settle, multiple in self._gate.released():
-            if generation == self.link.generation and self._channel is not None:
-                await self._send(self._channel, tag, settle, multiple=multiple)
+            if generation == self.link.generation and self._acks is not None:
+                self._acks.settle(tag, settle, multiple=multiple)
 
-    async def _send(
-        self, channel: AbstractChannel, tag: int, settle: Settle, *, multiple: bool = False
-    ) -> None:
-        try:
-            # The library does not send queued frames any more while it closes a connection.
-            async with asyncio.timeout(_LAST_WORDS_TIMEOUT):
-                if settle is Settle.ACK:
-                    await channel.basic_ack(tag, multiple=multiple, wait=False)
-                else:
-                    await channel.basic_reject(tag, requeue=False, wait=False)
-        except LOST:
+    def _lost(self, tags: list[int]) -> None:
+        for tag in tags:
             self._log.info("settle.lost", delivery_tag=tag)

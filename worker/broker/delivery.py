@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
-from aiormq.abc import DeliveredMessage
+from pamqp.header import ContentHeader
 
 from worker.broker.fields import WritableProperties
 from worker.common.callbacks import always
@@ -20,8 +20,21 @@ BROKER_COUNT_HEADER = "x-delivery-count"
 _properties_of = attrgetter(*PROPERTY_NAMES)
 
 
+class Received(Protocol):
+    """A message as it was received, by way of the library or not."""
+
+    @property
+    def header(self) -> ContentHeader: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def delivery_tag(self) -> int | None: ...
+    @property
+    def redelivered(self) -> bool | None: ...
+
+
 def delivery_of(
-    message: DeliveredMessage,
+    message: Received,
     is_current: Callable[[], bool] = always,
     *,
     own_users: Container[str | None] | None = None,
@@ -59,12 +72,23 @@ def _trusted(headers: Mapping[str, Any], *, ours: bool, redelivered: bool) -> Ma
     }
 
 
-def amqp_properties(properties: Properties, *, delivery_mode: int = PERSISTENT) -> WritableProperties:
-    """Return properties as the library writes them."""
+def amqp_properties(
+    properties: Properties, *, user_id: str | None, delivery_mode: int = PERSISTENT
+) -> WritableProperties:
+    """Return properties as the library writes them; `user_id` is the connection's, which the broker verifies."""
     return WritableProperties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
         headers=dict(properties.headers),
         delivery_mode=delivery_mode,
-        **dict(zip(PROPERTY_NAMES, _properties_of(properties), strict=True)),
+        priority=properties.priority,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        message_type=properties.message_type,
+        user_id=user_id,
+        app_id=properties.app_id,
     )
 
 

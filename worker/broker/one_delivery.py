@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import AbstractChannel
 
 from worker.broker.connection import means_loss
+from worker.broker.deliveries import Arrival, Deliveries
 
 _CALL_TIMEOUT = 5.0
 
 
 async def one_delivery(
     channel: AbstractChannel,
+    deliveries: Deliveries,
     queue: str,
     *,
     within: float,
@@ -23,7 +24,7 @@ async def one_delivery(
     adjusting: asyncio.Lock,
     leaving: asyncio.Event,
     on_arrival: Callable[[int], object],
-) -> DeliveredMessage | None:
+) -> Arrival | None:
     """Consume a queue until a delivery comes; None where none does within `within` seconds or before `leaving` is set.
 
     Not by `basic.get`, which finds nothing where other workers leave nothing. `prefetch` is what the channel's next
@@ -34,20 +35,19 @@ async def one_delivery(
         TimeoutError: the broker did not answer; where it heard us, it may deliver what nobody will take.
     """
     loop = asyncio.get_running_loop()
-    caught: asyncio.Future[DeliveredMessage] = loop.create_future()
+    caught: asyncio.Future[Arrival] = loop.create_future()
 
-    async def take(message: DeliveredMessage) -> None:
+    def take(message: Arrival) -> None:
         # At once, since an ack for many must not include a delivery that nobody knows of.
-        on_arrival(message.delivery_tag or 0)
+        on_arrival(message.delivery_tag)
         caught.set_result(message)
 
     left = loop.create_task(leaving.wait())
-    tag = uuid4().hex
     try:
         async with adjusting, asyncio.timeout(_CALL_TIMEOUT):
             # The prefetch of a channel holds for consumers started after it: 1 for this one, the usual for the next.
             await channel.basic_qos(prefetch_count=1)
-            await channel.basic_consume(queue, take, no_ack=False, consumer_tag=tag)
+            tag = await deliveries.consume(queue, take)
             await channel.basic_qos(prefetch_count=prefetch)
         ends: set[asyncio.Future[Any]] = {caught, left, channel.closing}
         await asyncio.wait(ends, timeout=within, return_when=asyncio.FIRST_COMPLETED)

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
-from aiormq import spec
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelClosed,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
-    DeliveryError,
-    PublishError,
 )
 
 from worker.broker.channels import PublishChannel, PublishChannels
-from worker.broker.confirms import ConfirmWait, Silence
-from worker.broker.connection import broker_call, means_loss, text_of
+from worker.broker.confirms import Silence
+from worker.broker.connection import broker_call, text_of
 from worker.broker.declare import declare, verify
 from worker.broker.delivery import PERSISTENT
 from worker.broker.link import Link
@@ -166,7 +162,7 @@ class Publisher:
                 return
             finally:
                 if channel is not None:
-                    self.channels.give_back(channel, message)
+                    self.channels.give_back(channel)
 
     async def _prepare(self, channel: AbstractChannel, _generation: int) -> None:
         if self._active:
@@ -211,36 +207,14 @@ class Publisher:
 
     async def _publish_once(self, channel: PublishChannel, message: Message, silence: Silence) -> None:
         self._check_size(message)
-        frame_max = channel.channel.connection.connection_tune.frame_max or 0
-        # The broker verifies it, so that our own headers can be told from a producer's.
-        own = replace(message.properties, user_id=channel.channel.connection.url.user)
-        properties = fitted_properties(own, frame_max, delivery_mode=PERSISTENT)
-        with ConfirmWait(channel, self.link, silence, has_own_channel=not channel.is_shared):
-            try:
-                confirm = await channel.channel.basic_publish(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    properties=properties,
-                    mandatory=True,
-                )
-            except PublishError as error:
-                channel.note_confirm()
-                raise Unroutable(
-                    f"no queue takes {message.routing_key!r} of exchange {message.exchange!r}"
-                ) from error
-            except ChannelClosed as error:
-                raise self._why_closed(error, message, alone=not channel.is_shared) from error
-            except DeliveryError as error:
-                channel.note_confirm()
-                raise PublishRefused(f"the broker refused it: {error}") from error
-            except BaseException as error:
-                if means_loss(error):
-                    raise PublishLost(f"the connection went before the confirm: {text_of(error)}") from error
-                raise
-        channel.note_confirm()
-        if not isinstance(confirm, spec.Basic.Ack):
-            raise PublishRefused(f"the broker answered {confirm!r}")
+        # The broker verifies the user, so that our own headers can be told from a producer's.
+        properties = fitted_properties(
+            message.properties, channel.frame_max, delivery_mode=PERSISTENT, user_id=channel.user
+        )
+        try:
+            await channel.publish(message, properties, silence)
+        except ChannelClosed as error:
+            raise self._why_closed(error, message, alone=not channel.is_shared) from error
 
     def _why_closed(self, error: ChannelClosed, message: Message, *, alone: bool) -> Exception:
         """Tell whether this message made the broker close the channel, on which others were in flight as well."""

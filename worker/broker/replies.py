@@ -82,7 +82,10 @@ class Replies:
             exchange=message.exchange,
             routing_key=message.routing_key,
             properties=fitted_properties(
-                message.properties, channel.connection.connection_tune.frame_max or 0, delivery_mode=TRANSIENT
+                message.properties,
+                channel.connection.connection_tune.frame_max or 0,
+                delivery_mode=TRANSIENT,
+                user_id=None,
             ),
             # With `mandatory`, the broker returns a direct reply-to message even when it has delivered it.
             mandatory=not message.routing_key.startswith(f"{DIRECT}."),

@@ -7,7 +7,6 @@ body that is larger than its `max_message_size` (406); the reason of the latter 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from worker.broker.delivery import OWN_PREFIX, amqp_properties
 from worker.broker.fields import WritableProperties, size_of
@@ -25,15 +24,17 @@ _SURELY_FITS = 1024  # characters of headers that fit into the smallest frame, 4
 _LIMIT = re.compile(r"larger than configured max size (\d+)")
 
 
-def fitted_properties(properties: Properties, frame_max: int, *, delivery_mode: int) -> WritableProperties:
+def fitted_properties(
+    properties: Properties, frame_max: int, *, delivery_mode: int, user_id: str | None
+) -> WritableProperties:
     """Return properties whose headers fit; where they don't, foreign ones are left out, the largest first.
 
-    `frame_max` is the connection's, in bytes; 0 is no limit.
+    `frame_max` is the connection's, in bytes; 0 is no limit. `user_id` is the connection's user; None leaves it out.
 
     Raises:
         MessageTooLarge: the worker's own headers don't fit.
     """
-    written = amqp_properties(properties, delivery_mode=delivery_mode)
+    written = amqp_properties(properties, delivery_mode=delivery_mode, user_id=user_id)
     if not frame_max or _surely_fits(properties):
         return written
     droppable = sorted(
@@ -49,7 +50,7 @@ def fitted_properties(properties: Properties, frame_max: int, *, delivery_mode: 
         dropped.append(droppable.pop())
         kept = {name: value for name, value in properties.headers.items() if name not in dropped}
         kept[DROPPED_HEADER] = cut(",".join(dropped), _MAX_NAMES)
-        written = amqp_properties(replace(properties, headers=kept), delivery_mode=delivery_mode)
+        written.headers = kept
     return written
 
 

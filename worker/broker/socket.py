@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from aiormq.connection import TransportFactory
 from yarl import URL
 
+from worker.broker.frames import Frames
 from worker.common.dial import dial
 
 _KEPT = 16 * 1024
@@ -20,38 +19,44 @@ _ENOUGH = 7
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
-    """Calls `on_lost` when the connection is lost: nobody may be reading."""
+    """Hands all that is received to `frames`, and from there what nobody has claimed to the reader."""
 
-    def __init__(self, reader: asyncio.StreamReader, on_lost: Callable[[], object]) -> None:
+    def __init__(self, reader: asyncio.StreamReader, frames: Frames) -> None:
         super().__init__(reader)
-        self._on_lost = on_lost
+        self._frames = frames
+        self._transport: asyncio.Transport | None = None
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._on_lost()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._frames.feed(data)
+        if self._frames.held and self._transport is not None:
+            # Again, since the reader resumes the socket by itself.
+            self._transport.pause_reading()
 
 
 class Socket(TransportFactory):
     """Opens a socket in the library's place, by all addresses of a name, and keeps a reference to it.
 
-    `heard` is what the peer has said since; no more of it is kept once `stop_listening` was called.
+    `heard` is what the peer has said since; no more of it is kept once `stop_listening` was called. `frames` takes what
+    is claimed of that before the library reads it.
     """
 
     def __init__(self) -> None:
         self.heard = b""
         self.is_open = False
+        self.frames = Frames(self._pass_on)
+        self._is_listening = True
         self._reader = asyncio.StreamReader()
         self._transport: asyncio.Transport | None = None
-        self._reading = asyncio.Event()
-        self._reading.set()
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         provider = kwargs.pop("ssl_context_provider")
         context = await provider.get_context() if url.scheme == "amqps" else None
         reader = self._reader
-        # The method is replaced for that time only, so that listening costs nothing later.
-        reader.feed_data = self._listen  # type: ignore[method-assign, assignment]
-        protocol = _Protocol(reader, partial(self.read, on=True))
+        protocol = _Protocol(reader, self.frames)
         loop = asyncio.get_running_loop()
         sock = await dial(url.host or "", url.port or 0)
         self._transport, _ = await loop.create_connection(
@@ -62,32 +67,38 @@ class Socket(TransportFactory):
 
     def stop_listening(self) -> None:
         self.heard = b""
-        del self._reader.feed_data
+        self._is_listening = False
 
     def abort(self) -> None:
-        self.read(on=True)
         if self._transport is not None:
             self._transport.abort()
 
+    def write(self, frames: bytes) -> bool:
+        """Write whole frames; false where the connection is gone."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        self._transport.write(frames)
+        return True
+
     def read(self, *, on: bool) -> None:
-        if self._transport is None or on == self._reading.is_set():
+        """Stop reading, or go on with what was received meanwhile."""
+        if self._transport is None or on != self.frames.held:
             return
-        # Not at the socket, which the stream reader resumes by itself: it stops when nobody reads from the stream. The
-        # method is replaced for that time only, so that reading costs nothing otherwise.
+        self.frames.held = not on
         if on:
-            self._reading.set()
-            del self._reader.readexactly
+            self.frames.feed()
+        if self._transport.is_closing():
+            return
+        if self.frames.held:
+            self._transport.pause_reading()
         else:
-            self._reading.clear()
-            self._reader.readexactly = self._read_later  # type: ignore[method-assign]
+            self._transport.resume_reading()
 
-    async def _read_later(self, n: int) -> bytes:
-        await self._reading.wait()
-        return await self._reader.readexactly(n)
-
-    def _listen(self, data: bytes) -> None:
-        self.heard = (self.heard + data)[:_KEPT]
-        if self.heard.startswith(_METHOD_FRAME):
-            asyncio.StreamReader.feed_data(self._reader, data)
-        elif len(self.heard) >= _ENOUGH:
-            self._reader.feed_eof()
+    def _pass_on(self, data: bytes) -> None:
+        if self._is_listening:
+            self.heard = (self.heard + data)[:_KEPT]
+            if not self.heard.startswith(_METHOD_FRAME):
+                if len(self.heard) >= _ENOUGH:
+                    self._reader.feed_eof()
+                return
+        self._reader.feed_data(data)

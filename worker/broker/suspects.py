@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from aiormq.abc import AbstractChannel
-
+from worker.broker.acks import Acks
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import cancel, start
 from worker.contract.errors import Deferred
@@ -18,8 +17,8 @@ SUSPECT_FROM = 3
 
 _DEFERRED_RETURN = 2.0  # seconds beyond the first retry delay within which deferred suspects are back
 
-Held = tuple[AbstractChannel, Delivery]
-"""A delivery, and the channel that it has to be settled on."""
+Held = tuple[Acks, Delivery]
+"""A delivery, and what settles it on its channel."""
 
 
 class Host(Intake, Protocol):

@@ -40,7 +40,7 @@ async def publishing(url: str, log: RecordingLog, **settings: Any) -> AsyncItera
     publisher = Publisher(section, topology_of(section), log, worker="w-1", clock=Clock(sleep=soon))
     async with running(publisher.link.run()):
         warm = result("first")
-        publisher.channels.give_back(await publisher.channels.lend(warm, alone=False), warm)
+        publisher.channels.give_back(await publisher.channels.lend(warm, alone=False))
         yield publisher
 
 
@@ -246,7 +246,7 @@ def test_an_end_between_two_frames_is_a_loss_like_any_other(
 
 async def under_way(publisher: Publisher, message_id: str) -> None:
     """Wait until a publish has begun, and not a moment longer."""
-    while not any(message_id in shared.ids for shared in publisher.channels._shared.values()):  # noqa: ASYNC110 - nothing tells of it
+    while not any(message_id in shared.confirms for shared in publisher.channels._shared.values()):  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0)
 
 
@@ -272,11 +272,19 @@ async def test_a_silent_connection_is_given_up(vhost: str) -> None:
 async def test_the_library_s_cancellation_is_not_the_caller_s(vhost: str) -> None:
     """Pitfall: aiormq throws CancelledError into whoever waits on a dead connection. The message goes out again."""
     log = RecordingLog()
-    async with publishing(vhost, log) as publisher, open_channel(vhost) as channel:
+    async with (
+        Proxy(RawConversation, vhost) as proxy,
+        publishing(proxy.url, log) as publisher,
+        open_channel(vhost) as channel,
+    ):
         connection: Any = (await publisher.link.channel()).connection
+        hold = proxy.hold_at(anything, TO_WORKER)
         waiting = beside(publisher, result())
         await under_way(publisher, "m-1")
+        await hold
         connection._reader_task.cancel()
+        await until(lambda: "broker.lost" in log.events)
+        hold.hang_up()
         await waiting
         assert await depth(channel, RESULTS) >= 1
     assert "publish.lost" in log.events

@@ -59,7 +59,7 @@ def test_a_delivery_has_every_property() -> None:
 def test_each_property_goes_both_ways(name: str) -> None:
     """One property alone is written and read back as it was, and all others are absent."""
     sent = Properties(**{name: EVERY_PROPERTY[name]})
-    written = amqp_properties(sent)
+    written = amqp_properties(sent, user_id=sent.user_id)
     assert getattr(written, name) == EVERY_PROPERTY[name]
     assert delivery_of(message(written)).properties == sent
 
@@ -128,13 +128,15 @@ def test_the_brokers_count_counts_where_it_says_redelivered() -> None:
 
 def test_messages_are_persistent_unless_said_otherwise() -> None:
     """Only a reply, which nobody waits for after a restart of the broker, may be transient."""
-    assert amqp_properties(Properties()).delivery_mode == PERSISTENT == 2
-    assert amqp_properties(Properties(), delivery_mode=TRANSIENT).delivery_mode == TRANSIENT == 1
+    assert amqp_properties(Properties(), user_id=None).delivery_mode == PERSISTENT == 2
+    assert (
+        amqp_properties(Properties(), user_id=None, delivery_mode=TRANSIENT).delivery_mode == TRANSIENT == 1
+    )
 
 
 def test_headers_are_copied() -> None:
     """What is published later is what it was when it was handed over."""
     headers = dict(HEADERS)
-    written = amqp_properties(Properties(headers=headers))
+    written = amqp_properties(Properties(headers=headers), user_id=None)
     headers["late"] = "yes"
     assert written.headers == HEADERS

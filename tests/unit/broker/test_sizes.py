@@ -12,7 +12,7 @@ from worker.contract.message import Properties
 
 
 def fitted(headers: dict[str, Any], frame_max: int) -> dict[str, Any]:
-    found = fitted_properties(Properties(headers=headers), frame_max, delivery_mode=2)
+    found = fitted_properties(Properties(headers=headers), frame_max, delivery_mode=2, user_id=None)
     assert not frame_max or len(found.marshal()) + 20 <= frame_max
     return dict(found.headers or {})
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from aiormq.abc import AbstractChannel
-
 from tests.support.waiting import settled
+from worker.broker.acks import Acks
 from worker.broker.suspects import Held, Suspects
 from worker.common.clock import Clock
 from worker.contract.errors import Deferred
 from worker.contract.intake import PauseReason
 from worker.contract.message import Delivery
 
-CHANNEL = cast(AbstractChannel, None)
+ACKS = cast(Acks, None)
 FIRST_DELAY = 5.0
 AWAY = FIRST_DELAY + 2.0
 """How long it takes at most until what was deferred is back."""
 
 
 def held(tag: int) -> Held:
-    return CHANNEL, Delivery(b"{}", tag=tag)
+    return ACKS, Delivery(b"{}", tag=tag)
 
 
 class Host:

@@ -1,0 +1,144 @@
+"""What a connection receives is divided into frames, of which those that are claimed are handled as they arrive."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pamqp.frame
+import pytest
+from aiormq import spec
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp.base import Frame
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
+from pamqp.heartbeat import Heartbeat
+
+from worker.broker.frames import DELIVER, Frames, OnContent
+
+OURS, OTHER = 1, 2
+HEARTBEAT = Heartbeat().marshal()
+
+
+def method(frame: Frame, channel: int) -> bytes:
+    """Return a method frame."""
+    return pamqp.frame.marshal(frame, channel)
+
+
+def delivery(channel: int, tag: int, *parts: bytes) -> list[bytes]:
+    """Return the frames of a delivery whose body comes in these parts."""
+    deliver = spec.Basic.Deliver(consumer_tag="c", delivery_tag=tag, exchange="x", routing_key="k")
+    header = ContentHeader(
+        body_size=sum(map(len, parts)), properties=spec.Basic.Properties(message_id=f"m-{tag}")
+    )
+    frames: list[Frame | ContentHeader | ContentBody] = [deliver, header, *map(ContentBody, parts)]
+    return [pamqp.frame.marshal(frame, channel) for frame in frames]
+
+
+class Reader:
+    """Claims the deliveries of one channel; what is passed on is the library's."""
+
+    def __init__(self) -> None:
+        self.passed = b""
+        self.taken: list[tuple[str | None, bytes]] = []
+        self.frames = Frames(self._pass_on)
+        self.frames.claim(OURS, self._method)
+        self.on_taken: Callable[[], object] = lambda: None
+
+    def _pass_on(self, data: bytes) -> None:
+        # Those that stand for frames of ours come by the clock.
+        self.passed += data if data != HEARTBEAT else b""
+
+    def _method(self, payload: bytes) -> OnContent | bool:
+        return self._take if payload.startswith(DELIVER) else False
+
+    def _take(self, header: ContentHeader, body: bytes) -> None:
+        self.taken.append((header.properties.message_id, body))
+        self.on_taken()
+
+
+@given(st.data())
+def test_frames_are_the_same_however_they_are_cut(data: st.DataObject) -> None:
+    """Contents of two channels may alternate frame by frame, and a read may end anywhere."""
+    bodies = st.lists(st.binary(min_size=1, max_size=30), max_size=3)
+    ours = [data.draw(bodies) for _ in range(3)]
+    mine = [frame for tag, parts in enumerate(ours) for frame in delivery(OURS, tag, *parts)]
+    foreign = [frame for tag in range(3) for frame in delivery(OTHER, tag, b"foreign")]
+    mine.insert(
+        data.draw(st.sampled_from([0, len(mine)])), method(spec.Basic.CancelOk(consumer_tag="c"), OURS)
+    )
+    stream, left, right = b"", list(mine), list(foreign)
+    while left or right:
+        from_left = bool(left) and (not right or data.draw(st.booleans()))
+        stream += (left if from_left else right).pop(0)
+    reader = Reader()
+    while stream:
+        cut = data.draw(st.integers(1, len(stream)))
+        reader.frames.feed(stream[:cut])
+        stream = stream[cut:]
+    assert reader.taken == [(f"m-{tag}", b"".join(parts)) for tag, parts in enumerate(ours)]
+    cancel_ok = method(spec.Basic.CancelOk(consumer_tag="c"), OURS)
+    assert reader.passed.replace(cancel_ok, b"") == b"".join(foreign)
+    assert cancel_ok in reader.passed
+
+
+def test_the_library_gets_a_heartbeat_in_place_of_the_frames_that_it_does_not_see() -> None:
+    """It would take a busy connection for a dead one: the broker sends no heartbeats beside other frames."""
+    passed: list[bytes] = []
+    frames = Frames(passed.append)
+    frames.claim(OURS, lambda _payload: lambda _header, _body: None)
+    frames.feed(b"".join(delivery(OURS, 1, b"{}")))
+    assert passed == [HEARTBEAT]
+    frames.feed(b"".join(delivery(OURS, 2, b"{}")))
+    assert passed == [HEARTBEAT]  # not more than one in a second
+
+
+def test_what_is_held_is_handled_later() -> None:
+    """Reading can stop between two deliveries that came together: the second one waits."""
+    reader = Reader()
+
+    def hold() -> None:
+        reader.frames.held = True
+
+    reader.on_taken = hold
+    reader.frames.feed(b"".join(delivery(OURS, 1, b"a") + delivery(OURS, 2, b"b") + delivery(OTHER, 3)))
+    reader.frames.feed(HEARTBEAT + method(spec.Basic.QosOk(), OURS))
+    assert [body for _, body in reader.taken] == [b"a"]
+    assert reader.passed == b""
+    reader.frames.held, reader.on_taken = False, lambda: None
+    reader.frames.feed()
+    assert [body for _, body in reader.taken] == [b"a", b"b"]
+    assert reader.passed == b"".join(delivery(OTHER, 3)) + HEARTBEAT + method(spec.Basic.QosOk(), OURS)
+
+
+@pytest.mark.parametrize(
+    "words", [b"AMQP\x00\x00\x09\x01", b"H", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x16\x03"]
+)
+def test_what_is_no_frame_is_passed_on_as_it_is(words: bytes) -> None:
+    """The library refuses a peer that does not speak AMQP, and waits for nothing more of it to do so."""
+    reader = Reader()
+    reader.frames.feed(HEARTBEAT + words[:1])
+    reader.frames.feed(words[1:])
+    assert reader.passed == HEARTBEAT + words
+
+
+@pytest.mark.parametrize("end", [spec.Channel.Close(320, "bye", 0, 0), spec.Channel.CloseOk()])
+def test_a_channel_s_claim_ends_with_the_channel(end: Frame) -> None:
+    """Its number may be given to another channel, whose frames are the library's."""
+    reader = Reader()
+    later = b"".join([method(end, OURS), *delivery(OURS, 1, b"a")])
+    reader.frames.feed(later)
+    assert reader.taken == []
+    assert reader.passed == later
+
+
+def test_a_frame_without_a_claim_costs_the_library_nothing_it_had_before() -> None:
+    """Frames of channel 0 and of channels that nobody claims arrive byte for byte, also a large one in pieces."""
+    reader = Reader()
+    large = pamqp.frame.marshal(ContentBody(bytes(100_000)), OTHER)
+    for start in range(0, len(large), 1000):
+        reader.frames.feed(large[start : start + 1000])
+    assert reader.passed == large
+    head = struct.Struct(">BHI").unpack_from(reader.passed)
+    assert head == (3, OTHER, 100_000)

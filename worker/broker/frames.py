@@ -1,0 +1,147 @@
+"""The frames that a connection receives: deliveries and confirms are handled as they arrive, the rest is the library's.
+
+The library handles each frame in three tasks, which costs more than all that a good job needs besides. So whoever
+claims a channel is given the method frames that arrive on it, and the contents that belong to those it takes.
+Pure but for the time: bytes come in, calls go out.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pamqp.header import ContentHeader
+
+OnContent = Callable[[ContentHeader, bytes], object]
+"""Called with a content's header, which holds its properties, and its body."""
+
+OnMethod = Callable[[bytes], "OnContent | bool"]
+"""Called with a method frame's payload; returns whether it takes the frame, or what takes its content as well."""
+
+DELIVER = b"\x00\x3c\x00\x3c"
+RETURN = b"\x00\x3c\x00\x32"
+ACK = b"\x00\x3c\x00\x50"
+NACK = b"\x00\x3c\x00\x78"
+"""The first bytes of a method frame's payload: class 60, basic, and the method."""
+
+_CHANNEL_ENDS = (b"\x00\x14\x00\x28", b"\x00\x14\x00\x29")  # channel.close and channel.close-ok
+
+_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
+_KINDS = frozenset({_METHOD, _HEADER, _BODY, _HEARTBEAT})
+_HEAD = struct.Struct(">BHI")
+_AROUND = _HEAD.size + 1  # bytes of a frame beside its payload
+_A_HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+_SIGN_OF_LIFE = 1.0
+"""Seconds after which the library is given a heartbeat where all frames since were taken from it.
+
+It drops a connection on which it sees no frame for some 50 s, and a busy broker sends no heartbeats.
+"""
+
+
+@dataclass(slots=True)
+class _Content:
+    """A content that is arriving."""
+
+    done: OnContent
+    header: ContentHeader | None = None
+    missing: int = 0
+    parts: list[bytes] | None = None
+
+
+class Frames:
+    """Divides what a connection receives into frames. `pass_on` is given those that nobody has claimed, as bytes.
+
+    What is no AMQP frame is passed on as it is, with all that follows: the library knows how to refuse it.
+    """
+
+    def __init__(self, pass_on: Callable[[bytes], object]) -> None:
+        self._pass_on = pass_on
+        self._claims: dict[int, OnMethod] = {}
+        self._contents: dict[int, _Content] = {}
+        self._rest = b""
+        self._is_amqp = True
+        self._passed_at = 0.0
+        self.held = False
+        """While this is set no frame is handled: what is fed is kept for a later `feed`."""
+
+    def claim(self, channel: int, on_method: OnMethod) -> None:
+        """Have the method frames of a channel offered to `on_method` first, until the channel is closed."""
+        self._contents.pop(channel, None)
+        self._claims[channel] = on_method
+
+    def feed(self, data: bytes = b"") -> None:
+        """Handle what was received."""
+        if self._rest:
+            data = self._rest + data
+        if self._is_amqp:
+            data = self._divide(data)
+        elif data:
+            self._pass_on(data)
+            data = b""
+        self._rest = data
+
+    def _divide(self, data: bytes) -> bytes:
+        """Handle the frames that are complete; return the beginning of the next one."""
+        start = passed = 0
+        size = len(data)
+        while start < size and not self.held:
+            if data[start] not in _KINDS:
+                self._is_amqp = False
+                self._pass(data[passed:])
+                return b""
+            if size - start < _AROUND:
+                break
+            kind, channel, length = _HEAD.unpack_from(data, start)
+            end = start + _AROUND + length
+            if end > size:
+                break
+            if channel in self._claims and self._is_taken(kind, channel, data[start + _HEAD.size : end - 1]):
+                self._pass(data[passed:start])
+                passed = end
+            start = end
+        self._pass(data[passed:start])
+        if passed and (now := time.monotonic()) - self._passed_at > _SIGN_OF_LIFE:
+            self._passed_at = now
+            self._pass_on(_A_HEARTBEAT)
+        return data[start:]
+
+    def _pass(self, frames: bytes) -> None:
+        if frames:
+            self._passed_at = time.monotonic()
+            self._pass_on(frames)
+
+    def _is_taken(self, kind: int, channel: int, payload: bytes) -> bool:
+        if kind == _METHOD:
+            if payload.startswith(_CHANNEL_ENDS):
+                del self._claims[channel]  # its number may become another's
+                return False
+            taken = self._claims[channel](payload)
+            if callable(taken):
+                self._contents[channel] = _Content(taken)
+            return taken is not False
+        content = self._contents.get(channel)
+        if content is None:
+            return False
+        if kind == _HEADER:
+            header = content.header = ContentHeader()
+            header.unmarshal(payload)
+            content.missing = header.body_size
+            body = b""
+        else:
+            content.missing -= len(payload)
+            body = self._body_so_far(content, payload)
+        if content.missing <= 0:
+            del self._contents[channel]
+            content.done(content.header or ContentHeader(), body)
+        return True
+
+    @staticmethod
+    def _body_so_far(content: _Content, payload: bytes) -> bytes:
+        """Return the whole body once nothing is missing; that is one frame nearly always."""
+        if content.missing <= 0 and content.parts is None:
+            return payload
+        content.parts = content.parts or []
+        content.parts.append(payload)
+        return b"".join(content.parts) if content.missing <= 0 else b""
