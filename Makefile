@@ -15,7 +15,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults soak lint lock package clean
+.PHONY: help setup demo test faults soak bench lint lock package clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,10 @@ soak: setup  ## the exchange with LCM under 200,000 random schedules; ARGS="--si
 	$(BIN)/pytest --basetemp=.sandbox/pytest-soak --capture=no --schedules=200000 \
 	    tests/simulation/test_simulation.py -k keeps_the_promises $(ARGS)
 
+bench: setup  ## measure the worker beside other programs; ARGS="--only cpu --quick", --json FILE, --plot DIR
+	@$(BIN)/python -m worker.sandbox.server ensure
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -49,7 +53,7 @@ lint: setup  ## ruff and mypy
 
 lock:  ## bring the locks in line with pyproject.toml; ARGS=--upgrade takes the newest versions
 	$(UV) pip compile $(LOCKED) $(ARGS) --group build pyproject.toml -o requirements.lock
-	$(UV) pip compile $(LOCKED) $(ARGS) --group build --group dev pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile $(LOCKED) $(ARGS) --group build --group dev --group bench pyproject.toml -o requirements-dev.lock
 
 package: setup  ## build the sdist and the wheel, and run the wheel in a bare virtual environment
 	rm -rf build dist

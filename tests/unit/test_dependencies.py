@@ -21,7 +21,7 @@ GROUPS: dict[str, list[str]] = PYPROJECT["dependency-groups"]
 README = (TOP / "README.md").read_text()
 LOCKS = {
     "requirements.lock": [*DECLARED, *GROUPS["build"]],
-    "requirements-dev.lock": [*DECLARED, *GROUPS["build"], *GROUPS["dev"]],
+    "requirements-dev.lock": [*DECLARED, *GROUPS["build"], *GROUPS["dev"], *GROUPS["bench"]],
 }
 
 

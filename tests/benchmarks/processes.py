@@ -1,0 +1,174 @@
+"""Processes that are measured: started, their output drained, their CPU time and memory read, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+CHECKOUT = Path(__file__).parents[2]
+_READY_WITHIN = 120.0
+_END_WITHIN = 60.0
+
+
+class ProcessFailed(Exception):
+    """A process that is measured ended, or did not become ready; the text holds its last words."""
+
+
+class Process:
+    """A process whose standard error is read as it comes: `async with` starts it and ends it by SIGTERM.
+
+    Args:
+        command: the program and its arguments.
+        ready: what it writes once it is ready.
+        settings: environment variables; it gets no other but PATH and the locale.
+        keep: whether to keep all lines, rather than the last ones alone.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        ready: bytes,
+        settings: Mapping[str, str] | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.lines: list[bytes] = []
+        self.began = 0.0
+        self.ready_at = 0.0
+        self._command = command
+        self._mark = ready
+        self._env = environment(settings or {})
+        self._keep = keep
+        self._ready = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start it, without waiting until it is ready."""
+        self.began = time.monotonic()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            cwd=CHECKOUT,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert self._process.stderr is not None
+        self._draining = asyncio.create_task(self._drain(self._process.stderr))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ready(self) -> None:
+        """Wait until it has said that it is ready. Raises ProcessFailed."""
+        waiting = asyncio.create_task(self._ready.wait())
+        await asyncio.wait(
+            {waiting, self._draining}, timeout=_READY_WITHIN, return_when=asyncio.FIRST_COMPLETED
+        )
+        waiting.cancel()
+        if not self._ready.is_set():
+            raise ProcessFailed(f"{self._command} is not ready:\n{self.last_words}")
+
+    async def alive_until(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for something that needs this process. Raises ProcessFailed where it ends before that."""
+        working = asyncio.create_task(work)
+        await asyncio.wait({working, self._draining}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            raise ProcessFailed(f"{self._command} has ended:\n{self.last_words}")
+        working.result()
+
+    async def stop(self) -> int:
+        """End it by SIGTERM, by SIGKILL where that takes too long, and return its exit status."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_WITHIN)
+        except TimeoutError:
+            self._process.kill()
+        await self._draining
+        return await self._process.wait()
+
+    @property
+    def last_words(self) -> str:
+        return b"\n".join(self.lines[-20:]).decode(errors="replace") or "(it said nothing)"
+
+    async def _drain(self, stream: asyncio.StreamReader) -> None:
+        rest = b""
+        while read := await stream.read(1 << 16):
+            *lines, rest = (rest + read).split(b"\n")
+            if not self._ready.is_set() and any(self._mark in line for line in lines):
+                self.ready_at = time.monotonic()
+                self._ready.set()
+            self.lines += lines
+            if not self._keep:
+                del self.lines[:-20]
+        self.lines += [rest] if rest else []
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command took: seconds on the clock and of CPU, and its largest resident set in bytes."""
+
+    seconds: float
+    cpu: float
+    peak: int
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"} | dict(settings)
+
+
+def run(command: Sequence[str | Path], settings: Mapping[str, str] | None = None) -> Ended:
+    """Run a command to its end. Raises ProcessFailed where it ends with an error."""
+    began = time.monotonic()
+    process = subprocess.Popen(  # noqa: S603 - the benchmark's own commands
+        command,
+        cwd=CHECKOUT,
+        env=environment(settings or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = process.stderr.read()
+    # Not by the library, which does not tell what the process has used.
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stderr.close()
+    if process.returncode:
+        raise ProcessFailed(f"{command} ended with status {process.returncode}: {said.decode()[-1000:]}")
+    in_bytes = 1 if sys.platform == "darwin" else 1024
+    return Ended(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * in_bytes)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used in all its threads, to the nanosecond.
+
+    Linux has a clock for each process; its number is made of the id as by `clock_getcpuclockid`, which Python lacks.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def resident(pid: int) -> int:
+    """Return how many bytes of memory a process has at this moment."""
+    found = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024

@@ -1,0 +1,104 @@
+"""The broker of a run, with the worker's exchanges and queues, and the jobs that are put into it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiormq
+from aiormq import spec
+
+from tests.benchmarks import jobs
+from tests.benchmarks.collector import Collector, collecting
+from tests.support.channel import depth
+from tests.support.settings import broker_settings
+from worker.broker.declare import declare
+from worker.broker.topology import JOB_KEY, topology_of
+from worker.sandbox.node import Node
+
+_IN_FLIGHT = 500  # publishes that wait for their confirm
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs that were published: `count` of them, numbered from `first` on, for so many accounts (0: each its own)."""
+
+    first: int
+    count: int
+    accounts: int = 0
+
+    def check(self, found: list[bytes], *, shared: bool = False, repeats: bool = False) -> None:
+        """Check results as `jobs.check` does."""
+        jobs.check(found, self.first, self.count, shared=shared, accounts=self.accounts, repeats=repeats)
+
+
+class Stage:
+    """A node with the worker's topology. Made by `staged`."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._topology = topology_of(broker_settings(node.url))
+        self._next = 0
+
+    @property
+    def url(self) -> str:
+        return self.node.url
+
+    async def connect(self) -> None:
+        """Open a connection of this stage's own, and declare what is missing; again after a restart of the node."""
+        self._connection = await aiormq.connect(self.url)
+        self._channel = await self._connection.channel()
+        await declare(self._channel, self._topology)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def publish(self, count: int, *, accounts: int = 0) -> Batch:
+        """Publish so many jobs, and wait until the broker has confirmed them."""
+        batch = Batch(self._next, count, accounts)
+        self._next += count
+        waiting: list[bytes] = []
+        for body in jobs.bodies(batch.first, count, accounts):
+            waiting.append(body)
+            if len(waiting) == _IN_FLIGHT:
+                await asyncio.gather(*map(self._publish, waiting))
+                waiting.clear()
+        await asyncio.gather(*map(self._publish, waiting))
+        return batch
+
+    async def left(self) -> int:
+        """Return how many jobs wait in their queue, those that a consumer holds not counted."""
+        return await depth(self._channel, self._topology.jobs)
+
+    async def purge(self) -> None:
+        """Empty the queues for jobs and results."""
+        for queue in (self._topology.jobs, self._topology.results):
+            await self._channel.queue_purge(queue)
+
+    @asynccontextmanager
+    async def collecting(self) -> AsyncIterator[Collector]:
+        """Give a collector of results."""
+        async with collecting(self.url, self._topology.results) as collector:
+            yield collector
+
+    async def _publish(self, body: bytes) -> None:
+        await self._channel.basic_publish(
+            body,
+            exchange=self._topology.jobs,
+            routing_key=JOB_KEY,
+            properties=spec.Basic.Properties(delivery_mode=2),
+        )
+
+
+@asynccontextmanager
+async def staged() -> AsyncIterator[Stage]:
+    """Give a stage on a private node of its own, which goes with it."""
+    async with Node() as node:
+        stage = Stage(node)
+        await stage.connect()
+        try:
+            yield stage
+        finally:
+            await stage.close()
