@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 
 from aiormq import spec
-from aiormq.abc import AbstractChannel, ChannelFrame, FrameType
+from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelClosed
 from pamqp.body import ContentBody
+from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
 from worker.broker.confirms import Confirms, Silence
@@ -55,12 +57,15 @@ class PublishChannel:
         Raises:
             PublishLost: the channel is closed.
         """
-        frames: list[FrameType | ContentBody] = [
-            spec.Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=True),
-            ContentHeader(properties=properties, body_size=len(message.body)),
-            *self._parts(message.body),
-        ]
-        payload = ChannelFrame.marshall(self.channel.number, frames).payload
+        header = ContentHeader(properties=properties, body_size=len(message.body))
+        number = self.channel.number
+        payload = b"".join(
+            [
+                _method(number, message.exchange, message.routing_key),
+                marshal(header, number),
+                *(marshal(part, number) for part in self._parts(message.body)),
+            ]
+        )
         if is_closing(self.channel) or not self._socket.write(payload):
             raise PublishLost("the connection went before the confirm: the channel is closed")
         return self.confirms.expect(message, silence)
@@ -160,6 +165,12 @@ class PublishChannels:
             found = self._present(exchange) or await self.open(exchange)
             self._shared[exchange] = found
             return found
+
+
+@lru_cache(maxsize=1024)
+def _method(channel: int, exchange: str, routing_key: str) -> bytes:
+    """Return the frame that begins a publish; routing keys repeat, and few change the channel."""
+    return marshal(spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True), channel)
 
 
 async def _close(channel: AbstractChannel) -> None:
