@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from operator import attrgetter
 from typing import Any, Protocol
 
 from pamqp.header import ContentHeader
@@ -11,13 +10,11 @@ from pamqp.header import ContentHeader
 from worker.broker.fields import WritableProperties
 from worker.common.callbacks import always
 from worker.contract.job import DELIVERY_COUNT_HEADER
-from worker.contract.message import PROPERTY_NAMES, Delivery, Properties
+from worker.contract.message import Delivery, Properties
 
 PERSISTENT, TRANSIENT = 2, 1
 OWN_PREFIX = "outcome-"
 BROKER_COUNT_HEADER = "x-delivery-count"
-
-_properties_of = attrgetter(*PROPERTY_NAMES)
 
 
 class Received(Protocol):
@@ -46,14 +43,24 @@ def delivery_of(
     """
     properties = message.header.properties
     headers: Mapping[str, Any] = properties.headers or {}
-    if own_users is not None:
+    if headers and own_users is not None:
         headers = _trusted(
             headers, ours=properties.user_id in own_users, redelivered=bool(message.redelivered)
         )
     return Delivery(
         body=message.body,
         properties=Properties(
-            headers=headers, **dict(zip(PROPERTY_NAMES, _properties_of(properties), strict=True))
+            content_type=properties.content_type,
+            content_encoding=properties.content_encoding,
+            headers=headers,
+            priority=properties.priority,
+            correlation_id=properties.correlation_id,
+            reply_to=properties.reply_to,
+            message_id=properties.message_id,
+            timestamp=properties.timestamp,
+            message_type=properties.message_type,
+            app_id=properties.app_id,
+            user_id=properties.user_id,
         ),
         redelivered=bool(message.redelivered),
         tag=message.delivery_tag or 0,
