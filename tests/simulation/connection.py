@@ -1,4 +1,4 @@
-"""What stands where websockets' ClientConnection does: the same promises, no bytes, and virtual time.
+"""What stands where a session's Socket does: the same promises, no bytes, and virtual time.
 
 Both directions keep their order. What is due in the other direction at the same moment comes as one segment, as
 when a kernel hands over several frames at once.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import Enum
 
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, PayloadTooBig
 from websockets.frames import Close
 
 from tests.simulation.loop import VirtualLoop
+from worker.common.callbacks import ignore
 
 _CLOSE_TIMEOUT = 2.0
 
@@ -51,14 +52,16 @@ class Connection:
         self.open = True
         self.unanswered = False
         self.spoke_early = False
-        self._asking = False
         self._loop = loop
         self._reads = reads
         self._asks = asks
         self._on_end = on_end
         self._inbox: deque[bytes] = deque()
         self._getter: asyncio.Future[None] | None = None
-        self._pings: deque[asyncio.Future[float]] = deque()
+        self._adopted = False
+        self._on_message: Callable[[bytes], object] = ignore
+        self._on_closed: Callable[[ConnectionClosed], object] = ignore
+        self._pings = 0
         self._lost: asyncio.Future[None] = loop.create_future()
         self._gone: ConnectionClosed | None = None
         self._to_client: deque[tuple[float, bytes | Sign, bool]] = deque()
@@ -68,7 +71,7 @@ class Connection:
         self.goodbye_takes = 0.0
         self.drain_takes = 0.0
 
-    # What a session calls.
+    # What the opener and the session call.
 
     async def recv(self, decode: bool | None = None) -> bytes:
         assert decode is False
@@ -86,27 +89,44 @@ class Connection:
     async def send(self, message: bytes | str, *, text: bool | None = None) -> None:
         raw = message.encode() if isinstance(message, str) else message
         assert text or isinstance(message, str)
-        await self._until_writable()
+        if not self.open:
+            await self.wait_closed()
+            raise self._closed()
         self._asks(self, raw)
         self._write(raw)
         if self.drain_takes:
             await asyncio.sleep(self.drain_takes)
 
-    async def ping(self) -> Awaitable[float]:
-        # What nobody has looked at yet came before the request as well.
-        self.spoke_early = self.spoke_early or bool(self._inbox)
-        self._asking = True
-        await self._until_writable()
-        self._asking = False
-        pong: asyncio.Future[float] = self._loop.create_future()
-        self._pings.append(pong)
-        self._write(None)
-        return pong
+    def adopt(
+        self, on_message: Callable[[bytes], object], on_closed: Callable[[ConnectionClosed], object]
+    ) -> None:
+        self._on_message, self._on_closed = on_message, on_closed
+        self._adopted = True
+        while self._inbox:
+            on_message(self._inbox.popleft())
+        if self._lost.done():
+            on_closed(self._closed())
+
+    def ask(self, request: bytes, *, fenced: bool) -> None:
+        if not self.open:
+            return
+        self._asks(self, request)
+        if fenced:
+            self._pings += 1
+            self._write(None)
+        self._write(request)
+
+    @property
+    def behind_fence(self) -> bool:
+        return self._pings > 0
 
     async def close(self) -> None:
         if self.open:
             self.open = False
             self._loop.call_later(min(self.goodbye_takes, _CLOSE_TIMEOUT), self._lose, ConnectionClosedOK)
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
         await asyncio.shield(self._lost)
 
     def abort(self) -> None:
@@ -138,12 +158,14 @@ class Connection:
         match what:
             case bytes():
                 self.unanswered = self.unanswered and not answers
-                self.spoke_early = self.spoke_early or self._asking or bool(self._pings)
-                self._inbox.append(what)
-                self._wake()
+                self.spoke_early = self.spoke_early or self.behind_fence
+                if self._adopted:
+                    self._on_message(what)
+                else:
+                    self._inbox.append(what)
+                    self._wake()
             case Sign.PONG:
-                if self._pings and not (pong := self._pings.popleft()).done():
-                    pong.set_result(0.0)
+                self._pings = max(0, self._pings - 1)
             case Sign.CLOSE:
                 # The peer closes the socket once it has our answer to its goodbye.
                 self.open = False
@@ -163,11 +185,6 @@ class Connection:
         while frames and frames[0][0] <= now and not self._lost.done():
             self._reads(self, frames.popleft()[1])
 
-    async def _until_writable(self) -> None:
-        if not self.open:
-            await asyncio.shield(self._lost)
-            raise self._closed()
-
     def _lose(self, kind: type[ConnectionClosed], cause: Exception | None = None) -> None:
         if self._lost.done():
             return
@@ -177,11 +194,10 @@ class Connection:
         self._gone.__cause__ = cause
         self._lost.set_result(None)
         self._wake()
-        for ping in self._pings:
-            if not ping.done():
-                ping.set_exception(self._gone)
-                ping.exception()
+        self._pings = 0
         self._end()
+        if self._adopted:
+            self._on_closed(self._closed())
 
     def _closed(self) -> ConnectionClosed:
         assert self._gone is not None

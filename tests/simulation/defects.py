@@ -24,9 +24,9 @@ Seed = Callable[[pytest.MonkeyPatch], None]
 
 
 def a_session_keeps_its_socket_after_a_timeout(patch: pytest.MonkeyPatch) -> None:
-    def expire(self: Session, timeout: float) -> None:
+    def expire(self: Session) -> None:
         if self._pending is not None and not self._pending.done():
-            self._pending.set_exception(ReplyTimeout(f"LCM did not reply in {timeout:g} s"))
+            self._pending.set_exception(ReplyTimeout(f"LCM did not reply in {self._timeout:g} s"))
 
     patch.setattr(Session, "_expire", expire)
 
@@ -42,20 +42,22 @@ def a_session_keeps_its_socket_when_it_is_cancelled(patch: pytest.MonkeyPatch) -
 
 
 def requests_go_out_without_a_fence(patch: pytest.MonkeyPatch) -> None:
-    async def send(self: Session, request: bytes, _pending: object) -> None:
-        await self._socket.send(request, text=True)
+    init = Session.__init__
 
-    patch.setattr(Session, "_send", send)
+    def init_unfenced(self: Session, *given: Any, **_fenced: bool) -> None:
+        init(self, *given, fenced=False)
+
+    patch.setattr(Session, "__init__", init_unfenced)
 
 
 def a_pong_counts_before_what_came_ahead_of_it(patch: pytest.MonkeyPatch) -> None:
     take = Session._take
 
-    def take_if_pong_is_there(self: Session, raw: bytes) -> None:
-        self._behind_fence = False
-        take(self, raw)
+    def take_a_turn_later(self: Session, raw: bytes) -> None:
+        # By then the pong behind it, in the same segment, has been seen.
+        asyncio.get_running_loop().call_soon(take, self, raw)
 
-    patch.setattr(Session, "_take", take_if_pong_is_there)
+    patch.setattr(Session, "_take", take_a_turn_later)
 
 
 def a_session_is_handed_out_twice(patch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,9 @@ FLOOD_SECONDS = 10.0
 MOST_UNSENT = 1024 * 1024
 """Bytes that wait for a peer that does not read: the worker's own requests are far smaller."""
 
+MOST_FRAGMENTS = 4096
+"""Frames that one message may come in: each costs its object, however few bytes it brings."""
+
 
 class FloodCounter:
     """Counts events in windows of FLOOD_SECONDS."""

@@ -7,7 +7,7 @@ would wait for the very peer that is in doubt.
 
 A reply that came twice may still be unread in the socket when the next request goes out. So every request but a
 session's first goes out behind a ping, the fence: a peer answers a ping when it reads it, so what comes before the
-pong was sent before the request was read, and is no answer to it. That costs no round trip.
+pong was sent before the request was read, and is no answer to it. That costs no round trip, and no write of its own.
 
 LCM may accept a websocket and say only then, by closing it, that it does not want us. So opening a session has
 succeeded once the session has lasted a moment, or LCM has answered on it. It can be used before.
@@ -19,9 +19,7 @@ import asyncio
 from collections.abc import Callable
 
 from websockets.exceptions import ConnectionClosed
-from websockets.typing import Data
 
-from worker.common.tasks import start
 from worker.contract.errors import (
     ConnectionLost,
     JobError,
@@ -33,9 +31,10 @@ from worker.contract.errors import (
 )
 from worker.lcm import outcome_list
 from worker.lcm.closing import how_it_closed, is_refusal, loss_of, said_of
+from worker.lcm.deadline import Deadline
 from worker.lcm.envelope import ErrorReply, Malformed, Unparseable, Unsolicited
 from worker.lcm.flood import FLOOD_SECONDS, MOST_UNSOLICITED, FloodCounter
-from worker.lcm.outcome_list import Item, Reply
+from worker.lcm.outcome_list import Frame, Item, Reply
 from worker.lcm.socket import Socket
 
 _CANCELLED = "cancelled in mid-exchange"
@@ -86,13 +85,15 @@ class Session:
         self._session_errors = session_errors
         self._on_ended = on_ended
         self._fenced = fenced
-        self._behind_fence = False
         self._ended: str | None = None
         self._pending: asyncio.Future[list[Item]] | None = None
-        loop = asyncio.get_running_loop()
-        self._lasted: asyncio.Future[bool] = loop.create_future()
-        self._trial = loop.call_later(_LASTS_AFTER, self._settle, True)
-        self._reader = start(self._read(), f"lcm-session-{slot}")
+        self._timeout = 0.0
+        self._deadline = Deadline(self._expire)
+        self._loop = asyncio.get_running_loop()
+        self._lasted: asyncio.Future[bool] = self._loop.create_future()
+        self._trial = self._loop.call_later(_LASTS_AFTER, self._settle, True)
+        # Last: what came with the opening may end the session at once.
+        socket.adopt(self._take, self._closed)
 
     @property
     def alive(self) -> bool:
@@ -126,20 +127,21 @@ class Session:
             raise RuntimeError(f"{self!r} was asked for a second exchange at the same time")
         if self._ended is not None:
             raise ConnectionLost(f"the session had closed: {self._ended}")
-        loop = asyncio.get_running_loop()
-        pending = self._pending = loop.create_future()
-        timer = loop.call_later(timeout, self._expire, timeout)
+        request = outcome_list.encode(account)
+        pending = self._pending = self._loop.create_future()
         self.exchanges += 1
+        self._timeout = timeout
+        self._deadline.set(timeout)
         try:
-            await self._send(outcome_list.encode(account), pending)
+            self._socket.ask(request, fenced=self._fenced and self.exchanges > 1)
             items: list[Item] = await pending
         except asyncio.CancelledError:
             self._end(_CANCELLED)
+            _forget(pending)
             raise
         finally:
-            timer.cancel()
+            self._deadline.lift()
             self._pending = None
-            _forget(pending)
         return items
 
     async def close(self) -> None:
@@ -148,54 +150,35 @@ class Session:
             self._end("closed in mid-exchange")
         elif self._ended is None:
             self._ended = _CLOSED_BY_US
+            self._deadline.stop()
             self._settle(lasted=True)
             await self._socket.close()
             self._on_ended(self, self._ended)
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._socket.wait_closed()
 
     def abort(self, reason: str) -> None:
         """End the session at once, without a word to the peer."""
         self._end(reason)
 
-    async def _send(self, request: bytes, pending: asyncio.Future[list[Item]]) -> None:
-        try:
-            self._behind_fence = self._fenced and self.exchanges > 1
-            if self._behind_fence:
-                pong = await self._socket.ping()
-                # Called in the order in which frames came in, unlike a look at the future would be.
-                asyncio.ensure_future(pong).add_done_callback(self._pass_fence)
-            await self._socket.send(request, text=True)
-        except ConnectionClosed as gone:
-            error = ConnectionLost(
-                "the session closed while the request was sent", remote_message=said_of(gone)
-            )
-            self._end_by_peer(how_it_closed(gone), said_of(gone), error, refused=is_refusal(gone))
-            pending.result()
+    def _expire(self) -> None:
+        self._end(_NO_REPLY, ReplyTimeout(f"LCM did not reply in {self._timeout:g} s"))
 
-    def _pass_fence(self, pong: asyncio.Future[float]) -> None:
-        if not pong.cancelled() and pong.exception() is None:
-            self._behind_fence = False
-
-    def _expire(self, timeout: float) -> None:
-        self._end(_NO_REPLY, ReplyTimeout(f"LCM did not reply in {timeout:g} s"))
-
-    async def _read(self) -> None:
-        try:
-            while self._ended is None:
-                self._take(await self._socket.recv(decode=False))
-        except ConnectionClosed as gone:
+    def _closed(self, gone: ConnectionClosed) -> None:
+        if self._ended is None:
             self.flooded = bool(self._socket.fault)
             reason = self._socket.fault or how_it_closed(gone)
             self._end_by_peer(reason, said_of(gone), loss_of(gone), refused=is_refusal(gone))
 
-    def _take(self, raw: Data) -> None:
-        assert isinstance(raw, bytes)  # noqa: S101 - recv(decode=False) gives bytes
-        frame = outcome_list.classify(raw, self._session_errors)
+    def _take(self, raw: bytes) -> None:
+        if self._ended is None:
+            self._hear(outcome_list.classify(raw, self._session_errors))
+
+    def _hear(self, frame: Frame) -> None:
         exchanging = self._is_exchanging
         match frame:
             case Unsolicited():
                 self._count_unsolicited()
-            case _ if exchanging and self._behind_fence:
+            case _ if exchanging and self._socket.behind_fence:
                 early = "said something before it had read the request"
                 self._end(early, ConnectionLost(f"the session was closed, since LCM {early}"))
             case Reply(items) if exchanging:
@@ -220,7 +203,7 @@ class Session:
 
     def _count_unsolicited(self) -> None:
         self.unsolicited += 1
-        if self._flood.exceeded(asyncio.get_running_loop().time()):
+        if self._flood.exceeded(self._loop.time()):
             self.flooded = True
             self._end(f"sent more than {MOST_UNSOLICITED} messages of its own accord in {FLOOD_SECONDS:g} s")
 
@@ -245,6 +228,7 @@ class Session:
         if self._ended is not None:
             return
         self._ended, self.said = reason, said
+        self._deadline.stop()
         self._settle(lasted=self.ended_by_us)
         self._socket.transport.abort()
         if self._pending is not None and not self._pending.done():
@@ -259,7 +243,5 @@ class Session:
 
 def _forget(pending: asyncio.Future[list[Item]]) -> None:
     """Drop a reply that nobody awaits, so that asyncio does not warn that it was never retrieved."""
-    if not pending.done():
-        pending.cancel()
-    elif not pending.cancelled():
+    if not pending.cancelled():
         pending.exception()

@@ -1,4 +1,8 @@
-"""A websocket connection that ends itself where its peer floods it, does not read, or refuses to open it.
+"""A websocket connection that hands on messages where they arrive, and ends itself where its peer is up to no good.
+
+The library's own `recv` costs a queue, a future and a task's turn for each message. It serves while a connection is
+opened, for the greeting; then a session adopts the socket, and each message is a call, made in the order in which
+frames came: pongs, messages and the end.
 
 The library answers each ping at once, and buffers the pongs for a peer that does not read them without limit. It waits
 for the whole body of an HTTP answer before it tells the status, and a body may never end.
@@ -6,14 +10,21 @@ for the whole body of an HTTP answer before it tells the status, and a body may 
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
-from websockets.frames import Frame, Opcode
+from websockets.exceptions import ConnectionClosed, TooManyFragments
+from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.protocol import Event, State
 
-from worker.lcm.flood import FLOOD_SECONDS, MOST_UNSENT, MOST_UNSOLICITED, FloodCounter
+from worker.common.callbacks import ignore
+from worker.lcm.flood import FLOOD_SECONDS, MOST_FRAGMENTS, MOST_UNSENT, MOST_UNSOLICITED, FloodCounter
 from worker.lcm.http_answer import LONGEST_HEAD, Answer, read_answer
+
+_PING_SIZE = 8
 
 
 class Socket(ClientConnection):
@@ -24,15 +35,67 @@ class Socket(ClientConnection):
         self.fault = ""
         self._pings = FloodCounter()
         self._head = b""
+        self._adopted = False
+        self._on_message: Callable[[bytes], object] = ignore
+        self._on_closed: Callable[[ConnectionClosed], object] = ignore
+        self._fragments: list[bytes] = []
+        self._fence = b""
+        self._cut: asyncio.TimerHandle | None = None
 
     @property
     def answer(self) -> Answer | None:
         """The HTTP answer by which the peer refused a websocket, as far as it has come."""
         return read_answer(self._head)
 
+    def adopt(
+        self, on_message: Callable[[bytes], object], on_closed: Callable[[ConnectionClosed], object]
+    ) -> None:
+        """Hand on each whole message, and in the end, once, how the connection closed; `recv` is of no use then.
+
+        What came before, and was not received, is handed on before this returns.
+        """
+        self._on_message, self._on_closed = on_message, on_closed
+        self._adopted = True
+        unread = self.recv_messages.frames.queue
+        while unread:
+            self._take(unread.popleft())
+        if self.connection_lost_waiter.done():
+            on_closed(self.close_exc)
+        else:
+            self.recv_messages.maybe_resume()
+
+    def ask(self, request: bytes, *, fenced: bool) -> None:
+        """Send a request, and in the same write, with `fenced`, a ping ahead of it.
+
+        Nothing is sent on a connection that is closing: its end is told as ever.
+        """
+        protocol = self.protocol
+        if protocol.state is not State.OPEN:
+            return
+        if fenced:
+            # Four bytes are the library's own pings.
+            self._fence = random.randbytes(_PING_SIZE)  # noqa: S311 - no secret, as the library's
+            self.pending_pings[self._fence] = (self.loop.create_future(), self.loop.time())
+            protocol.send_ping(self._fence)
+        protocol.send_text(request)
+        try:
+            self.transport.write(b"".join(protocol.data_to_send()))
+        except (OSError, RuntimeError) as error:
+            self.set_connection_exc(error)
+            self.transport.abort()
+
+    @property
+    def behind_fence(self) -> bool:
+        """Whether the peer may not have read the ping ahead of the last request yet.
+
+        A peer may leave out a pong where it answers a later ping, such as a keepalive's: the library takes a pong to
+        acknowledge all pings before its own.
+        """
+        return self._fence in self.pending_pings
+
     def data_received(self, data: bytes) -> None:
         """Handle incoming data, unless the answers to it pile up."""
-        opening = self.protocol.state is State.CONNECTING
+        opening = not self._adopted and self.protocol.state is State.CONNECTING
         super().data_received(data)
         if opening and len(self._head) < LONGEST_HEAD:
             self._head = (self._head + data)[:LONGEST_HEAD]
@@ -40,9 +103,14 @@ class Socket(ClientConnection):
                 self.transport.abort()
         if self.transport.get_write_buffer_size() > MOST_UNSENT:
             self._end(f"does not read: over {MOST_UNSENT} bytes wait for it")
+        if self.close_deadline is not None:
+            self._limit_closing()
 
     def process_event(self, event: Event) -> None:
         """Handle one frame, unless there are too many pings."""
+        if self._adopted and isinstance(event, Frame) and event.opcode in DATA_OPCODES:
+            self._take(event)
+            return
         super().process_event(event)
         if (
             isinstance(event, Frame)
@@ -50,6 +118,40 @@ class Socket(ClientConnection):
             and self._pings.exceeded(self.loop.time())
         ):
             self._end(f"sent more than {MOST_UNSOLICITED} pings in {FLOOD_SECONDS:g} s")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the end, after all that came before."""
+        super().connection_lost(exc)
+        if self._cut is not None:
+            self._cut.cancel()
+        if self._adopted:
+            self._on_closed(self.close_exc)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.fin and not self._fragments:
+            self._on_message(bytes(frame.data))
+        elif len(self._fragments) >= MOST_FRAGMENTS:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, TooManyFragments(MOST_FRAGMENTS))
+        else:
+            # The library has counted their bytes.
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                message = b"".join(self._fragments)
+                self._fragments.clear()
+                self._on_message(message)
+
+    def _fail(self, code: CloseCode, error: TooManyFragments) -> None:
+        self._fragments.clear()
+        self._on_message = ignore
+        self.set_connection_exc(error)
+        self.protocol.fail(code, "too many fragments")
+        self.send_data()
+        self._limit_closing()
+
+    def _limit_closing(self) -> None:
+        """Wait no longer than `close_timeout` for the peer to end a connection that is closing."""
+        if self._cut is None:
+            self._cut = self.loop.call_later(self.close_timeout or 0.0, self.transport.abort)
 
     def _end(self, fault: str) -> None:
         self.fault = self.fault or fault

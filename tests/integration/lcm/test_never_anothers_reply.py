@@ -75,41 +75,27 @@ class Wire:
         self.aborted = False
         self.transport = self
         self.slow_to_read = False
-        self.pings: list[asyncio.Future[float]] = []
-        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.behind_fence = False
+        self._on_closed: Callable[[ConnectionClosed], object]
+        self._loop = asyncio.get_running_loop()
 
-    async def send(self, _request: bytes, *, text: bool) -> None:
-        assert text
-        if self.aborted:
-            raise ConnectionClosedError(None, None)
-        self.sent += 1
+    def adopt(
+        self, on_message: Callable[[bytes], object], on_closed: Callable[[ConnectionClosed], object]
+    ) -> None:
+        self.say, self._on_closed = on_message, on_closed
 
-    async def ping(self) -> asyncio.Future[float]:
-        pong: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self.pings.append(pong)
-        if not self.slow_to_read:
-            self.read()
-        return pong
+    def ask(self, _request: bytes, *, fenced: bool) -> None:
+        if not self.aborted:
+            self.sent += 1
+            self.behind_fence = fenced and self.slow_to_read
 
     def read(self) -> None:
-        """Read what was sent so far, and so answer the pings in it."""
-        for pong in self.pings:
-            pong.set_result(0.0)
-        self.pings.clear()
-
-    async def recv(self, *, decode: bool) -> bytes:
-        assert not decode
-        frame = await self._frames.get()
-        if frame is None:
-            raise ConnectionClosedError(None, None)
-        return frame
-
-    def say(self, frame: bytes) -> None:
-        self._frames.put_nowait(frame)
+        """Read what was sent so far, and so answer the ping in it."""
+        self.behind_fence = False
 
     def abort(self) -> None:
         self.aborted = True
-        self._frames.put_nowait(None)
+        self._loop.call_soon(self._on_closed, ConnectionClosedError(None, None))
 
 
 KIND = st.sampled_from(list(FRAMES))

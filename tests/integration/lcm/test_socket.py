@@ -1,0 +1,266 @@
+"""A session's frames, one by one: those that come with the handshake, fences and pongs, fragments, one write."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from websockets.frames import Close, Frame, Opcode
+
+from tests.support.lcm import ACCOUNT, Ends, good, names, opened
+from tests.support.raw_peer import RawPeer, more, pong, raw_peer, text
+from tests.support.waiting import settled, until
+from worker.contract.errors import ConnectionLost, MalformedReply, ReplyTooLarge
+from worker.lcm.flood import MOST_FRAGMENTS
+from worker.lcm.session import Session
+from worker.simulator.documents import UNASKED
+from worker.simulator.server import Simulator
+
+LONG = 30.0
+HEARTBEAT = UNASKED["heartbeat"]
+
+
+def close(code: int, words: str = "") -> Frame:
+    """Return a goodbye."""
+    return Frame(Opcode.CLOSE, Close(code, words).serialize())
+
+
+async def answer_in_turn(lcm: RawPeer) -> None:
+    """Answer each request, the ping ahead of it first, until the client is gone."""
+    while True:
+        *pings, _ = await lcm.hear_request()
+        lcm.say(*map(pong, pings), text(good(ACCOUNT)))
+
+
+async def ask(session: Session) -> None:
+    """Make an exchange that is answered."""
+    assert names(await session.exchange(ACCOUNT, LONG), ACCOUNT)
+
+
+async def test_what_comes_with_the_handshake_reaches_the_session() -> None:
+    """Messages in the handshake's own segment, more than the library queues, are all heard, and so is what follows."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept(*[text(HEARTBEAT)] * 100)
+        await answer_in_turn(lcm)
+
+    async with raw_peer(talk) as url, opened(url) as session:
+        await until(lambda: session.unsolicited == 100)
+        await ask(session)
+        await ask(session)
+
+
+async def test_a_message_half_of_which_comes_with_the_handshake() -> None:
+    """Fragments before and after the session took over are one message, which is heard before the reply."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept(text(HEARTBEAT[:5], fin=False), more(HEARTBEAT[5:9], fin=False))
+        await lcm.hear_request()
+        lcm.say(more(HEARTBEAT[9:]), text(good(ACCOUNT)))
+        await answer_in_turn(lcm)
+
+    async with raw_peer(talk) as url, opened(url) as session:
+        await ask(session)
+        assert session.unsolicited == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([text(good("nobody"))], "replied with no request in flight"),
+        ([close(4401, "expired")], "closed by LCM with code 4401 (unauthorized)"),
+        ([text(HEARTBEAT), close(1000)], "closed by LCM with code 1000"),
+        ([text(HEARTBEAT), text(good("nobody")), close(1000)], "replied with no request in flight"),
+    ],
+)
+async def test_an_end_that_comes_with_the_handshake(frames: list[Frame], reason: str) -> None:
+    """A session that LCM ends in the handshake's own segment says so, once, and asks nothing."""
+    ends = Ends()
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept(*frames)
+        assert (await lcm.hear()).opcode is Opcode.CLOSE
+
+    async with raw_peer(talk) as url, opened(url, ends) as session:
+        assert not await session.lasts()
+        assert (ends.reasons, session.unsolicited) == ([reason], frames[0] == text(HEARTBEAT))
+        with pytest.raises(ConnectionLost):
+            await session.exchange(ACCOUNT, LONG)
+
+
+async def test_fence_and_request_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first request goes out alone, each further one behind a ping, in a single write with it."""
+    async with Simulator() as lcm, opened(lcm.url) as session:
+        written: list[bytes] = []
+        monkeypatch.setattr(session._socket, "transport", _Recording(session._socket.transport, written))
+        for _ in range(3):
+            await ask(session)
+    assert [raw[0] & 0x0F for raw in written] == [Opcode.TEXT, Opcode.PING, Opcode.PING]
+    # A masked ping of eight bytes, then the text.
+    assert [raw[14] & 0x0F for raw in written[1:]] == [Opcode.TEXT, Opcode.TEXT]
+
+
+class _Recording:
+    """Takes a transport's place, and notes what is written until the session says goodbye."""
+
+    def __init__(self, transport: asyncio.Transport, written: list[bytes]) -> None:
+        self._transport = transport
+        self._written = written
+
+    def write(self, data: bytes) -> None:
+        if data[0] & 0x0F != Opcode.CLOSE:
+            self._written.append(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+async def test_a_later_pong_passes_the_fence() -> None:
+    """A peer may answer only the newest ping: a keepalive's pong after the fence counts as the fence's."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await lcm.hear_request()
+        lcm.say(text(good(ACCOUNT)))
+        await lcm.hear_request()
+        keepalive = await lcm.hear()
+        assert keepalive.opcode is Opcode.PING
+        lcm.say(pong(keepalive), text(good(ACCOUNT)))
+        await answer_in_turn(lcm)
+
+    async with raw_peer(talk) as url, opened(url, ping_interval=0.2, ping_timeout=LONG) as session:
+        for _ in range(3):
+            await ask(session)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_no_other_pong_passes_the_fence(foreign: bool) -> None:
+    """Neither the pong of a keepalive before the fence nor one that answers no ping counts as the fence's."""
+    held = asyncio.Event()
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await lcm.hear_request()
+        lcm.say(text(good(ACCOUNT)))
+        keepalive = await lcm.hear()
+        assert keepalive.opcode is Opcode.PING
+        held.set()
+        *_, fence, _request = await lcm.hear_request()
+        assert fence.opcode is Opcode.PING
+        lcm.say(Frame(Opcode.PONG, b"x" * 8) if foreign else pong(keepalive), text(good(ACCOUNT)))
+        await lcm.hear()
+
+    async with raw_peer(talk) as url, opened(url, ping_interval=0.2, ping_timeout=LONG) as session:
+        await ask(session)
+        await held.wait()
+        with pytest.raises(ConnectionLost, match="before it had read the request"):
+            await session.exchange(ACCOUNT, LONG)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_cancelled_before_or_after_its_first_step(turns: int) -> None:
+    """An exchange cancelled before its first step leaves the session as it was; a step later it takes it along."""
+    async with Simulator() as lcm, opened(lcm.url) as session:
+        asking = asyncio.ensure_future(session.exchange(ACCOUNT, LONG))
+        await settled(turns)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert (session.alive, session.exchanges) == (not turns, turns)
+        if session.alive:
+            await ask(session)
+
+
+async def test_as_many_fragments_as_are_taken() -> None:
+    """A reply in so many fragments is read, and each message has its own count."""
+    reply = good(ACCOUNT)
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        while True:
+            *pings, _ = await lcm.hear_request()
+            empty = [more(b"", fin=False)] * (MOST_FRAGMENTS - 2)
+            lcm.say(*map(pong, pings), text(reply[:9], fin=False), *empty, more(reply[9:]))
+
+    async with raw_peer(talk) as url, opened(url) as session:
+        await ask(session)
+        await ask(session)
+
+
+@pytest.mark.parametrize("in_opening", [False, True])
+async def test_one_fragment_too_many(in_opening: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer is told by close code 1009, then cut if it does not go; nothing behind it is heard."""
+    monkeypatch.setattr("worker.lcm.handshake._CLOSE_TIMEOUT", 0.05)
+    told: list[Frame] = []
+    crumbs = [text(b"", fin=False), *[more(b" ", fin=False)] * MOST_FRAGMENTS, more(b""), text(HEARTBEAT)]
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept(*crumbs if in_opening else ())
+        if not in_opening:
+            await lcm.hear_request()
+            lcm.say(*crumbs)
+        while True:
+            told.append(await lcm.hear())
+
+    ends = Ends()
+    async with raw_peer(talk) as url, opened(url, ends) as session:
+        if not in_opening:
+            with pytest.raises(MalformedReply, match="fragments"):
+                await session.exchange(ACCOUNT, LONG)
+        await until(lambda: ends.reasons)
+        assert session.unsolicited == 0
+    codes = [Close.parse(frame.data).code for frame in told if frame.opcode is Opcode.CLOSE]
+    assert (codes, ends.reasons) == ([1009], ["closed by us with code 1009"])
+
+
+async def test_fragments_that_are_too_large_together() -> None:
+    """`lcm.max_reply` holds for the whole message, in however many fragments it comes."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await lcm.hear_request()
+        lcm.say(text(b"[", fin=False), *[more(b" " * 1000, fin=False)] * 100)
+        assert (await lcm.hear()).opcode is Opcode.CLOSE
+
+    async with raw_peer(talk) as url, opened(url, max_reply="65536") as session:
+        with pytest.raises(ReplyTooLarge):
+            await session.exchange(ACCOUNT, LONG)
+
+
+async def test_a_goodbye_that_the_peer_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LCM says goodbye in mid-exchange and stays: the exchange is told its code, once the peer had time to go."""
+    monkeypatch.setattr("worker.lcm.handshake._CLOSE_TIMEOUT", 0.05)
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await lcm.hear_request()
+        lcm.say(close(1012, "restart"))
+        while True:
+            await lcm.hear()
+
+    async with raw_peer(talk) as url, opened(url) as session:
+        with pytest.raises(ConnectionLost, match="code 1012") as raised:
+            await session.exchange(ACCOUNT, LONG)
+        assert raised.value.remote_message == "restart"
+
+
+async def test_a_request_while_the_connection_is_closing() -> None:
+    """Nothing goes out behind LCM's goodbye; the exchange fails by the code that it was given with."""
+    said = asyncio.Event()
+    requests: list[Frame] = []
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await lcm.hear_request()
+        lcm.say(text(good(ACCOUNT)), close(1001))
+        said.set()
+        while True:
+            requests.append(await lcm.hear())
+
+    async with raw_peer(talk) as url, opened(url) as session:
+        await ask(session)
+        with pytest.raises(ConnectionLost, match="code 1001"):
+            await session.exchange(ACCOUNT, LONG)
+    assert [frame.opcode for frame in requests] == [Opcode.CLOSE]
