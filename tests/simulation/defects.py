@@ -16,9 +16,10 @@ from worker.lcm.lookup import CircuitBreaker
 from worker.lcm.outage import Prober
 from worker.lcm.pacing import ReconnectPace
 from worker.lcm.places import Place
-from worker.lcm.pool import Pool, _Waiter
+from worker.lcm.pool import Pool
 from worker.lcm.session import Session
 from worker.lcm.single_flight import SingleFlight
+from worker.lcm.waiters import Waiters
 
 Seed = Callable[[pytest.MonkeyPatch], None]
 
@@ -73,10 +74,9 @@ def a_session_is_handed_out_twice(patch: pytest.MonkeyPatch) -> None:
 
 def a_promised_session_is_lost_by_a_cancellation(patch: pytest.MonkeyPatch) -> None:
     async def acquire(self: Pool, *, fresh: bool = False) -> Session:
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), fresh)
-        self._waiters.append(waiter)
+        promised = self._waiters.join(fresh=fresh)
         self._assign()
-        return await waiter.session
+        return await promised
 
     patch.setattr(Pool, "acquire", acquire)
 
@@ -99,7 +99,7 @@ def no_session_is_opened_for_who_waits_meanwhile(patch: pytest.MonkeyPatch) -> N
             assign(self)
 
     patch.setattr(Pool, "_assign", assign_sometimes)
-    patch.setattr(Pool, "_held_too_long", lambda *_: None)
+    patch.setattr(Waiters, "_expire", lambda *_: None)
 
 
 def sessions_are_opened_without_a_pause(patch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from worker.common.callbacks import ignore
 from worker.common.clock import SYSTEM_CLOCK, Clock
@@ -16,6 +15,7 @@ from worker.common.tasks import TaskSet, start
 from worker.contract.errors import Deferred, SessionNotOpened
 from worker.lcm.pacing import ReconnectPace
 from worker.lcm.session import Ended, Session
+from worker.lcm.waiters import Waiters
 from worker.observability.log import Log
 from worker.settings import LcmSettings, OutageSettings
 
@@ -24,12 +24,6 @@ OpenSession = Callable[[int, Ended], Awaitable[Session]]
 
 _NO_ATTEMPT = -1
 _STOPS = "the worker stops"
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    session: asyncio.Future[Session]
-    fresh: bool
 
 
 class Pool:
@@ -57,7 +51,6 @@ class Pool:
         self._open_session = open_session
         self._size = lcm.sessions
         self._max_exchanges = lcm.max_exchanges
-        self._hold = outage.hold
         self._pace = ReconnectPace(outage.probe_delay, outage.probe_max_delay)
         self._log = log
         self._clock = clock
@@ -65,7 +58,7 @@ class Pool:
         self._on_opened = on_opened
         self._idle: list[Session] = []
         self._busy: set[Session] = set()
-        self._waiters: list[_Waiter] = []
+        self._waiters = Waiters(outage.hold)
         self._free_slots = list(range(self._size, 0, -1))
         self._attempts: dict[int, int] = {}
         self._opening: set[asyncio.Task[None]] = set()
@@ -88,7 +81,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """How many callers wait for a session."""
-        return sum(not waiter.session.done() for waiter in self._waiters)
+        return len(self._waiters)
 
     async def acquire(self, *, fresh: bool = False) -> Session:
         """Return a session for one exchange, waiting for it up to `outage.hold`.
@@ -102,19 +95,14 @@ class Pool:
             session = self._idle.pop()
             self._busy.add(session)
             return session
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), fresh)
-        self._waiters.append(waiter)
+        promised = self._waiters.join(fresh=fresh)
         self._assign()
-        limit = asyncio.get_running_loop().call_later(self._hold, self._held_too_long, waiter)
         try:
-            return await waiter.session
+            return await promised
         except asyncio.CancelledError:
-            promised = waiter.session
             if promised.done() and not promised.cancelled() and promised.exception() is None:
                 self.release(promised.result())
             raise
-        finally:
-            limit.cancel()
 
     def release(self, session: Session) -> None:
         """Take a session back, to be used again if it is still good."""
@@ -158,15 +146,11 @@ class Pool:
 
     def reject_waiters(self, reason: str) -> None:
         """Raise Deferred in all callers that wait for a session."""
-        for waiter in self._waiters:
-            if not waiter.session.done():
-                waiter.session.set_exception(Deferred(reason))
-        self._waiters.clear()
+        self._waiters.reject(reason)
 
     async def close(self) -> None:
         """Close every session: idle ones by the closing handshake, busy ones at once."""
-        for waiter in self._waiters:
-            waiter.session.cancel()
+        self._waiters.cancel()
         for task in self._opening:
             task.cancel()
         for session in self._busy:
@@ -178,34 +162,22 @@ class Pool:
 
     def _assign(self) -> None:
         """Give idle sessions to waiters, then open as many more as are needed and allowed."""
-        # Waiters for a fresh session come first, or those for any session would leave none.
-        waiting = sorted((w for w in self._waiters if not w.session.done()), key=lambda w: not w.fresh)
-        for waiter in waiting if self._idle else ():
-            session = self._fitting(waiter)
-            if session is not None:
-                self._busy.add(session)
-                waiter.session.set_result(session)
-        self._waiters = [waiter for waiter in self._waiters if not waiter.session.done()]
-        allowed = 1 if self._pace.failing else self._size
-        while self._free_slots and len(self._opening) < min(len(self._waiters), allowed):
-            self._start_opening()
-        # A waiter beside an idle session needs a fresh one: close an idle one to make room.
-        if self._waiters and self._idle and not (self._free_slots or self._opening or self._closing):
-            self._start_closing(self._idle.pop(0))
-
-    def _held_too_long(self, waiter: _Waiter) -> None:
-        if not waiter.session.done():
-            waiter.session.set_exception(
-                Deferred(f"no session was free within {self._hold:g} s (outage.hold)")
-            )
-            self._waiters.remove(waiter)
-
-    def _fitting(self, waiter: _Waiter) -> Session | None:
+        if not self._waiters:
+            return
         # The one used last is the least likely to have been cut by a load balancer meanwhile.
         for index in range(len(self._idle) - 1, -1, -1):
-            if not (waiter.fresh and self._idle[index].exchanges):
-                return self._idle.pop(index)
-        return None
+            if self._waiters.serve(self._idle[index]):
+                self._busy.add(self._idle.pop(index))
+        if self._free_slots:
+            self._open_more()
+        # A waiter beside an idle session needs a fresh one: close an idle one to make room.
+        elif self._idle and not (self._opening or self._closing) and self.waiting:
+            self._start_closing(self._idle.pop(0))
+
+    def _open_more(self) -> None:
+        needed = min(self.waiting, 1 if self._pace.failing else self._size)
+        while self._free_slots and len(self._opening) < needed:
+            self._start_opening()
 
     def _start_opening(self) -> None:
         slot = self._free_slots.pop()

@@ -72,6 +72,8 @@ async def test_a_message_half_of_which_comes_with_the_handshake() -> None:
         ([close(4401, "expired")], "closed by LCM with code 4401 (unauthorized)"),
         ([text(HEARTBEAT), close(1000)], "closed by LCM with code 1000"),
         ([text(HEARTBEAT), text(good("nobody")), close(1000)], "replied with no request in flight"),
+        # More than the library queues before it pauses reading.
+        ([text(HEARTBEAT)] * 100 + [text(good("nobody"))], "replied with no request in flight"),
     ],
 )
 async def test_an_end_that_comes_with_the_handshake(frames: list[Frame], reason: str) -> None:
@@ -84,7 +86,7 @@ async def test_an_end_that_comes_with_the_handshake(frames: list[Frame], reason:
 
     async with raw_peer(talk) as url, opened(url, ends) as session:
         assert not await session.lasts()
-        assert (ends.reasons, session.unsolicited) == ([reason], frames[0] == text(HEARTBEAT))
+        assert (ends.reasons, session.unsolicited) == ([reason], frames.count(text(HEARTBEAT)))
         with pytest.raises(ConnectionLost):
             await session.exchange(ACCOUNT, LONG)
 
