@@ -13,9 +13,14 @@ _SHORTEST_TIMEOUT = 0.001
 
 
 class Exchange:
-    """Asks LCM once for each request; `budget` is in seconds of exchanges and pauses for one delivery."""
+    """Asks LCM once for each request, no faster than `rate`, where there is one.
 
-    def __init__(self, pool: Pool, rate: Rate, reply_timeout: float, budget: float, clock: Clock) -> None:
+    `budget` is in seconds of exchanges and pauses for one delivery.
+    """
+
+    def __init__(
+        self, pool: Pool, rate: Rate | None, reply_timeout: float, budget: float, clock: Clock
+    ) -> None:
         self._pool = pool
         self._rate = rate
         self._reply_timeout = reply_timeout
@@ -38,7 +43,7 @@ class Exchange:
         session = await self._pool.acquire(fresh=fresh)
         try:
             # With the session in hand: places reserved before it would all be due at once when LCM comes back.
-            if wait := self._rate.reserve(self._clock.monotonic()):
+            if self._rate is not None and (wait := self._rate.reserve(self._clock.monotonic())):
                 await self._clock.sleep(wait)
             return await self._ask(session, request, fresh=fresh)
         finally:

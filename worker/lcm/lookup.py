@@ -60,7 +60,8 @@ def build_lookup(
         count: is told how each exchange ended, see `Metered`.
         clock: the time, and how it is waited for.
     """
-    lookup: Lookup = Exchange(pool, Rate(lcm.max_rate), lcm.reply_timeout, retry.budget, clock)
+    rate = Rate(lcm.max_rate) if lcm.max_rate else None
+    lookup: Lookup = Exchange(pool, rate, lcm.reply_timeout, retry.budget, clock)
     lookup = Metered(lookup, count)
     if outages is not None:
         lookup = CircuitBreaker(lookup, outages)

@@ -37,19 +37,13 @@ class Retry:
 
     async def __call__(self, request: LookupRequest) -> LookupResult:
         try:
-            return await self._noting_failure(request)
+            return await self._exchange(request)
         except LookupFailed as error:
+            request.note_failure(error)
             if not error.transient:
                 raise
             with Place(self._places, request) as place:
                 return await self._again(place, error)
-
-    async def _noting_failure(self, request: LookupRequest) -> LookupResult:
-        try:
-            return await self._exchange(request)
-        except LookupFailed as error:
-            request.note_failure(error)
-            raise
 
     async def _again(self, place: Place, first: LookupFailed) -> LookupResult:
         request, settings = place.request, self._settings
@@ -66,7 +60,11 @@ class Retry:
         async def attempt() -> LookupResult:
             if failed:
                 raise failed.pop()
-            return await self._noting_failure(request)
+            try:
+                return await self._exchange(request)
+            except LookupFailed as error:
+                request.note_failure(error)
+                raise
 
         return await retrying(attempt)
 

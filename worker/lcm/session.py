@@ -236,8 +236,8 @@ class Session:
         self._on_ended(self, reason)
 
     def _settle(self, lasted: bool) -> None:
-        self._trial.cancel()
         if not self._lasted.done():
+            self._trial.cancel()
             self._lasted.set_result(lasted)
 
 

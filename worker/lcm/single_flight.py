@@ -18,20 +18,17 @@ class _Flight:
 
     leader: LookupRequest
     loop: asyncio.AbstractEventLoop = field(repr=False)
+    began: float
+    exchanges: int
     followers: list[tuple[Place, asyncio.Future[_End]]] = field(default_factory=list)
     is_stuck: bool = False
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
-    _began: float = field(init=False)
-    _exchanges: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._began, self._exchanges = self.loop.time(), self.leader.exchanges
 
     def follow(self, place: Place) -> asyncio.Future[_End]:
         end: asyncio.Future[_End] = self.loop.create_future()
         self.followers.append((place, end))
         if self.timer is None:
-            self.timer = self.loop.call_at(self._began + STUCK_AFTER, self._get_stuck)
+            self.timer = self.loop.call_at(self.began + STUCK_AFTER, self._get_stuck)
         elif self.is_stuck:
             _keep_or_leave(place, end)
         return end
@@ -44,7 +41,7 @@ class _Flight:
                 follower.set_result(end)
 
     def _get_stuck(self) -> None:
-        if self.leader.exchanges == self._exchanges:
+        if self.leader.exchanges == self.exchanges:
             # It waits for a session still, which says nothing about its account.
             self.timer = self.loop.call_later(STUCK_AFTER, self._get_stuck)
             return
@@ -89,7 +86,8 @@ class SingleFlight:
         return await self._lead(request)
 
     async def _lead(self, request: LookupRequest) -> LookupResult:
-        flight = self._flights[request.account] = _Flight(request, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        flight = self._flights[request.account] = _Flight(request, loop, loop.time(), request.exchanges)
         end: _End = None
         try:
             found = await self._lookup(request)
