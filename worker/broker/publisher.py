@@ -13,6 +13,7 @@ from aiormq.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
+from msgspec.structs import replace
 
 from worker.broker.channels import PublishChannel, PublishChannels
 from worker.broker.confirms import Silence

@@ -7,10 +7,10 @@ else, and handing a reply over does not wait.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import PublishError
+from msgspec.structs import replace
 
 from worker.broker.connection import means_loss, text_of
 from worker.broker.delivery import TRANSIENT

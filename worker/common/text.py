@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 MAX_QUOTE = 80
 
 # msgspec reads RFC 3339 too, but refuses leap seconds, rounds nanoseconds up, and takes an offset without its colon.
@@ -13,6 +15,8 @@ _TIME = re.compile(
     r"([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
+
+_ENCODER = msgspec.json.Encoder()
 
 _KINDS = {
     b'"': "a string",
@@ -55,7 +59,10 @@ def quote(value: str) -> str:
 
 def rfc3339(moment: datetime) -> str:
     """Write an aware time as in all messages: UTC, in milliseconds, `2026-01-31T12:00:00.123Z`."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    utc = moment.astimezone(UTC)
+    # As a JSON string, with as many digits of a second as it has: at a third of the price of `isoformat`.
+    seconds = _ENCODER.encode(utc)[1:20].decode()
+    return f"{seconds}.{utc.microsecond // 1000:03}Z"
 
 
 def read_rfc3339(text: str) -> datetime:

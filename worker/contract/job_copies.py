@@ -16,11 +16,9 @@ up), and that must not become its job id.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid5
 
-import msgspec
+from msgspec.structs import replace
 
 from worker.common.text import cut, rfc3339, well_formed
 from worker.contract.job import (
@@ -30,12 +28,12 @@ from worker.contract.job import (
     ERROR_CODE_HEADER,
     ERROR_REASON_HEADER,
     JOB_ID_HEADER,
-    NAMESPACE,
     PASSES_HEADER,
     REPLAYS_HEADER,
     RETRIES_HEADER,
     USER_ID_HEADER,
     Job,
+    derived_id,
 )
 from worker.contract.reply_to import DIRECT
 from worker.contract.result import MAX_ERROR_MESSAGE
@@ -141,7 +139,7 @@ def replay_copy(
     earlier = properties.headers.get(HISTORY_HEADER)
     past = [entry for entry in earlier if isinstance(entry, Mapping)] if isinstance(earlier, list) else []
     history = [_bounded(entry) for entry in [*past, death][-MAX_HISTORY:]]
-    again = msgspec.structs.replace(job, replays=job.replays + 1)
+    again = replace(job, replays=job.replays + 1)
     return _copy(properties, again, {HISTORY_HEADER: history})
 
 
@@ -168,7 +166,7 @@ def _copy(properties: Properties, job: Job, ours: dict[str, Any]) -> Properties:
         headers[REPLAYS_HEADER] = job.replays
     if job.producer.user_id:
         headers[USER_ID_HEADER] = job.producer.user_id
-    message_id = properties.message_id or str(uuid5(NAMESPACE, f"copy:{job.job_id}"))
+    message_id = properties.message_id or derived_id(f"copy:{job.job_id}".encode())
     reply_to = None if properties.reply_to == DIRECT else properties.reply_to
     return replace(properties, headers=headers, message_id=message_id, reply_to=reply_to, user_id=None)
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from uuid import uuid5
 
 import msgspec
 from msgspec import Raw
@@ -38,7 +37,6 @@ from worker.contract.job import (
     MAX_BODY,
     MAX_JOB_ID,
     MAX_SHORT_STRING,
-    NAMESPACE,
     NO_METADATA,
     PASSES_HEADER,
     REPLAYS_HEADER,
@@ -48,6 +46,7 @@ from worker.contract.job import (
     USER_ID_HEADER,
     Job,
     Producer,
+    derived_id,
 )
 
 if TYPE_CHECKING:
@@ -84,11 +83,10 @@ def read_job(body: bytes, properties: Properties) -> Job:
         InvalidJob: the text names every mistake, separated by `; `, each with the field, the rule and what
             was found (of an account number, never its characters). Its `job` holds what could be read.
     """
-    fields, unreadable = Fields(), ""
     try:
-        fields = _scan(body, properties.content_encoding)
+        fields, unreadable = _scan(body, properties.content_encoding), ""
     except ValueError as error:
-        unreadable = str(error)
+        fields, unreadable = Fields(), str(error)
     mistakes: list[str] = []
     job = _job(body, properties, fields, mistakes)
     if unreadable or mistakes:
@@ -143,7 +141,7 @@ def _job(body: bytes, properties: Properties, fields: Fields, mistakes: list[str
         passes=_count(headers, PASSES_HEADER),
         last_error=_last_error(headers),
         correlation_id=cut(properties.correlation_id or job_id, MAX_SHORT_STRING),
-        trace={name: value for name in TRACE_HEADERS if isinstance(value := headers.get(name), str)},
+        trace=_trace(headers) if headers else {},
         producer=_producer(properties, route),
     )
 
@@ -166,7 +164,7 @@ def _account_number(raw: bytes, mistakes: list[str]) -> str:
     if not 1 <= len(text) <= MAX_ACCOUNT_NUMBER:
         mistakes.append(f"{rule}, found {len(text)}")
         return ""
-    if control := CONTROL.search(text):
+    if not text.isprintable() and (control := CONTROL.search(text)):
         found = f"U+{ord(control[0]):04X} as character {control.start() + 1} of {len(text)}"
         mistakes.append(f"account_number must have no control characters, found {found}")
         return ""
@@ -229,13 +227,17 @@ def _carried_id(headers: Mapping[str, Any]) -> str | None:
     return value if isinstance(value, str) and len(value) <= MAX_SHORT_STRING else None
 
 
+def _trace(headers: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name in TRACE_HEADERS if isinstance(value := headers.get(name), str)}
+
+
 def _last_error(headers: Mapping[str, Any]) -> str:
     code, reason = headers.get(ERROR_CODE_HEADER), headers.get(ERROR_REASON_HEADER)
     return f"{code}: {reason}" if isinstance(code, str) and isinstance(reason, str) else ""
 
 
 def _derived_id(body: bytes) -> str:
-    return str(uuid5(NAMESPACE, f"body:{sha256(body).hexdigest()}"))
+    return derived_id(f"body:{sha256(body).hexdigest()}".encode())
 
 
 def _count(headers: Mapping[str, Any], name: str) -> int:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 from worker.common.callbacks import always
 from worker.contract.errors import Expired, JobError, StaleDelivery
 
 
-@dataclass(slots=True, frozen=True)
-class ExchangeTiming:
+class ExchangeTiming(msgspec.Struct, frozen=True):
     """Where one exchange took place and how long it took, whether LCM answered or not.
 
     `session` is the number of the session's place, `exchange` counts the exchanges on that session from 1.
@@ -23,8 +23,7 @@ class ExchangeTiming:
     seconds: float
 
 
-@dataclass(slots=True)
-class LookupRequest:
+class LookupRequest(msgspec.Struct):
     """One delivery's request for the outcomes of an account, and what it has cost so far.
 
     `is_wanted` turns false when nobody can use the result any more. The lookup counts here this delivery's part:
@@ -54,8 +53,7 @@ class LookupRequest:
             raise Expired(f"past the job's deadline of {self.deadline.isoformat()}", remote_message=last)
 
 
-@dataclass(slots=True, frozen=True)
-class LookupResult:
+class LookupResult(msgspec.Struct, frozen=True):
     """An account's outcomes as LCM sent them, and the exchange that brought them.
 
     `items` are pairs of an outcome's id, never blank, and its description, in LCM's order and spelling.

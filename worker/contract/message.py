@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from worker.common.callbacks import always
 
 
-@dataclass(slots=True, frozen=True)
-class Properties:
+class Properties(msgspec.Struct, frozen=True):
     """The AMQP 0-9-1 basic properties, by their own names. `None` is absent.
 
     `user_id` was verified by the broker. What is published has always that of the connection.
@@ -19,7 +19,7 @@ class Properties:
 
     content_type: str | None = None
     content_encoding: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = {}
     priority: int | None = None
     correlation_id: str | None = None
     reply_to: str | None = None
@@ -30,12 +30,11 @@ class Properties:
     user_id: str | None = None
 
 
-PROPERTY_NAMES = tuple(each.name for each in fields(Properties) if each.name != "headers")
+PROPERTY_NAMES = tuple(name for name in Properties.__struct_fields__ if name != "headers")
 """The names of all properties but the headers, which are the names that AMQP libraries use, too."""
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(msgspec.Struct):
     """One message that the broker delivered and that waits to be settled.
 
     `delivery_count` is how often it came back without being settled, over all its deferred copies.
@@ -45,15 +44,14 @@ class Delivery:
     """
 
     body: bytes
-    properties: Properties = field(default_factory=Properties)
+    properties: Properties = msgspec.field(default_factory=Properties)
     redelivered: bool = False
     tag: int = 0
     delivery_count: int = 0
     is_current: Callable[[], bool] = always
 
 
-@dataclass(slots=True, frozen=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One message to publish: persistent, mandatory, and done only once the broker confirmed it."""
 
     exchange: str

@@ -5,9 +5,7 @@ A failed result has no `outcomes`, `fingerprint`, `source` or `looked_up_at`: th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from uuid import uuid5
 
 import msgspec
 from msgspec import Raw
@@ -15,7 +13,7 @@ from msgspec import Raw
 from worker.common.text import cut, rfc3339, well_formed
 from worker.contract import outcomes
 from worker.contract.errors import JobError
-from worker.contract.job import NAMESPACE, Job
+from worker.contract.job import Job, derived_id
 from worker.contract.lookup import LookupResult
 from worker.contract.message import Message, Properties
 from worker.contract.outcomes import Normalized
@@ -68,8 +66,7 @@ class Failed(msgspec.Struct):
     metadata: Raw
 
 
-@dataclass(slots=True, frozen=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True):
     """How a job was brought to its end: what results of both kinds tell.
 
     `attempts` are all exchanges made for the job, over all its deliveries; `completed_at` is aware.
@@ -132,7 +129,7 @@ def _message(job: Job, body: Succeeded | Failed, completed_at: datetime, amqp_ex
         content_type=CONTENT_TYPE,
         headers=job.trace,
         correlation_id=job.correlation_id,
-        message_id=str(uuid5(NAMESPACE, _ENCODER.encode(identity).decode())),
+        message_id=derived_id(_ENCODER.encode(identity)),
         timestamp=completed_at,
         message_type=MESSAGE_TYPE,
         app_id=APP_ID,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from worker.contract.errors import Deferred, LookupFailed
 from worker.contract.lookup import Lookup, LookupRequest, LookupResult

@@ -103,3 +103,10 @@ def test_times_are_written_in_utc_with_milliseconds() -> None:
     moment = datetime(2026, 1, 31, 14, 0, 0, 123999, tzinfo=timezone(timedelta(hours=2)))
     assert rfc3339(moment) == "2026-01-31T12:00:00.123Z"
     assert rfc3339(NOON) == "2026-01-31T12:00:00.000Z"
+
+
+@given(st.datetimes(timezones=st.timezones() | st.just(UTC)).filter(lambda moment: 1 < moment.year < 9999))
+def test_every_moment_is_written_in_milliseconds(moment: datetime) -> None:
+    """A moment of any zone and year is written in UTC, its microseconds cut off and not rounded."""
+    written = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    assert rfc3339(moment) == f"{written}Z"

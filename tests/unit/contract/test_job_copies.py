@@ -1,11 +1,11 @@
 """Copies keep what is the job's, lose what would change their way, and carry our counters."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from worker.contract.errors import LcmRejected, ReplyTimeout
 from worker.contract.job import Job, Producer
@@ -57,7 +57,7 @@ def test_a_copy_keeps_the_jobs_properties(copy: Any) -> None:
     )
     copied = copy(properties)
     assert {name: copied.headers[name] for name in properties.headers} == properties.headers
-    for name in Properties.__slots__:
+    for name in Properties.__struct_fields__:
         assert name == "headers" or getattr(copied, name) == getattr(properties, name)
 
 
