@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from worker.broker.topology import DEAD_KEY, RetryStep, Topology
 from worker.common.callbacks import ignore
 from worker.common.clock import SYSTEM_CLOCK, Clock
-from worker.contract import job_copies, outcomes, result
+from worker.contract import job_copies, result
 from worker.contract.disposition import Disposition, Ending, Sent
 from worker.contract.errors import (
     Deferred,
@@ -156,16 +156,15 @@ class Pipeline:
 
     async def _succeed(self, run: JobRun) -> Disposition:
         found = run.lookup_result = await self._look_up(run.request)
-        normalized = outcomes.normalize(found.items)
         message = result.succeeded(
-            run.job, found, normalized, self._completion(run), amqp_exchange=self._topology.results
+            run.job, found, self._completion(run), amqp_exchange=self._topology.results
         )
         try:
             sent = await self._confirmed(run, self._outbox.result(message, run.delivery.is_current))
         except MessageTooLarge as error:
             raise ResultTooLarge(f"the result can't be published: {error}") from error
         self._reply_with(message, run)
-        return self._end(run, Ending.SUCCEEDED, outcomes=len(normalized.outcomes), sent=sent)
+        return self._end(run, Ending.SUCCEEDED, outcomes=len(found.items.normalized.outcomes), sent=sent)
 
     async def _remedy(self, run: JobRun, error: JobError) -> Disposition:
         match remedy_for(error):

@@ -30,6 +30,7 @@ from worker.contract.disposition import Disposition
 from worker.contract.job import NAMESPACE
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
 from worker.contract.message import Message, Properties
+from worker.contract.outcomes import OutcomeList
 from worker.pipeline import Pipeline
 from worker.sandbox.node import Node
 from worker.settings import Settings
@@ -245,7 +246,7 @@ async def test_no_job_is_acknowledged_before_its_result_is_confirmed(broker: Nod
 
     async def look_up(_request: LookupRequest) -> LookupResult:
         return LookupResult(
-            [("0", "Success")], datetime.now(UTC), datetime.now(UTC), ExchangeTiming(1, 1, 0.0)
+            OutcomeList([("0", "Success")]), datetime.now(UTC), datetime.now(UTC), ExchangeTiming(1, 1, 0.0)
         )
 
     async with Proxy(RawConversation, vhost) as proxy, open_channel(vhost) as channel:

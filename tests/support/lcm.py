@@ -16,6 +16,7 @@ from tests.support.log import RecordingLog
 from tests.support.settings import lcm_settings
 from worker.common.clock import Clock
 from worker.contract.lookup import Lookup
+from worker.contract.outcomes import OutcomeList
 from worker.lcm.handshake import SessionOpener
 from worker.lcm.lookup import build_lookup
 from worker.lcm.pool import Pool
@@ -58,7 +59,7 @@ def good(account: str) -> bytes:
     return reply([{"OutComeID": documents.ACCOUNT_ID, "Description": f"Account {account}"}])
 
 
-def names(items: list[tuple[str, str]], account: str) -> bool:
+def names(items: OutcomeList, account: str) -> bool:
     """Tell whether an outcome list is the one that was sent for this account."""
     return items[-1] == (documents.ACCOUNT_ID, f"Account {account}")
 

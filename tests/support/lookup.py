@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tests.support.lcm import START, SetClock
 from worker.contract.lookup import ExchangeTiming, Lookup, LookupRequest, LookupResult
+from worker.contract.outcomes import OutcomeList
 
-ANSWER = LookupResult([("7", "Busy")], START, START, ExchangeTiming(1, 1, 0.5))
+ANSWER = LookupResult(OutcomeList([("7", "Busy")]), START, START, ExchangeTiming(1, 1, 0.5))
 
 
 def failing(

@@ -31,6 +31,7 @@ from worker.contract.errors import (
 )
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
 from worker.contract.message import Delivery, Message, Properties
+from worker.contract.outcomes import OutcomeList
 from worker.pipeline import Pipeline
 from worker.settings import BrokerSettings
 
@@ -115,7 +116,7 @@ class World:
 def answering(*, exchanges: int = 1, shared: bool = False) -> Callable[[LookupRequest], LookupResult]:
     def outcome(request: LookupRequest) -> LookupResult:
         request.exchanges += exchanges
-        return LookupResult(ITEMS, NOW, NOW, ExchangeTiming(3, 9, 0.008), shared=shared)
+        return LookupResult(OutcomeList(ITEMS), NOW, NOW, ExchangeTiming(3, 9, 0.008), shared=shared)
 
     return outcome
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from worker.contract import job_copies, outcomes, result
+from worker.contract import job_copies, result
 from worker.contract.errors import JobError, LcmRejected
 from worker.contract.job import Job
 from worker.contract.job_reader import read_job
 from worker.contract.lookup import ExchangeTiming, LookupResult
 from worker.contract.message import Message, Properties
+from worker.contract.outcomes import OutcomeList
 
 JOBS: dict[str, dict[str, Any]] = {
     "complete": {
@@ -39,9 +40,9 @@ def job_examples() -> list[dict[str, Any]]:
 
 
 def succeeded_example() -> dict[str, Any]:
-    items = [("7", " Answering  Machine"), ("0", "Success")]
+    items = OutcomeList([("7", " Answering  Machine"), ("0", "Success")])
     found = LookupResult(items, _ANSWERED_AT, _ANSWERED_AT, ExchangeTiming(session=1, exchange=1, seconds=0))
-    message = result.succeeded(_job(), found, outcomes.normalize(items), _COMPLETION, amqp_exchange="")
+    message = result.succeeded(_job(), found, _COMPLETION, amqp_exchange="")
     return _example("two outcomes", message)
 
 

@@ -13,7 +13,6 @@ from aiormq.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
-from msgspec.structs import replace
 
 from worker.broker.channels import PublishChannel, PublishChannels
 from worker.broker.confirms import Silence

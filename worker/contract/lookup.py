@@ -10,6 +10,7 @@ import msgspec
 
 from worker.common.callbacks import always
 from worker.contract.errors import Expired, JobError, StaleDelivery
+from worker.contract.outcomes import OutcomeList
 
 
 class ExchangeTiming(msgspec.Struct, frozen=True):
@@ -56,11 +57,10 @@ class LookupRequest(msgspec.Struct):
 class LookupResult(msgspec.Struct, frozen=True):
     """An account's outcomes as LCM sent them, and the exchange that brought them.
 
-    `items` are pairs of an outcome's id, never blank, and its description, in LCM's order and spelling.
     `shared` where the exchange was made for another job with the same account.
     """
 
-    items: list[tuple[str, str]]
+    items: OutcomeList
     asked_at: datetime
     answered_at: datetime
     timing: ExchangeTiming

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cached_property
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
@@ -18,11 +18,38 @@ import msgspec
 
 from worker.common.text import quote, well_formed
 
-_MAX_REMEMBERED = 256  # characters: a cache of longer texts could grow without bounds
+_LONGEST_REMEMBERED = 256  # characters: a cache of longer texts could grow without bounds
+_MOST_REMEMBERED = 4096
 _MAX_NAMED = 5  # descriptions that one warning lists
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 _ENCODER = msgspec.json.Encoder()
+
+
+Item = tuple[str, str]
+"""One outcome as LCM sent it: its id, in which is more than blanks, and its description, "" where there is none."""
+
+
+class OutcomeList(tuple[Item, ...]):  # noqa: SLOT001 - what follows from it is kept in its dictionary
+    """An outcome list in LCM's order and spelling; it never changes.
+
+    What follows from it is worked out once, when it is first asked for: one list may answer many jobs.
+    """
+
+    @cached_property
+    def normalized(self) -> Normalized:
+        """The outcomes in the contract's form."""
+        return normalize(self)
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The `outcomes` array of a result's body."""
+        return encode(self.normalized.outcomes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The `fingerprint` of a result's body."""
+        return fingerprint(self.encoded)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -40,23 +67,20 @@ class Normalized(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def normalize(items: Iterable[tuple[str, str]]) -> Normalized:
-    """Put pairs of id and description into the contract's form; the result doesn't depend on their order.
+def normalize(items: Iterable[Item]) -> Normalized:
+    """Put items into the contract's form; the result doesn't depend on their order.
 
     Every id has more than blanks in it, which is for the reader of LCM's reply to make sure.
     """
-    ranked = sorted(
-        [
-            _remembered(id_, text) if len(id_) + len(text) <= _MAX_REMEMBERED else _normalized(id_, text)
-            for id_, text in items
-        ]
-    )
-    # of an id's several descriptions the first by text is kept: the last one that this writes
-    kept = {rank: outcome for rank, _, outcome in reversed(ranked)}
-    outcomes = tuple(reversed(kept.values()))
-    if len(kept) == len(ranked):
-        return Normalized(outcomes)
-    return Normalized(outcomes, tuple(_warnings(ranked)))
+    ranked = [_remembered[item] for item in items]
+    by_rank = {rank: outcome for rank, _, outcome in ranked}
+    warnings: tuple[str, ...] = ()
+    if len(by_rank) < len(ranked):
+        ranked.sort()
+        # of an id's several descriptions the first by text is kept: the last one that this writes
+        by_rank = {rank: outcome for rank, _, outcome in reversed(ranked)}
+        warnings = tuple(_warnings(ranked))
+    return Normalized(tuple([by_rank[rank] for rank in sorted(by_rank)]), warnings)
 
 
 def encode(outcomes: tuple[Outcome, ...]) -> bytes:
@@ -81,7 +105,19 @@ def _normalized(id_: str, description: str) -> tuple[str, str, Outcome]:
     return rank, description, Outcome(id_, code, description)
 
 
-_remembered = lru_cache(maxsize=4096)(_normalized)
+class _Remembered(dict[Item, tuple[str, str, Outcome]]):
+    """Items that were normalized before: they come again in every list. It forgets all of them when it is full."""
+
+    def __missing__(self, item: Item) -> tuple[str, str, Outcome]:
+        normalized = _normalized(*item)
+        if sum(map(len, item)) <= _LONGEST_REMEMBERED:
+            if len(self) >= _MOST_REMEMBERED:
+                self.clear()
+            self[item] = normalized
+        return normalized
+
+
+_remembered = _Remembered()
 
 
 def _warnings(ranked: list[tuple[str, str, Outcome]]) -> Iterator[str]:

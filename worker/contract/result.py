@@ -11,12 +11,10 @@ import msgspec
 from msgspec import Raw
 
 from worker.common.text import cut, rfc3339, well_formed
-from worker.contract import outcomes
 from worker.contract.errors import JobError
 from worker.contract.job import Job, derived_id
 from worker.contract.lookup import LookupResult
 from worker.contract.message import Message, Properties
-from worker.contract.outcomes import Normalized
 
 APP_ID = "lcm-outcome-worker"
 CONTENT_TYPE = "application/json"
@@ -81,20 +79,19 @@ class Completion(msgspec.Struct, frozen=True):
 def succeeded(
     job: Job,
     lookup_result: LookupResult,
-    normalized: Normalized,
     completion: Completion,
     *,
     amqp_exchange: str,
 ) -> Message:
-    """Build a job's `succeeded` result; `normalized` are the outcomes of `lookup_result`."""
-    encoded = outcomes.encode(normalized.outcomes)
+    """Build a job's `succeeded` result."""
+    outcomes = lookup_result.items
     body = Succeeded(
         job_id=job.job_id,
         account_number=job.account_number,
         status="succeeded",
-        outcomes=Raw(encoded),
-        fingerprint=outcomes.fingerprint(encoded),
-        warnings=normalized.warnings,
+        outcomes=Raw(outcomes.encoded),
+        fingerprint=outcomes.fingerprint,
+        warnings=outcomes.normalized.warnings,
         source=lookup_result.source,
         attempts=completion.attempts,
         looked_up_at=rfc3339(lookup_result.answered_at),

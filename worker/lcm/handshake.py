@@ -68,6 +68,7 @@ class SessionOpener:
         self._settings = settings
         self._worker = worker
         self._session_errors = envelope.session_errors_of(settings.session_errors)
+        self._memory = outcome_list.ReplyMemory()
         self._files = Rereader("lcm", settings, tls=settings.url.startswith("wss:"))
 
     async def __call__(self, slot: int, on_ended: Ended) -> Session:
@@ -91,7 +92,7 @@ class SessionOpener:
                 raise not_opened(error, way, self._settings, datetime.now(UTC)) from error
             raise
         fenced = bool(self._settings.ping_interval)
-        return Session(socket, slot, self._session_errors, on_ended, fenced=fenced)
+        return Session(socket, slot, self._session_errors, on_ended, fenced=fenced, memory=self._memory)
 
     async def _connect(self, slot: int, way: Way) -> Socket:
         settings = self._settings

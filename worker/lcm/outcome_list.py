@@ -7,12 +7,14 @@ and an outcome list of one as an object; those are read here, and never sent.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
 from worker.common.text import kind_of
+from worker.contract.outcomes import Item, OutcomeList
 from worker.lcm.envelope import (
     UNREADABLE,
     ErrorReply,
@@ -32,15 +34,12 @@ from worker.lcm.envelope import (
 REQUEST_SUBTOPIC = "SetCallOutComeOffline"
 REPLY_SUBTOPIC = "SetCallOutComeOfflineResponse"
 
-Item = tuple[str, str]
-"""One outcome as LCM sent it: its id (not blank) and its description, `""` where missing or null."""
-
 
 @dataclass(slots=True, frozen=True)
 class Reply:
-    """An outcome list, in LCM's order and spelling."""
+    """An outcome list."""
 
-    items: list[Item]
+    items: OutcomeList
 
 
 Frame = Reply | ErrorReply | Malformed | Unsolicited | Unparseable
@@ -87,12 +86,53 @@ def encode(account_number: str) -> bytes:
     return encode_request(REQUEST_SUBTOPIC, {"AccountNumber": account_number})
 
 
-def classify(raw: bytes, session_errors: frozenset[str] = frozenset()) -> Frame:
+class ReplyMemory:
+    """The last outcome lists and the bytes that they were read from, at most `most` bytes of them.
+
+    Accounts of one campaign share their list: what the same bytes mean, and what follows from it, is known then. A
+    memory is for one set of `session_errors`, by which replies are told from errors. With all that belongs to a list it
+    takes some six times `most`.
+    """
+
+    def __init__(self, most: int = 512 * 1024) -> None:
+        self._most = most
+        self._kept: OrderedDict[bytes, Reply] = OrderedDict()
+        self._size = 0
+
+    def get(self, raw: bytes) -> Reply | None:
+        """Return what these very bytes were read as."""
+        if (reply := self._kept.get(raw)) is not None:
+            self._kept.move_to_end(raw)
+        return reply
+
+    def keep(self, raw: bytes, reply: Reply) -> None:
+        """Remember bytes that are not remembered yet, unless they would drive out much of the others."""
+        if len(raw) > self._most // 4:
+            return
+        self._kept[raw] = reply
+        self._size += len(raw)
+        while self._size > self._most:
+            oldest, _ = self._kept.popitem(last=False)
+            self._size -= len(oldest)
+
+
+def classify(
+    raw: bytes, session_errors: frozenset[str] = frozenset(), memory: ReplyMemory | None = None
+) -> Frame:
     """Say what one incoming message is. Never raises, whatever the bytes.
 
     `session_errors` lists values of `errorType` or `msg` that mean LCM itself is unwell where they come in an
-    ordinary reply, as `envelope.session_errors_of` returns them.
+    ordinary reply, as `envelope.session_errors_of` returns them. `memory` keeps outcome lists, and nothing else.
     """
+    if memory is not None and (known := memory.get(raw)) is not None:
+        return known
+    frame = _classify(raw, session_errors)
+    if memory is not None and isinstance(frame, Reply):
+        memory.keep(raw, frame)
+    return frame
+
+
+def _classify(raw: bytes, session_errors: frozenset[str]) -> Frame:
     if (items := _sample_items(raw)) is not None:
         return Reply(items)
     payload = open_envelope(raw, REPLY_SUBTOPIC)
@@ -106,16 +146,15 @@ def classify(raw: bytes, session_errors: frozenset[str] = frozenset()) -> Frame:
         return Malformed(reason(error))
 
 
-def _sample_items(raw: bytes) -> list[Item] | None:
+def _sample_items(raw: bytes) -> OutcomeList | None:
     """Read the form that nearly every message has, at a third of the price; `None` leaves it to the long way."""
     try:
         outcomes = _read_sample(raw).message.response
     except UNREADABLE:
         return None
-    items = [(outcome.identity, outcome.description) for outcome in outcomes]
-    for identity, _ in items:
-        if not identity or identity.isspace():
-            return None
+    items = OutcomeList([(each.identity, each.description) for each in outcomes if each.identity.strip()])
+    if len(items) < len(outcomes):
+        return None
     # The decoder ignores a key that stands twice, but its quotes count.
     quoted = _without_escapes(b"", raw) if b"\\" in raw else raw
     return items if quoted.count(b'"') == _QUOTES_AROUND + _QUOTES_OF_ONE * len(items) else None
@@ -128,7 +167,7 @@ def _read_reply(raw: bytes, payload: Payload, session_errors: frozenset[str]) ->
         error = error_in(read_error_fields(response), session_errors, answered=_has_id(response))
     if error is not None:
         return error
-    items = [_item(outcome) for outcome in _outcomes(response)]
+    items = OutcomeList([_item(outcome) for outcome in _outcomes(response)])
     if (key := repeated_key(raw)) is not None:
         raise UnreadableReply(f"the key {key!r} stands twice in one object")
     return Reply(items)

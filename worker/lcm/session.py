@@ -29,12 +29,13 @@ from worker.contract.errors import (
     ReplyTimeout,
     SessionNotOpened,
 )
+from worker.contract.outcomes import OutcomeList
 from worker.lcm import outcome_list
 from worker.lcm.closing import how_it_closed, is_refusal, loss_of, said_of
 from worker.lcm.deadline import Deadline
 from worker.lcm.envelope import ErrorReply, Malformed, Unparseable, Unsolicited
 from worker.lcm.flood import FLOOD_SECONDS, MOST_UNSOLICITED, FloodCounter
-from worker.lcm.outcome_list import Frame, Item, Reply
+from worker.lcm.outcome_list import Frame, Reply, ReplyMemory
 from worker.lcm.socket import Socket
 
 _CANCELLED = "cancelled in mid-exchange"
@@ -72,6 +73,7 @@ class Session:
         on_ended: Ended,
         *,
         fenced: bool = True,
+        memory: ReplyMemory | None = None,
     ) -> None:
         self.slot = slot
         self.exchanges = 0
@@ -83,10 +85,11 @@ class Session:
         self._flood = FloodCounter()
         self._socket = socket
         self._session_errors = session_errors
+        self._memory = memory
         self._on_ended = on_ended
         self._fenced = fenced
         self._ended: str | None = None
-        self._pending: asyncio.Future[list[Item]] | None = None
+        self._pending: asyncio.Future[OutcomeList] | None = None
         self._timeout = 0.0
         self._deadline = Deadline(self._expire)
         self._loop = asyncio.get_running_loop()
@@ -115,7 +118,7 @@ class Session:
         """Wait until it has lasted a moment or was used well; return False where LCM ended it before that."""
         return await asyncio.shield(self._lasted)
 
-    async def exchange(self, account: str, timeout: float) -> list[Item]:  # noqa: ASYNC109 - ends the session too
+    async def exchange(self, account: str, timeout: float) -> OutcomeList:  # noqa: ASYNC109 - ends the session too
         """Ask for one account's outcomes and return them as LCM sent them.
 
         Raises:
@@ -134,7 +137,7 @@ class Session:
         self._deadline.set(timeout)
         try:
             self._socket.ask(request, fenced=self._fenced and self.exchanges > 1)
-            items: list[Item] = await pending
+            items: OutcomeList = await pending
         except asyncio.CancelledError:
             self._end(_CANCELLED)
             _forget(pending)
@@ -171,7 +174,7 @@ class Session:
 
     def _take(self, raw: bytes) -> None:
         if self._ended is None:
-            self._hear(outcome_list.classify(raw, self._session_errors))
+            self._hear(outcome_list.classify(raw, self._session_errors, self._memory))
 
     def _hear(self, frame: Frame) -> None:
         exchanging = self._is_exchanging
@@ -207,7 +210,7 @@ class Session:
             self.flooded = True
             self._end(f"sent more than {MOST_UNSOLICITED} messages of its own accord in {FLOOD_SECONDS:g} s")
 
-    def _answer(self, answer: list[Item] | LcmRejected) -> None:
+    def _answer(self, answer: OutcomeList | LcmRejected) -> None:
         assert self._pending is not None  # noqa: S101 - the caller has just looked
         self.answered += 1
         self._settle(lasted=True)
@@ -241,7 +244,7 @@ class Session:
             self._lasted.set_result(lasted)
 
 
-def _forget(pending: asyncio.Future[list[Item]]) -> None:
+def _forget(pending: asyncio.Future[OutcomeList]) -> None:
     """Drop a reply that nobody awaits, so that asyncio does not warn that it was never retrieved."""
     if not pending.cancelled():
         pending.exception()

@@ -34,8 +34,10 @@ from worker.contract.errors import (
     ReplyTimeout,
 )
 from worker.contract.lookup import LookupRequest
+from worker.contract.outcomes import OutcomeList
 from worker.lcm.handshake import SessionOpener
 from worker.lcm.lookup import build_lookup
+from worker.lcm.outcome_list import ReplyMemory
 from worker.lcm.pool import Pool
 from worker.lcm.session import Ended, Session
 from worker.lcm.socket import Socket
@@ -107,15 +109,16 @@ class OneSession(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
+        self.memory = ReplyMemory()
         self.runner.run(self._open())
         self.asked = 0
 
     async def _open(self) -> None:
         self.wire, self.ends = Wire(), Ends()
         self.account, self.condemned = "nobody", False
-        self.session = Session(cast(Socket, self.wire), 1, frozenset(), self.ends)
+        self.session = Session(cast(Socket, self.wire), 1, frozenset(), self.ends, memory=self.memory)
 
-    async def _ask(self, patience: float = 1000) -> asyncio.Future[list[tuple[str, str]]]:
+    async def _ask(self, patience: float = 1000) -> asyncio.Future[OutcomeList]:
         """Start an exchange, on another session where this one refuses to be used again."""
         self.asked += 1
         self.account = f"account {self.asked}"
@@ -149,7 +152,7 @@ class OneSession(RuleBasedStateMachine):
             self.condemned = telling[0] not in ANSWERS or len(telling) > 1
             end = await outcome_of(_result(asking))
             if telling[0] == "good":
-                assert isinstance(end, list)
+                assert isinstance(end, OutcomeList)
                 assert names(end, self.account)
             elif telling[0] == "refuse":
                 assert isinstance(end, LcmRejected)
@@ -182,9 +185,9 @@ class OneSession(RuleBasedStateMachine):
             asking.cancel()
             end = await outcome_of(_result(asking))
             telling = [kind for kind in kinds if kind not in HARMLESS]
-            if isinstance(end, list):
+            if isinstance(end, OutcomeList):
                 assert names(end, self.account)
-            answered = isinstance(end, list | LcmRejected)
+            answered = isinstance(end, OutcomeList | LcmRejected)
             self.condemned = not answered or len(telling) > 1
             await settled()
 
@@ -214,7 +217,7 @@ class OneSession(RuleBasedStateMachine):
             if kind in HARMLESS:
                 await self._hear([*harmless, "good"])
                 end = await outcome_of(_result(asking))
-                assert isinstance(end, list)
+                assert isinstance(end, OutcomeList)
                 assert names(end, self.account)
             else:
                 assert isinstance(await outcome_of(_result(asking)), ConnectionLost)
@@ -226,7 +229,7 @@ class OneSession(RuleBasedStateMachine):
         asking = await self._ask()
         self.condemned = False
         await self._hear(["good"])
-        assert isinstance(await outcome_of(_result(asking)), list)
+        assert isinstance(await outcome_of(_result(asking)), OutcomeList)
 
     @rule(in_exchange=st.booleans())
     def cut(self, in_exchange: bool) -> None:
@@ -255,7 +258,7 @@ class OneSession(RuleBasedStateMachine):
         self.runner.close()
 
 
-async def _result(asking: asyncio.Future[list[tuple[str, str]]]) -> list[tuple[str, str]]:
+async def _result(asking: asyncio.Future[OutcomeList]) -> OutcomeList:
     return await asking
 
 
@@ -266,7 +269,7 @@ TestOneSession.settings = settings(max_examples=100, stateful_step_count=30, dea
 class Attentive(Session):
     """A session that hears all that its peer has said so far before it asks again."""
 
-    async def exchange(self, account: str, timeout: float) -> list[tuple[str, str]]:  # noqa: ASYNC109 - the session's
+    async def exchange(self, account: str, timeout: float) -> OutcomeList:  # noqa: ASYNC109 - the session's
         try:
             async with asyncio.timeout(timeout):
                 await (await self._socket.ping())

@@ -8,6 +8,7 @@ import pytest
 
 from worker.contract.errors import Expired, LcmRejected, ReplyTimeout, StaleDelivery
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
+from worker.contract.outcomes import OutcomeList
 
 DEADLINE = datetime(2026, 1, 31, 12, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
@@ -53,5 +54,5 @@ def test_a_request_that_nobody_wants_is_stale() -> None:
 @pytest.mark.parametrize(("shared", "source"), [(False, "lcm"), (True, "shared")])
 def test_a_result_tells_its_source(shared: bool, source: str) -> None:
     """The exchange was made for this job, or for another one with the same account."""
-    result = LookupResult([], DEADLINE, DEADLINE, ExchangeTiming(1, 1, 0.5), shared=shared)
+    result = LookupResult(OutcomeList(), DEADLINE, DEADLINE, ExchangeTiming(1, 1, 0.5), shared=shared)
     assert result.source == source

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.contract.outcomes import Normalized, Outcome, encode, fingerprint, normalize
+from worker.contract.outcomes import Normalized, Outcome, OutcomeList, encode, fingerprint, normalize
 
 Items = list[tuple[str, str]]
 
@@ -103,7 +103,7 @@ def test_a_fingerprint_can_be_recomputed_from_plain_json(items: Items) -> None:
 def test_the_sample_of_the_vendor() -> None:
     """The vendor's 49 outcomes come out in order, with their codes and no warning."""
     items = json.loads((files("worker.simulator") / "outcomes.json").read_bytes())
-    normalized = normalize(items)
+    normalized = normalize(map(tuple, items))
     numbers = [int(outcome.id) for outcome in normalized.outcomes]
     assert len(numbers) == 49
     assert numbers == sorted(numbers)
@@ -191,3 +191,22 @@ def test_lone_surrogates_come_out_as_escapes() -> None:
     assert ids("\ud800", "\ud801") == [r"\ud800", r"\ud801"]
     assert normalized.outcomes[0].description == r"a\udfff"
     assert fingerprint(encode(normalized.outcomes)).startswith("sha256:")
+
+
+@given(ITEMS)
+def test_a_list_knows_what_follows_from_it(items: Items) -> None:
+    """A list gives its normalized form, its bytes and its fingerprint as the functions do, and each time the same."""
+    listed = OutcomeList(items)
+    normalized = normalize(items)
+    assert listed.normalized == normalized
+    assert listed.encoded == encode(normalized.outcomes)
+    assert listed.fingerprint == fingerprint(listed.encoded)
+    assert (listed.normalized, listed.encoded) == (listed.normalized, listed.encoded)
+    assert listed.encoded is listed.encoded
+
+
+def test_many_different_items_are_normalized_each_by_itself() -> None:
+    """However many items have come before, each one is normalized as if it were the first."""
+    for number in range(10_000):
+        (outcome,) = normalize([(f" {number}", f"Line {number} Busy")]).outcomes
+        assert outcome == Outcome(str(number), f"line_{number}_busy", f"Line {number} Busy")

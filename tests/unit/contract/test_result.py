@@ -13,7 +13,7 @@ from worker.contract.job import NAMESPACE, Job
 from worker.contract.job_reader import read_job
 from worker.contract.lookup import ExchangeTiming, LookupResult
 from worker.contract.message import Message, Properties
-from worker.contract.outcomes import encode, fingerprint, normalize
+from worker.contract.outcomes import OutcomeList, encode, fingerprint, normalize
 from worker.contract.result import Completion, failed, succeeded
 
 ANSWERED = datetime(2026, 1, 31, 13, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
@@ -26,10 +26,10 @@ ITEMS = [("7", " Answering  Machine"), ("0", "Success")]
 
 def success(job: Job = JOB, items: list[tuple[str, str]] = ITEMS, **changes: Any) -> Message:
     shared, looked_up_at = changes.pop("shared", False), changes.pop("looked_up_at", ANSWERED)
-    found = LookupResult(items, ANSWERED, looked_up_at, ExchangeTiming(1, 1, 0.0), shared=shared)
+    found = LookupResult(OutcomeList(items), ANSWERED, looked_up_at, ExchangeTiming(1, 1, 0.0), shared=shared)
     given = {"attempts": 1, "completed_at": COMPLETED, "duration_ms": 8.249, "worker": "host-1-4711"}
     completion = Completion(**{**given, **changes})
-    return succeeded(job, found, normalize(items), completion, amqp_exchange="lcm.outcome.results")
+    return succeeded(job, found, completion, amqp_exchange="lcm.outcome.results")
 
 
 def failure(job: Job = JOB, error: JobError | None = None, **changes: Any) -> Message:

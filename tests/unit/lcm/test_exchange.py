@@ -13,19 +13,18 @@ from tests.support.waiting import settled
 from worker.common.rate import Rate
 from worker.contract.errors import ConnectionLost, Expired, ReplyTimeout, StaleDelivery
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
+from worker.contract.outcomes import OutcomeList
 from worker.lcm.exchange import Exchange
 from worker.lcm.pool import Pool
 from worker.lcm.session import Session
 
-ITEMS = [("7", "Busy")]
+ITEMS = OutcomeList([("7", "Busy")])
 
 
 class OneSession:
     """Takes the place of the pool and of its sessions, each of which is made with what it will say."""
 
-    def __init__(
-        self, *script: list[tuple[str, str]] | Exception, clock: SetClock, takes: float = 0.0
-    ) -> None:
+    def __init__(self, *script: OutcomeList | Exception, clock: SetClock, takes: float = 0.0) -> None:
         self.script = list(script)
         self.asked: list[tuple[str, float]] = []
         self.started: list[float] = []
@@ -49,7 +48,7 @@ class OneSession:
     def release(self, _session: Session) -> None:
         self.released += 1
 
-    async def exchange(self, account: str, timeout: float) -> list[tuple[str, str]]:  # noqa: ASYNC109 - a session's
+    async def exchange(self, account: str, timeout: float) -> OutcomeList:  # noqa: ASYNC109 - a session's
         self.asked.append((account, timeout))
         self.started.append(self._clock.seconds)
         self.exchanges += 1

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.lcm import SAMPLE, raw_reply, reply
+from worker.contract.outcomes import OutcomeList
 from worker.lcm import outcome_list
 from worker.lcm.envelope import ErrorReply, Malformed, Unparseable, open_envelope, session_errors_of
-from worker.lcm.outcome_list import Frame, Reply, classify
+from worker.lcm.outcome_list import Frame, Reply, ReplyMemory, classify
 from worker.simulator import documents
 
 ACCOUNT = "18|1|2|0|0|44|274"
@@ -39,7 +40,7 @@ def test_the_request_is_the_documented_one() -> None:
 
 def test_the_sample_is_read_in_its_order() -> None:
     """The documented reply gives its 49 outcomes as they stand, whether compact or indented."""
-    assert classify(SAMPLE) == Reply(list(documents.OUTCOMES))
+    assert classify(SAMPLE) == Reply(OutcomeList(documents.OUTCOMES))
     assert len(documents.OUTCOMES) == 49
     assert classify(json.dumps(json.loads(SAMPLE), indent=4).encode()) == classify(SAMPLE)
 
@@ -75,13 +76,13 @@ def test_every_variant_is_read(variant: str) -> None:
 )
 def test_a_response_is_read(response: object, items: list[tuple[str, str]]) -> None:
     """Lists, the empty one and one object give their outcomes; numbers become text and nulls are empty."""
-    assert classify(reply(response)) == Reply(items)
+    assert classify(reply(response)) == Reply(OutcomeList(items))
 
 
 @pytest.mark.parametrize("payload", [{}, {"success": True, "msg": "OK", "errorType": None}])
 def test_an_answer_may_come_with_empty_error_fields(payload: dict[str, object]) -> None:
     """Error fields that say nothing, and a `msg` beside the list, spoil no reply."""
-    assert classify(reply(None, message={"response": [], **payload})) == Reply([])
+    assert classify(reply(None, message={"response": [], **payload})) == Reply(OutcomeList())
 
 
 @pytest.mark.parametrize("payload", [{}, {"data": {}}])
@@ -234,7 +235,7 @@ def test_a_strict_decoder_reads_replies(place: str, spoiled: bytes) -> None:
 def test_a_reply_of_ten_megabytes_is_read() -> None:
     """Size alone does not trouble the reader: bounding it is the session's part."""
     text = "x" * 10_000_000
-    assert classify(reply([{"OutComeID": "1", "Description": text}])) == Reply([("1", text)])
+    assert classify(reply([{"OutComeID": "1", "Description": text}])) == Reply(OutcomeList([("1", text)]))
 
 
 def test_a_reply_that_is_cut_off_is_never_a_reply() -> None:
@@ -274,7 +275,7 @@ def test_every_list_of_outcomes_is_read(
     """Ids and descriptions come out as they went in, however the JSON is laid out and escaped."""
     document = json.loads(reply([{"OutComeID": id_, "Description": text} for id_, text in items]))
     raw = json.dumps(document, indent=2 if indented else None, ensure_ascii=ascii_only).encode()
-    assert classify(raw) == Reply(items)
+    assert classify(raw) == Reply(OutcomeList(items))
 
 
 @given(st.integers(0, len(SAMPLE) - 1), st.binary(max_size=4), st.integers(0, 4))
@@ -286,3 +287,76 @@ def test_the_short_way_says_what_the_long_way_says(at: int, insert: bytes, remov
     assert type(frame) is type(long_way)
     if isinstance(frame, Reply):
         assert frame == long_way
+
+
+def of_size(size: int, letter: str = "x") -> bytes:
+    """Return a reply of this many bytes."""
+    return reply(
+        [
+            {
+                "OutComeID": "1",
+                "Description": letter * (size - len(reply([{"OutComeID": "1", "Description": ""}]))),
+            }
+        ]
+    )
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [SAMPLE, SAMPLE[:-1], reply([]), reply([{"OutComeID": 5}]), reply(None), b"", b"{}", of_size(400)]
+        )
+        | st.binary(max_size=8).map(lambda inserted: SAMPLE[:400] + inserted + SAMPLE[400:]),
+        max_size=30,
+    )
+)
+def test_a_memory_changes_no_reading(messages: list[bytes]) -> None:
+    """Whatever came before, every message means what it means by itself."""
+    memory = ReplyMemory(8 * len(SAMPLE))
+    for raw in messages:
+        assert classify(raw, NOT_LISTED, memory) == classify(raw)
+
+
+def test_the_same_bytes_are_the_same_list() -> None:
+    """A list that came before is given again itself, with what was worked out of it; errors are not remembered."""
+    memory = ReplyMemory()
+    first, second = (classify(bytes(bytearray(SAMPLE)), NOT_LISTED, memory) for _ in range(2))
+    assert isinstance(first, Reply)
+    assert first is second
+    for raw in (reply(None), b"{", reply("?"), reply(None, message={"errorType": "X"})):
+        classify(raw, NOT_LISTED, memory)
+        assert memory.get(raw) is None
+
+
+def test_a_memory_forgets_what_was_not_asked_for() -> None:
+    """At most so many bytes of replies are kept, the ones that came last, and none that would drive out many."""
+    memory = ReplyMemory(4000)
+    one, two, three = (of_size(1000, letter) for letter in "abc")
+    for raw in (one, two, three, one, of_size(1000, "d"), of_size(1000, "e"), of_size(1001)):
+        classify(raw, NOT_LISTED, memory)
+    assert [memory.get(raw) is not None for raw in (one, two, three, of_size(1001))] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert sum(map(len, memory._kept)) == memory._size == 4000
+
+
+def test_replies_that_differ_by_a_byte_are_not_mixed_up() -> None:
+    """Two accounts whose replies are alike but for one digit get each their own list."""
+    memory = ReplyMemory()
+    for _ in range(2):
+        for account in ("18|1|2", "18|1|3"):
+            frame = classify(documents.good(account, frozenset()), NOT_LISTED, memory)
+            assert isinstance(frame, Reply)
+            assert frame.items[-1] == (documents.ACCOUNT_ID, f"Account {account}")
+
+
+def test_a_list_can_not_be_changed() -> None:
+    """A list that several jobs are answered with is made of tuples all through."""
+    frame = classify(SAMPLE)
+    assert isinstance(frame, Reply)
+    assert isinstance(frame.items, tuple)
+    assert {type(item) for item in frame.items} == {tuple}
+    assert isinstance(frame.items.normalized.outcomes, tuple)

@@ -14,6 +14,7 @@ from worker.contract.disposition import Disposition, Ending, Sent
 from worker.contract.errors import Expired, InternalError, JobError, LcmRejected, ReplyTimeout
 from worker.contract.job import Producer
 from worker.contract.lookup import ExchangeTiming, LookupResult
+from worker.contract.outcomes import OutcomeList
 from worker.observability.job_log import JobLog
 from worker.observability.log import build_log
 from worker.settings import LogSettings
@@ -35,7 +36,7 @@ def ended(ending: Ending, error: JobError | None = None, **fields: Any) -> Dispo
 
 
 def succeeded(*, shared: bool = False) -> Disposition:
-    found = LookupResult([], NOW, NOW, ExchangeTiming(3, 9, 0.00824), shared=shared)
+    found = LookupResult(OutcomeList(), NOW, NOW, ExchangeTiming(3, 9, 0.00824), shared=shared)
     return ended(
         Ending.SUCCEEDED, lookup_result=found, outcomes=2, attempts=1, publish_ms=1.5, duration_ms=9.9
     )

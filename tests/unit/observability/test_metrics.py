@@ -13,6 +13,7 @@ from worker.contract.disposition import Disposition, Ending
 from worker.contract.errors import ERRORS, Expired, InvalidJob, LcmRejected, LookupFailed, ReplyTimeout
 from worker.contract.job import Job
 from worker.contract.lookup import ExchangeTiming, LookupResult
+from worker.contract.outcomes import OutcomeList
 from worker.observability.metrics import CONTENT_TYPE, Metrics, Now
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -40,7 +41,7 @@ def added(tell: Callable[[Metrics], None]) -> dict[str, float]:
 
 
 def found(*, shared: bool = False) -> LookupResult:
-    return LookupResult([], NOW, NOW, ExchangeTiming(1, 1, 0.25), shared=shared)
+    return LookupResult(OutcomeList(), NOW, NOW, ExchangeTiming(1, 1, 0.25), shared=shared)
 
 
 def ended(ending: Ending, **fields: Any) -> dict[str, float]:

@@ -131,10 +131,9 @@ class _Lookups:
             found = await self._look_up(request)
         except JobError as error:
             return self._failed(account, job, error, self._completion(request.exchanges, started))
-        normalized = outcomes.normalize(found.items)
         completion = self._completion(request.exchanges, started)
-        message = result.succeeded(job, found, normalized, completion, amqp_exchange="")
-        return AccountResult(account, message.body, normalized.outcomes)
+        message = result.succeeded(job, found, completion, amqp_exchange="")
+        return AccountResult(account, message.body, found.items.normalized.outcomes)
 
     def _completion(self, attempts: int, started: float) -> result.Completion:
         duration_ms = (time.monotonic() - started) * 1000
