@@ -6,13 +6,24 @@ from closed sets; nothing that belongs to one job, such as its account, is ever 
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from worker.contract.disposition import Disposition, Ending
 from worker.contract.errors import ERRORS, LookupFailed
@@ -46,61 +57,35 @@ class Now:
     undelivered: int = 0
 
 
-class Metrics:
-    """Counts the end of each delivery, exchange and publish."""
+class Metrics(Collector):
+    """Counts the end of each delivery, exchange and publish.
+
+    What is counted are plain numbers, as each job adds to a dozen of them; only a scrape makes metrics of them.
+    """
 
     def __init__(self, *, version: str) -> None:
-        # The client would add a series with its creation time to each counter.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = CollectorRegistry()
+        # A series that appears with its first event has no rate for it, so all of them are there from the start.
+        self._deliveries = Counter(dict.fromkeys(_DELIVERIES, 0))
+        self._failed = Counter(dict.fromkeys(ERRORS, 0))
+        self._exchanges = Counter(dict.fromkeys(("answered", *_NOT_ANSWERED), 0))
+        self._retries = 0
+        self._publishes = Counter(dict.fromkeys(_PUBLISHES, 0))
+        self._undelivered = Counter(dict.fromkeys(_UNDELIVERED, 0))
+        self._lcm = _Times(_EXCHANGE)
+        self._job = _Times(_JOB)
+        self._publish = _Times(_EXCHANGE)
+        self._age = _Times(_AGE)
         self._gauges = _Gauges(version)
-        self._registry.register(self._gauges)
-        self._deliveries = self._counter(
-            "deliveries", "Deliveries by what became of them.", "result", _DELIVERIES
-        )
-        self._failed = self._counter(
-            "failed_jobs", "Jobs that failed for good, by error code.", "error", ERRORS
-        )
-        self._exchanges = self._counter(
-            "exchanges",
-            "Exchanges with LCM: answered (also by an error about the account), or the error code.",
-            "result",
-            ("answered", *_NOT_ANSWERED),
-        )
-        self._retries = Counter(
-            f"{PREFIX}_retries_total",
-            "Exchanges that were made again at once, after a transient error.",
-            registry=self._registry,
-        )
-        self._publishes = self._counter(
-            "publishes",
-            "Messages published, by how that ended: confirmed; returned, as no queue is bound; refused by the "
-            "broker; unconfirmed; lost, with the channel or connection, and published again.",
-            "result",
-            _PUBLISHES,
-        )
-        self._undelivered = self._counter(
-            "undelivered",
-            "Results that no queue took: parked in the undelivered queue, and sent again from there.",
-            "result",
-            _UNDELIVERED,
-        )
-        self._lcm = self._histogram("lcm_seconds", "Time of the answered exchange of a job.", _EXCHANGE)
-        self._job = self._histogram("job_seconds", "Time from a delivery's arrival to its end.", _JOB)
-        self._publish = self._histogram(
-            "publish_seconds", "Time until everything that a delivery led to was confirmed.", _EXCHANGE
-        )
-        self._age = self._histogram(
-            "queue_age_seconds", "Age of jobs on arrival, where they carry a timestamp.", _AGE
-        )
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
 
     def ended(self, disposition: Disposition) -> None:
         """Take note of the end of a delivery."""
-        self._deliveries.labels(disposition.ending.label).inc()
+        self._deliveries[disposition.ending.label] += 1
         if disposition.ending.is_failure and disposition.error is not None:
-            self._failed.labels(disposition.error.code).inc()
+            self._failed[disposition.error.code] += 1
         if disposition.exchanges > 1:
-            self._retries.inc(disposition.exchanges - 1)
+            self._retries += disposition.exchanges - 1
         if disposition.lookup_result is not None and not disposition.lookup_result.shared:
             self._lcm.observe(disposition.lookup_result.timing.seconds)
         self._job.observe(disposition.duration_ms * _MILLISECOND)
@@ -111,19 +96,19 @@ class Metrics:
 
     def exchanged(self, result: str) -> None:
         """Take note of an exchange: `answered`, or an error's code."""
-        self._exchanges.labels(result).inc()
+        self._exchanges[result] += 1
 
     def published(self, result: str) -> None:
         """Take note of how a publish ended: a value of _PUBLISHES."""
-        self._publishes.labels(result).inc()
+        self._publishes[result] += 1
 
     def parked(self) -> None:
         """Take note of a result that was parked in the undelivered queue."""
-        self._undelivered.labels("parked").inc()
+        self._undelivered["parked"] += 1
 
     def sent_again(self, results: int) -> None:
         """Take note of parked results that were sent again."""
-        self._undelivered.labels("sent_again").inc(results)
+        self._undelivered["sent_again"] += results
 
     def page(self, now: Now) -> bytes:
         """Return everything in Prometheus's text format, as CONTENT_TYPE says."""
@@ -134,18 +119,62 @@ class Metrics:
         """Yield each metric, for whoever lists them."""
         return self._registry.collect()
 
-    def _counter(self, name: str, says: str, label: str, values: Iterable[str]) -> Counter:
-        counter = Counter(f"{PREFIX}_{name}_total", says, [label], registry=self._registry)
-        for value in values:
-            # A series that appears with its first event has no rate for it.
-            counter.labels(value)
-        return counter
+    def collect(self) -> Iterable[Metric]:
+        """Yield what the registry asks for at a scrape."""
+        yield from self._gauges.collect()
+        yield _counters("deliveries", "Deliveries by what became of them.", "result", self._deliveries)
+        yield _counters("failed_jobs", "Jobs that failed for good, by error code.", "error", self._failed)
+        yield _counters(
+            "exchanges",
+            "Exchanges with LCM: answered (also by an error about the account), or the error code.",
+            "result",
+            self._exchanges,
+        )
+        yield CounterMetricFamily(
+            f"{PREFIX}_retries",
+            "Exchanges that were made again at once, after a transient error.",
+            self._retries,
+        )
+        yield _counters(
+            "publishes",
+            "Messages published, by how that ended: confirmed; returned, as no queue is bound; refused by the "
+            "broker; unconfirmed; lost, with the channel or connection, and published again.",
+            "result",
+            self._publishes,
+        )
+        yield _counters(
+            "undelivered",
+            "Results that no queue took: parked in the undelivered queue, and sent again from there.",
+            "result",
+            self._undelivered,
+        )
+        yield self._lcm.family("lcm_seconds", "Time of the answered exchange of a job.")
+        yield self._job.family("job_seconds", "Time from a delivery's arrival to its end.")
+        yield self._publish.family(
+            "publish_seconds", "Time until everything that a delivery led to was confirmed."
+        )
+        yield self._age.family("queue_age_seconds", "Age of jobs on arrival, where they carry a timestamp.")
 
-    def _histogram(self, name: str, says: str, bounds: tuple[float, ...]) -> Histogram:
-        return Histogram(f"{PREFIX}_{name}", says, buckets=bounds, registry=self._registry)
+
+class _Times:
+    """How many times in seconds were up to each bound but above the one before it, and their sum."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def family(self, name: str, says: str) -> Metric:
+        names = map(floatToGoString, (*self._bounds, math.inf))
+        buckets = list(zip(names, accumulate(self._counts), strict=True))
+        return HistogramMetricFamily(f"{PREFIX}_{name}", says, buckets, self._sum)
 
 
-class _Gauges(Collector):
+class _Gauges:
     """Collects the gauges at the moment of a scrape."""
 
     def __init__(self, version: str) -> None:
@@ -169,6 +198,13 @@ class _Gauges(Collector):
         yield _gauges(
             "broker_link_up", "Whether each connection to the broker is up: 1, or 0.", "role", now.links
         )
+
+
+def _counters(name: str, says: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"{PREFIX}_{name}", says, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
 
 
 def _gauge(name: str, says: str, value: float) -> Metric:

@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.contract.disposition import Disposition, Ending
@@ -184,3 +187,17 @@ def test_the_text_format_is_read_by_others() -> None:
     assert {family.name for family in families if family.type == "histogram"} == {
         f"lcm_worker_{name}_seconds" for name in ("lcm", "job", "publish", "queue_age")
     }
+
+
+@given(st.lists(st.sampled_from([100.0, 1000.0, 30_000.0, 86_400_000.0]) | st.floats(0, 1e9), max_size=30))
+def test_a_histogram_is_the_client_s_own(ages: list[float]) -> None:
+    """The page tells times as the client's histogram of the same bounds does, those on a bound among them."""
+    metrics, registry = Metrics(version="1"), CollectorRegistry()
+    bounds = (0.1, 1, 5, 30, 60, 300, 900, 3600, 21600, 86400)
+    says = "Age of jobs on arrival, where they carry a timestamp."
+    histogram = Histogram("lcm_worker_queue_age_seconds", says, buckets=bounds, registry=registry)
+    for age in ages:
+        metrics.ended(Disposition(Ending.SUCCEEDED, queue_ms=age))
+        histogram.observe(age * 0.001)
+    theirs = [line for line in generate_latest(registry).splitlines() if b"_created" not in line]
+    assert metrics.page(NOTHING).splitlines()[-len(theirs) :] == theirs
