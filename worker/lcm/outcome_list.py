@@ -80,6 +80,8 @@ _without_escapes = re.compile(rb"\\.", re.DOTALL).sub
 _QUOTES_AROUND = 2 * 8
 _QUOTES_OF_ONE = 2 * 4
 
+_MOST_HASHES = 4096
+
 
 def encode(account_number: str) -> bytes:
     """Encode the request for one account, as the UTF-8 of one text message."""
@@ -92,11 +94,14 @@ class ReplyMemory:
     Accounts of one campaign share their list: what the same bytes mean, and what follows from it, is known then. A
     memory is for one set of `session_errors`, by which replies are told from errors. With all that belongs to a list it
     takes some six times `most`.
+
+    Bytes are kept when they come for the second time: where each account has its own list, none is kept in vain.
     """
 
     def __init__(self, most: int = 512 * 1024) -> None:
         self._most = most
         self._kept: OrderedDict[bytes, Reply] = OrderedDict()
+        self._hashes_seen: set[int] = set()
         self._size = 0
 
     def get(self, raw: bytes) -> Reply | None:
@@ -106,14 +111,22 @@ class ReplyMemory:
         return reply
 
     def keep(self, raw: bytes, reply: Reply) -> None:
-        """Remember bytes that are not remembered yet, unless they would drive out much of the others."""
-        if len(raw) > self._most // 4:
+        """Remember bytes that came before, unless they would drive out much of the others; `get` has not found them."""
+        if len(raw) > self._most // 4 or not self._came_before(hash(raw)):
             return
         self._kept[raw] = reply
         self._size += len(raw)
         while self._size > self._most:
             oldest, _ = self._kept.popitem(last=False)
             self._size -= len(oldest)
+
+    def _came_before(self, hashed: int) -> bool:
+        if hashed in self._hashes_seen:
+            return True
+        if len(self._hashes_seen) >= _MOST_HASHES:
+            self._hashes_seen.clear()
+        self._hashes_seen.add(hashed)
+        return False
 
 
 def classify(

@@ -318,14 +318,25 @@ def test_a_memory_changes_no_reading(messages: list[bytes]) -> None:
 
 
 def test_the_same_bytes_are_the_same_list() -> None:
-    """A list that came before is given again itself, with what was worked out of it; errors are not remembered."""
+    """A list that came twice is given again itself, with what was worked out of it; errors are not remembered."""
     memory = ReplyMemory()
-    first, second = (classify(bytes(bytearray(SAMPLE)), NOT_LISTED, memory) for _ in range(2))
+    first, second, third = (classify(bytes(bytearray(SAMPLE)), NOT_LISTED, memory) for _ in range(3))
     assert isinstance(first, Reply)
-    assert first is second
+    assert first is not second
+    assert second is third
     for raw in (reply(None), b"{", reply("?"), reply(None, message={"errorType": "X"})):
-        classify(raw, NOT_LISTED, memory)
+        for _ in range(2):
+            classify(raw, NOT_LISTED, memory)
         assert memory.get(raw) is None
+
+
+def test_lists_that_come_once_are_not_kept() -> None:
+    """Where each account has its own list, the memory holds none; of their hashes it holds a bounded number."""
+    memory = ReplyMemory()
+    for number in range(5000):
+        classify(documents.good(str(number), frozenset()), NOT_LISTED, memory)
+    assert not memory._kept
+    assert len(memory._hashes_seen) <= 4096
 
 
 def test_a_memory_forgets_what_was_not_asked_for() -> None:
@@ -333,7 +344,8 @@ def test_a_memory_forgets_what_was_not_asked_for() -> None:
     memory = ReplyMemory(4000)
     one, two, three = (of_size(1000, letter) for letter in "abc")
     for raw in (one, two, three, one, of_size(1000, "d"), of_size(1000, "e"), of_size(1001)):
-        classify(raw, NOT_LISTED, memory)
+        for _ in range(2):
+            classify(raw, NOT_LISTED, memory)
     assert [memory.get(raw) is not None for raw in (one, two, three, of_size(1001))] == [
         True,
         False,
@@ -346,7 +358,7 @@ def test_a_memory_forgets_what_was_not_asked_for() -> None:
 def test_replies_that_differ_by_a_byte_are_not_mixed_up() -> None:
     """Two accounts whose replies are alike but for one digit get each their own list."""
     memory = ReplyMemory()
-    for _ in range(2):
+    for _ in range(3):
         for account in ("18|1|2", "18|1|3"):
             frame = classify(documents.good(account, frozenset()), NOT_LISTED, memory)
             assert isinstance(frame, Reply)
