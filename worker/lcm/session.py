@@ -91,7 +91,7 @@ class Session:
         self._ended: str | None = None
         self._pending: asyncio.Future[OutcomeList] | None = None
         self._timeout = 0.0
-        self._deadline = Deadline(self._expire)
+        self._deadline = Deadline()
         self._loop = asyncio.get_running_loop()
         self._lasted: asyncio.Future[bool] = self._loop.create_future()
         self._trial = self._loop.call_later(_LASTS_AFTER, self._settle, True)
@@ -134,7 +134,7 @@ class Session:
         pending = self._pending = self._loop.create_future()
         self.exchanges += 1
         self._timeout = timeout
-        self._deadline.set(timeout)
+        self._deadline.set(timeout, self._expire)
         try:
             self._socket.ask(request, fenced=self._fenced and self.exchanges > 1)
             items: OutcomeList = await pending

@@ -126,6 +126,8 @@ class Socket(ClientConnection):
             self._cut.cancel()
         if self._adopted:
             self._on_closed(self.close_exc)
+            # A circle of session and socket would have to be collected.
+            self._on_message = self._on_closed = ignore
 
     def _take(self, frame: Frame) -> None:
         if frame.fin and not self._fragments:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.support.lcm import ACCOUNT, Ends, good, names, opened
 from tests.support.raw_peer import RawPeer, more, pong, raw_peer, text
+from tests.support.settings import lcm_settings
 from tests.support.waiting import settled, until
 from worker.contract.errors import ConnectionLost, MalformedReply, ReplyTooLarge
 from worker.lcm.flood import MOST_FRAGMENTS
+from worker.lcm.handshake import SessionOpener
 from worker.lcm.session import Session
 from worker.simulator.documents import UNASKED
 from worker.simulator.server import Simulator
@@ -266,3 +270,27 @@ async def test_a_request_while_the_connection_is_closing() -> None:
         with pytest.raises(ConnectionLost, match="code 1001"):
             await session.exchange(ACCOUNT, LONG)
     assert [frame.opcode for frame in requests] == [Opcode.CLOSE]
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "cut"])
+async def test_a_session_that_has_ended_leaves_nothing_to_collect(how: str) -> None:
+    """It goes with its last reference, for a worker may open one for each exchange and collects garbage rarely."""
+    ends = Ends()
+    async with Simulator() as lcm:
+        session = await SessionOpener(lcm_settings(lcm.url), "worker-1")(1, ends)
+        await ask(session)
+        await ask(session)
+        left: list[weakref.ref[object]] = [weakref.ref(session), weakref.ref(session._socket)]
+        gc.disable()
+        try:
+            if how == "close":
+                await session.close()
+            elif how == "abort":
+                session.abort("enough")
+            else:
+                await lcm.close_sessions()
+                await until(lambda: ends.reasons)
+            del session
+            await until(lambda: lcm.live == 0 and not any(one() for one in left))
+        finally:
+            gc.enable()
