@@ -31,7 +31,7 @@ from worker.lcm.places import Places
 from worker.lcm.pool import Pool
 from worker.observability.http import HealthServer
 from worker.observability.job_log import JobLog
-from worker.observability.log import Log
+from worker.observability.log import RecordLog
 from worker.observability.metrics import Metrics
 from worker.pipeline import Pipeline
 from worker.settings import Settings
@@ -44,7 +44,7 @@ _LAST_REPLIES = 2.0  # seconds that the shutdown waits for replies to callers, w
 class App:
     """One worker. `run` works until `stop`; a second `stop` gives up the jobs in hand, which the broker redelivers."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
+    def __init__(self, settings: Settings, log: RecordLog) -> None:
         self._settings = settings
         self._log = log
         name = settings.worker.name
@@ -221,7 +221,7 @@ class App:
         }
 
 
-async def serve(settings: Settings, log: Log) -> None:
+async def serve(settings: Settings, log: RecordLog) -> None:
     """Run a worker in this process until SIGTERM, SIGINT or SIGHUP; raises as `App.run`."""
     app = App(settings, log)
     # What lives as long as the process is left out of each collection, and these come a tenth as often: a job makes

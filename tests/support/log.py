@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 
 class RecordingLog:
     """A log that keeps its lines, each as level, event and fields."""
@@ -25,6 +27,9 @@ class RecordingLog:
 
     def exception(self, event: str, **fields: Any) -> None:
         self.lines.append(("exception", event, fields))
+
+    def record(self, event: str, fields: msgspec.Struct) -> None:
+        self.info(event, **msgspec.structs.asdict(fields))
 
     @property
     def events(self) -> list[str]:

@@ -14,6 +14,8 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -21,6 +23,7 @@ from typing import Any, Protocol, cast
 import msgspec
 import structlog
 
+from worker.common.callbacks import ignore
 from worker.common.text import cut, printable, well_formed
 from worker.observability.sink import ByteStream, Sink
 from worker.settings import LogSettings
@@ -33,6 +36,7 @@ _REPEATING = "aiormq.connection"
 _BREAKING = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\x7f")
 _DROPPED = "the reader of the log stalled or the disk was full; see what reads the worker's standard error"
 LONGEST_TEXT = 32 * 1024  # bytes of UTF-8; the longest are tracebacks
+_encode = msgspec.json.Encoder().encode
 _AS_IT_IS = {int, float, bool, type(None)}
 
 Event = MutableMapping[str, Any]
@@ -49,21 +53,28 @@ class Log(Protocol):
     def exception(self, event: str, **fields: Any) -> Any: ...
 
 
+class RecordLog(Log, Protocol):
+    """The log of a worker, which takes what it logs for each job at a lower price."""
+
+    def record(self, event: str, fields: msgspec.Struct) -> Any:
+        """Log what `info` would with these fields, of which there is one at least: texts, numbers and None."""
+
+
 def build_log(
     settings: LogSettings, *, worker: str, hide: Callable[[str], str] = str, stream: ByteStream | None = None
-) -> Log:
+) -> RecordLog:
     """Return the log of this process, as `log.level`, `log.format` and `log.accounts` ask; `hide` masks secrets."""
     out = stream if stream is not None else _standard_error()
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     hashed = settings.accounts == "hashed"
     processors: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.ExceptionRenderer(_without_texts)
         if hashed
         else structlog.processors.format_exc_info,
         *([hash_accounts] if hashed else []),
         _Plain(hide),
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
         _render_console(worker) if console else _RenderJson(worker),
     ]
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -72,7 +83,26 @@ def build_log(
     log = structlog.wrap_logger(sink, processors, wrapper_class=wrapper, context_class=dict)
     bound = cast(Log, log.bind())  # unbound, structlog would bind it anew for every line
     sink.on_dropped = lambda lines: bound.warning("log.dropped", lines=lines, remedy=_DROPPED)
-    return bound
+    record: Callable[[str, msgspec.Struct], object] = _record_by(bound.info)
+    if level > logging.INFO:
+        record = ignore
+    elif not (console or hashed):
+        record = _JsonRecords(worker, hide, sink.msg, otherwise=record)
+    return _Log(bound.debug, bound.info, bound.warning, bound.error, bound.exception, record)
+
+
+@dataclass(slots=True, frozen=True)
+class _Log:
+    debug: Callable[..., Any]
+    info: Callable[..., Any]
+    warning: Callable[..., Any]
+    error: Callable[..., Any]
+    exception: Callable[..., Any]
+    record: Callable[[str, msgspec.Struct], Any]
+
+
+def _record_by(info: Callable[..., object]) -> Callable[[str, msgspec.Struct], object]:
+    return lambda event, fields: info(event, **msgspec.structs.asdict(fields))
 
 
 def _standard_error() -> ByteStream:
@@ -176,10 +206,9 @@ class _Plain:
 class _RenderJson:
     def __init__(self, worker: str) -> None:
         self._worker = worker
-        self._encode = msgspec.json.Encoder().encode
 
     def __call__(self, _log: object, _method: str, event: Event) -> bytes:
-        line = self._encode(
+        line = _encode(
             {
                 "timestamp": event.pop("timestamp"),
                 "level": event.pop("level"),
@@ -188,7 +217,44 @@ class _RenderJson:
                 **event,
             }
         )
-        return line if line.isascii() and b"\x7f" not in line else _BREAKING.sub(_escape, line)
+        return _unbroken(line)
+
+
+class _JsonRecords:
+    """Writes records as JSON without the way of all other events, which costs three times as much.
+
+    That is for records in whose texts nothing is to be done: they are short, printable ASCII, and hold no secret. For
+    them both ways make the same line.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        hide: Callable[[str], str],
+        write: Callable[[bytes], object],
+        otherwise: Callable[[str, msgspec.Struct], object],
+    ) -> None:
+        self._worker = _unbroken(_encode(worker))
+        self._hide = hide
+        self._write = write
+        self._otherwise = otherwise
+
+    def __call__(self, event: str, fields: msgspec.Struct) -> None:
+        texts = [value for value in msgspec.structs.astuple(fields) if type(value) is str]
+        # A secret in one of them is one in all of them together.
+        together = " ".join([event, *texts])
+        is_plain = together.isascii() and together.isprintable() and len(together) <= LONGEST_TEXT
+        if not is_plain or self._hide(together) != together:
+            self._otherwise(event, fields)
+            return
+        self._write(
+            b'{"timestamp":%b,"level":"info","event":%b,"worker":%b,%b'
+            % (_encode(datetime.now(UTC)), _encode(event), self._worker, _encode(fields)[1:])
+        )
+
+
+def _unbroken(line: bytes) -> bytes:
+    return line if line.isascii() and b"\x7f" not in line else _BREAKING.sub(_escape, line)
 
 
 def _escape(found: re.Match[bytes]) -> bytes:

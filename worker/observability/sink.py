@@ -70,6 +70,9 @@ class Sink:
     def _write_waiting(self) -> None:
         """Write as much as can be written at once; tell of dropped lines when that is all."""
         sent, error = self._send()
+        if sent == len(self._waiting) and not (self._torn or self._dropped):
+            self._waiting.clear()
+            return  # as nearly always
         del self._waiting[:sent]
         if isinstance(error, BlockingIOError):
             return
@@ -87,8 +90,8 @@ class Sink:
         """Return how many bytes were written, and what ended that, None where nothing did."""
         sent = 0
         try:
-            while chunk := bytes(self._waiting[sent : sent + _CHUNK]):
-                sent += self._write(chunk)
+            while sent < len(self._waiting):
+                sent += self._write(bytes(self._waiting[sent : sent + _CHUNK]))
         except OSError as error:
             return sent, error
         return sent, None

@@ -8,12 +8,15 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from worker.observability.log import LONGEST_TEXT, Log, build_log, hash_account, route_library_logs
+from worker.observability.log import LONGEST_TEXT, RecordLog, build_log, hash_account, route_library_logs
 from worker.settings import LogSettings
 from worker.settings.secrets import hiding
 
@@ -59,7 +62,7 @@ class Stream(io.BytesIO):
         return decoded
 
 
-def log_to(stream: Stream, *secrets: str, **settings: Any) -> Log:
+def log_to(stream: Stream, *secrets: str, **settings: Any) -> RecordLog:
     return build_log(
         LogSettings(**{"format": "json"} | settings), worker="w-1", hide=hiding(secrets), stream=stream
     )
@@ -321,3 +324,71 @@ def test_no_field_makes_a_line_long() -> None:
     log.info("event", text=text, table={"key": [text]})
     assert len(stream.line["text"]) == len(stream.line["table"]["key"][0]) == LONGEST_TEXT
     assert "hunt" not in stream.getvalue().decode()
+
+
+class Record(msgspec.Struct):
+    """A record with a field of each kind."""
+
+    job_id: str
+    account: str | None
+    attempts: int = 1
+    lcm_ms: float | None = 8.2
+    redelivered: bool = False
+
+
+WORKERS = st.sampled_from(["w-1", "w\x7f\u2028é"])
+TEXTS = (
+    st.text(max_size=8) | st.text(st.characters(), max_size=8) | st.sampled_from(["xhunter22", "un", "a\\b"])
+)
+
+
+@given(
+    TEXTS, TEXTS | st.none(), WORKERS, st.sampled_from([{}, {"accounts": "hashed"}, {"format": "console"}])
+)
+@example("x" * (LONGEST_TEXT + 1), "1", "w-1", {})
+@example("x" * LONGEST_TEXT, "1", "w-1", {})
+@example("job-1", "18|hunt", "w-1", {})
+@example("\ud800", "1", "w-1", {})
+def test_a_record_is_the_line_of_its_fields(
+    job_id: str, account: str | None, name: str, settings: dict[str, Any]
+) -> None:
+    """Whatever its texts hold and however lines are written, a record makes the line that `info` makes of it."""
+    streams = Stream(), Stream()
+    record = Record(job_id, account)
+    for stream in streams:
+        log = build_log(
+            LogSettings(**({"format": "json"} | settings)), worker=name, hide=hiding(["hunter22", "hunt", "ecor"]),
+            stream=stream,
+        )  # fmt: skip
+        if stream is streams[0]:
+            log.record("a.record", record)
+        else:
+            log.info("a.record", **msgspec.structs.asdict(record))
+    stamp = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+Z")
+    found, expected = (stamp.sub(b"", stream.getvalue(), count=1) for stream in streams)
+    assert found == expected
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+def test_a_record_is_of_level_info(level: str) -> None:
+    """A record is written where lines of level info are, with a timestamp as every line has."""
+    stream = Stream()
+    log_to(stream, level=level).record("a.record", Record("job-1", None))
+    assert len(stream.lines) == (level != "warning")
+    assert all(
+        re.match(r'{"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z",', line) for line in stream.lines
+    )
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_both_ways_write_a_moment_alike(moment: datetime) -> None:
+    """The timestamp of a record, which msgspec writes, is what structlog writes at the same moment."""
+    assert msgspec.json.encode(moment).decode() == f'"{moment.isoformat().replace("+00:00", "Z")}"'
+
+
+def test_a_secret_that_looks_like_a_time_leaves_the_timestamp() -> None:
+    """Level and timestamp are the log's own: a secret of the same characters is masked in texts alone."""
+    stream = Stream()
+    log_to(stream, str(datetime.now(UTC).year), "info").info("event", text=f"in {datetime.now(UTC).year}")
+    assert (stream.line["level"], stream.line["text"]) == ("info", "in ***")
+    assert "*" not in stream.line["timestamp"]
