@@ -1,10 +1,10 @@
-"""`make bench`: measures the worker, and prints what it comes to as Markdown."""
+"""`make bench`: measures the worker beside other programs, and prints what that comes to as Markdown."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +13,27 @@ import uvloop
 
 from tests.benchmarks.figures import Table
 from tests.benchmarks.markdown import render
-from tests.benchmarks.measures import cpu
+from tests.benchmarks.measures import (
+    accounts,
+    commands,
+    cpu,
+    grid,
+    latency,
+    memory,
+    recovery,
+    scaling,
+    start,
+)
+from tests.benchmarks.programs import BARE, TITLES
 from tests.benchmarks.progress import Progress
-from tests.benchmarks.scale import QUICK, Scale
+from tests.benchmarks.scale import LONG_GROWTH, QUICK, Scale
 from tests.benchmarks.stage import Stage, staged
 
 Measure = Callable[[Stage, Scale, Progress], Awaitable[list[Table]]]
-MEASURES: dict[str, Measure] = {cpu.SECTION: cpu.measure}
+MEASURES: Mapping[str, Measure] = {
+    module.SECTION: module.measure
+    for module in (cpu, grid, latency, scaling, start, recovery, memory, accounts, commands)
+}
 
 
 def options() -> argparse.Namespace:
@@ -27,38 +41,52 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(MEASURES), help="sections, with commas: %(default)s")
     parser.add_argument("--quick", action="store_true", help="little of each, to see that it works")
     parser.add_argument("--rounds", type=int, help="how often programs that are compared take turns")
-    parser.add_argument("--jobs", type=int, help="how many jobs a round measures")
+    parser.add_argument("--jobs", type=int, help="how many jobs such a round measures")
+    parser.add_argument("--programs", help=f"those that are compared, with commas: {','.join(TITLES)}")
+    parser.add_argument("--long", action="store_true", help=f"watch memory over {LONG_GROWTH:,} jobs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw them there, as SVG")
     given = parser.parse_args()
     given.only = given.only.split(",")
+    given.programs = tuple(given.programs.split(",")) if given.programs else tuple(TITLES)
     if unknown := set(given.only) - MEASURES.keys():
         parser.error(f"there are the sections {', '.join(MEASURES)}, and no {', '.join(sorted(unknown))}")
+    if BARE not in given.programs or set(given.programs) - TITLES.keys():
+        parser.error(
+            f"programs are {', '.join(TITLES)}, and {BARE} has to be one: it is what others are compared to"
+        )
     return given
 
 
-async def measure(given: argparse.Namespace) -> list[Table]:
-    """Run the sections that are asked for, and print each as it is there."""
-    scale = QUICK if given.quick else Scale()
-    wanted = {"rounds": given.rounds, "jobs": given.jobs}
-    scale = replace(scale, **{name: value for name, value in wanted.items() if value is not None})
-    tables = []
-    progress = Progress()
+def scale_of(given: argparse.Namespace) -> Scale:
+    scale = replace(QUICK if given.quick else Scale(), programs=given.programs)
+    wanted = {"rounds": given.rounds, "jobs": given.jobs, "growth": LONG_GROWTH if given.long else None}
+    return replace(scale, **{name: value for name, value in wanted.items() if value is not None})
+
+
+async def measure(sections: list[str], scale: Scale) -> list[Table]:
+    """Run these sections, and print each as soon as it is there."""
+    tables, progress = [], Progress()
     async with staged() as stage:
-        for section in given.only:
+        for section in sections:
             found = await MEASURES[section](stage, scale, progress)
             progress.done()
             for table in found:
                 sys.stdout.write(render(table) + "\n")
-                sys.stdout.flush()
+            sys.stdout.flush()
             tables += found
     return tables
 
 
 def main() -> None:
     given = options()
-    tables = uvloop.run(measure(given))
+    tables = uvloop.run(measure(given.only, scale_of(given)))
     if given.json:
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(tables)) + b"\n")
+    if given.plot:
+        from tests.benchmarks.plots import draw  # noqa: PLC0415 - the library takes a second
+
+        draw(tables, given.plot)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,17 @@ from contextlib import asynccontextmanager
 import aiormq
 from aiormq.abc import DeliveredMessage
 
+from tests.benchmarks.jobs import Books
+
 
 class Collector:
-    """The results so far: their bodies, and when each came by the system's monotonic clock."""
+    """The results: how many have come, the bodies that nobody has taken yet, and when each job's came.
+
+    `times` are those of the system's monotonic clock, in the order of the results.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self.bodies: list[bytes] = []
         self.times: list[float] = []
         self._calls: deque[tuple[int, Callable[[], object]]] = deque()
@@ -26,15 +32,22 @@ class Collector:
 
     async def reached(self, count: int) -> None:
         """Wait until so many results have come."""
-        if len(self.bodies) < count:
+        if self.count < count:
             here = asyncio.Event()
             self.on(count, here.set)
             await here.wait()
 
+    def hand_over(self, books: Books) -> None:
+        """Enter the results into the books, and keep them no longer."""
+        for body in self.bodies:
+            books.add(body)
+        self.bodies.clear()
+
     async def take(self, message: DeliveredMessage) -> None:
+        self.count += 1
         self.times.append(time.monotonic())
         self.bodies.append(message.body)
-        while self._calls and self._calls[0][0] <= len(self.bodies):
+        while self._calls and self._calls[0][0] <= self.count:
             self._calls.popleft()[1]()
 
 

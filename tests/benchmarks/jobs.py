@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import msgspec
 
@@ -39,11 +41,26 @@ def account(number: int) -> str:
     return f"18|1|2|0|0|44|{number}"
 
 
-def bodies(first: int, count: int, accounts: int = 0) -> Iterator[bytes]:
-    """Encode jobs numbered from `first` on: each for an account of its own, or all for so many accounts in turn."""
-    for number in range(first, first + count):
-        whose = account(number % accounts if accounts else number)
-        yield msgspec.json.encode({"job_id": f"job-{number}", "account_number": whose})
+@dataclass(frozen=True)
+class Batch:
+    """Jobs numbered from `first` on: each for an account of its own, or each for one of so many, drawn at random."""
+
+    first: int
+    count: int
+    accounts: int = 0
+
+    def account(self, number: int) -> str:
+        """Return the account of a job."""
+        return account(random.Random(number).randrange(self.accounts) if self.accounts else number)  # noqa: S311
+
+    def bodies(self) -> Iterator[bytes]:
+        """Encode the jobs."""
+        for number in range(self.first, self.first + self.count):
+            yield msgspec.json.encode({"job_id": job_id(number), "account_number": self.account(number)})
+
+
+def job_id(number: int) -> str:
+    return f"job-{number}"
 
 
 def reply_parts() -> tuple[bytes, bytes]:
@@ -60,27 +77,43 @@ def shared_reply() -> bytes:
     return before + _OF_ALL.encode() + after
 
 
-def check(
-    found: Iterable[bytes], first: int, count: int, *, shared: bool, accounts: int = 0, repeats: bool = False
-) -> None:
-    """Check that the bodies of results are those of jobs numbered from `first` on: each once, with the right list.
+class Books:
+    """Compares results with a batch of jobs, a result at a time."""
 
-    `shared` and `accounts` as for the jobs; `repeats` allows a job to have several results. Raises WrongResults.
-    """
-    ids: Counter[str] = Counter()
-    for body in found:
+    def __init__(self, batch: Batch, *, shared: bool = False) -> None:
+        self._batch = batch
+        self._shared = shared
+        self._results: Counter[int] = Counter()
+
+    def add(self, body: bytes) -> None:
+        """Count a result. Raises WrongResults where it is of no job of these, failed, or has another's outcomes."""
         result = _decode(body)
-        ids[result.job_id] += 1
         number = int(result.job_id.removeprefix("job-"))
-        whose = account(number % accounts if accounts else number)
+        if not 0 <= number - self._batch.first < self._batch.count:
+            raise WrongResults(f"{result.job_id} is none of these jobs")
+        account = self._batch.account(number)
         lists = {outcome.id: outcome.description for outcome in result.outcomes}
-        right = {**dict(OUTCOMES), ACCOUNT_ID: f"Account {_OF_ALL if shared else whose}"}
-        if (result.account_number, result.status) != (whose, "succeeded") or lists != right:
+        right = dict(OUTCOMES) | {ACCOUNT_ID: f"Account {_OF_ALL if self._shared else account}"}
+        if (result.account_number, result.status) != (account, "succeeded") or lists != right:
             raise WrongResults(f"{result.job_id} has another result than its own: {body[:300]!r}")
-    expected = {f"job-{number}" for number in range(first, first + count)}
-    if missing := expected - ids.keys():
-        raise WrongResults(f"{len(missing)} of {count} jobs have no result, {min(missing)} for one")
-    if strange := ids.keys() - expected:
-        raise WrongResults(f"{len(strange)} results are of no job, {min(strange)} for one")
-    if not repeats and ids.total() != count:
-        raise WrongResults(f"{ids.total() - count} results came twice")
+        self._results[number] += 1
+
+    def close(self, *, left: int = 0, repeats: bool = False) -> None:
+        """Check that all but `left` jobs have a result, and one only unless there may be `repeats`.
+
+        Raises WrongResults.
+        """
+        if self.missing != left:
+            raise WrongResults(f"{self.missing} of {self._batch.count} jobs have no result, not {left}")
+        if not repeats and self.repeats:
+            raise WrongResults(f"{self.repeats} results came more than once")
+
+    @property
+    def missing(self) -> int:
+        """How many jobs have no result yet."""
+        return self._batch.count - len(self._results)
+
+    @property
+    def repeats(self) -> int:
+        """How many results came beside the first of their job."""
+        return self._results.total() - len(self._results)

@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
 CHECKOUT = Path(__file__).parents[2]
 _READY_WITHIN = 120.0
 _END_WITHIN = 60.0
+_LONGEST = 3600.0
+_T = TypeVar("_T")
 
 
 class ProcessFailed(Exception):
@@ -43,12 +45,11 @@ class Process:
     ) -> None:
         self.lines: list[bytes] = []
         self.began = 0.0
-        self.ready_at = 0.0
         self._command = command
-        self._mark = ready
         self._env = environment(settings or {})
         self._keep = keep
-        self._ready = asyncio.Event()
+        self._awaited: list[tuple[bytes, asyncio.Future[float]]] = []
+        self._ready = self.says(ready)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -75,24 +76,24 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
-    async def ready(self) -> None:
-        """Wait until it has said that it is ready. Raises ProcessFailed."""
-        waiting = asyncio.create_task(self._ready.wait())
-        await asyncio.wait(
-            {waiting, self._draining}, timeout=_READY_WITHIN, return_when=asyncio.FIRST_COMPLETED
-        )
-        waiting.cancel()
-        if not self._ready.is_set():
-            raise ProcessFailed(f"{self._command} is not ready:\n{self.last_words}")
+    def says(self, words: bytes) -> asyncio.Future[float]:
+        """Await the next line with these words; the result is when it was read, by the system's monotonic clock."""
+        heard: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._awaited.append((words, heard))
+        return heard
 
-    async def alive_until(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for something that needs this process. Raises ProcessFailed where it ends before that."""
-        working = asyncio.create_task(work)
-        await asyncio.wait({working, self._draining}, return_when=asyncio.FIRST_COMPLETED)
+    async def ready(self) -> float:
+        """Wait until it has said that it is ready, and return when it did. Raises ProcessFailed."""
+        return await self.alive_until(asyncio.wait_for(asyncio.shield(self._ready), _READY_WITHIN))
+
+    async def alive_until(self, work: Awaitable[_T]) -> _T:
+        """Wait for something that needs this process. Raises ProcessFailed where it ends before that, or it hangs."""
+        working = asyncio.ensure_future(work)
+        await asyncio.wait({working, self._draining}, timeout=_LONGEST, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             working.cancel()
-            raise ProcessFailed(f"{self._command} has ended:\n{self.last_words}")
-        working.result()
+            raise ProcessFailed(f"{self._command} has ended, or hangs:\n{self.last_words}")
+        return await working
 
     async def stop(self) -> int:
         """End it by SIGTERM, by SIGKILL where that takes too long, and return its exit status."""
@@ -113,13 +114,19 @@ class Process:
         rest = b""
         while read := await stream.read(1 << 16):
             *lines, rest = (rest + read).split(b"\n")
-            if not self._ready.is_set() and any(self._mark in line for line in lines):
-                self.ready_at = time.monotonic()
-                self._ready.set()
             self.lines += lines
+            self._hear(lines)
             if not self._keep:
                 del self.lines[:-20]
         self.lines += [rest] if rest else []
+
+    def _hear(self, lines: Sequence[bytes]) -> None:
+        for awaited in self._awaited.copy():
+            words, heard = awaited
+            if any(words in line for line in lines):
+                self._awaited.remove(awaited)
+                if not heard.done():
+                    heard.set_result(time.monotonic())
 
 
 @dataclass(frozen=True)

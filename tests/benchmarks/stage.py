@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import aiormq
 from aiormq import spec
 
-from tests.benchmarks import jobs
 from tests.benchmarks.collector import Collector, collecting
+from tests.benchmarks.jobs import Batch
 from tests.support.channel import depth
 from tests.support.settings import broker_settings
 from worker.broker.declare import declare
@@ -19,19 +18,6 @@ from worker.broker.topology import JOB_KEY, topology_of
 from worker.sandbox.node import Node
 
 _IN_FLIGHT = 500  # publishes that wait for their confirm
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Jobs that were published: `count` of them, numbered from `first` on, for so many accounts (0: each its own)."""
-
-    first: int
-    count: int
-    accounts: int = 0
-
-    def check(self, found: list[bytes], *, shared: bool = False, repeats: bool = False) -> None:
-        """Check results as `jobs.check` does."""
-        jobs.check(found, self.first, self.count, shared=shared, accounts=self.accounts, repeats=repeats)
 
 
 class Stage:
@@ -55,18 +41,35 @@ class Stage:
     async def close(self) -> None:
         await self._connection.close()
 
-    async def publish(self, count: int, *, accounts: int = 0) -> Batch:
-        """Publish so many jobs, and wait until the broker has confirmed them."""
-        batch = Batch(self._next, count, accounts)
+    def batch(self, count: int, *, accounts: int = 0) -> Batch:
+        """Return so many jobs that were never published, for so many accounts; 0: each has its own."""
         self._next += count
+        return Batch(self._next - count, count, accounts)
+
+    async def publish(self, count: int, *, accounts: int = 0) -> Batch:
+        """Publish such jobs, and wait until the broker has confirmed them."""
+        batch = self.batch(count, accounts=accounts)
+        await self.put(batch.bodies())
+        return batch
+
+    async def put(self, bodies: Iterable[bytes]) -> None:
+        """Publish the bodies of jobs, and wait until the broker has confirmed them."""
         waiting: list[bytes] = []
-        for body in jobs.bodies(batch.first, count, accounts):
+        for body in bodies:
             waiting.append(body)
             if len(waiting) == _IN_FLIGHT:
-                await asyncio.gather(*map(self._publish, waiting))
+                await asyncio.gather(*map(self.put_one, waiting))
                 waiting.clear()
-        await asyncio.gather(*map(self._publish, waiting))
-        return batch
+        await asyncio.gather(*map(self.put_one, waiting))
+
+    async def put_one(self, body: bytes) -> None:
+        """Publish the body of one job, and wait until the broker has confirmed it."""
+        await self._channel.basic_publish(
+            body,
+            exchange=self._topology.jobs,
+            routing_key=JOB_KEY,
+            properties=spec.Basic.Properties(delivery_mode=2),
+        )
 
     async def left(self) -> int:
         """Return how many jobs wait in their queue, those that a consumer holds not counted."""
@@ -82,14 +85,6 @@ class Stage:
         """Give a collector of results."""
         async with collecting(self.url, self._topology.results) as collector:
             yield collector
-
-    async def _publish(self, body: bytes) -> None:
-        await self._channel.basic_publish(
-            body,
-            exchange=self._topology.jobs,
-            routing_key=JOB_KEY,
-            properties=spec.Basic.Properties(delivery_mode=2),
-        )
 
 
 @asynccontextmanager

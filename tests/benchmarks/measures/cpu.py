@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.benchmarks.figures import Cell, Samples, Table, interleaved, paired_ratio
+from tests.benchmarks.jobs import Books
 from tests.benchmarks.lcm.control import Peer, lcm
 from tests.benchmarks.lcm.limit import limit_of
 from tests.benchmarks.processes import cpu_seconds
-from tests.benchmarks.programs import BARE, FASTSTREAM, FLOOR, TITLES, WORKER, program
+from tests.benchmarks.programs import BARE, TITLES, program
 from tests.benchmarks.progress import Progress
 from tests.benchmarks.scale import Scale
 from tests.benchmarks.stage import Stage
 
 SECTION = "cpu"
-PROGRAMS = (WORKER, BARE, FLOOR, FASTSTREAM)
 _LISTS = {False: "each account its own list", True: "one list for all"}
 
 
@@ -28,16 +28,13 @@ class Round:
     jobs_per_second: float
 
 
-async def measure(
-    stage: Stage, scale: Scale, progress: Progress, programs: Sequence[str] = PROGRAMS
-) -> list[Table]:
+async def measure(stage: Stage, scale: Scale, progress: Progress) -> list[Table]:
     """Return a table of the programs where each account has its own outcome list, and one where all have the same."""
-    return [await _compared(stage, scale, progress, programs, shared) for shared in _LISTS]
+    return [await _compared(stage, scale, progress, shared) for shared in _LISTS]
 
 
-async def _compared(
-    stage: Stage, scale: Scale, progress: Progress, programs: Sequence[str], shared: bool
-) -> Table:
+async def _compared(stage: Stage, scale: Scale, progress: Progress, shared: bool) -> Table:
+    programs = scale.programs
     found: dict[str, list[Round]] = {name: [] for name in programs}
     async with lcm(shared=shared) as peer:
         limits = [await limit_of(peer, shared=shared) for _ in range(scale.rounds)]
@@ -63,7 +60,9 @@ async def one_round(stage: Stage, peer: Peer, name: str, scale: Scale, *, shared
         for count in (scale.warmup, scale.warmup + scale.jobs):
             results.on(count, lambda: marks.append((cpu_seconds(process.pid), time.monotonic())))
         await process.alive_until(results.reached(batch.count))
-    batch.check(results.bodies, shared=shared)
+    books = Books(batch, shared=shared)
+    results.hand_over(books)
+    books.close()
     await stage.purge()
     (cpu, began), (cpu_after, ended) = marks
     return Round((cpu_after - cpu) / scale.jobs * 1e6, scale.jobs / (ended - began))

@@ -1,0 +1,137 @@
+"""The commands: how soon `--help` is there, how fast `top` reads and `submit` publishes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from tests.benchmarks.figures import Cell, Samples, Table, interleaved, paired_ratio
+from tests.benchmarks.jobs import account
+from tests.benchmarks.lcm.control import lcm
+from tests.benchmarks.processes import Ended, run
+from tests.benchmarks.programs import LCM_WORKER, WORKER, program, worker_settings
+from tests.benchmarks.progress import Progress
+from tests.benchmarks.scale import Scale
+from tests.benchmarks.stage import Stage
+
+SECTION = "commands"
+_TOP_ROUNDS = 3
+_SUBMIT, _PUBLISHER = "submit", "publisher"
+_SAMPLE_JOBS = 500
+_MIB = 1 << 20
+_STEP = timedelta(milliseconds=1)
+
+
+class JobsMissing(Exception):
+    """Not every line that was to be published is in the queue."""
+
+
+async def measure(stage: Stage, scale: Scale, progress: Progress) -> list[Table]:
+    """Return a table of the three."""
+    with tempfile.TemporaryDirectory(prefix="lcm-bench-") as folder:
+        rows = [
+            await _help(scale, progress),
+            *await _top(stage, scale, progress, Path(folder)),
+            *await _submit(stage, scale, progress, Path(folder)),
+        ]
+    return [
+        Table(
+            SECTION,
+            "Commands",
+            ("command", "figure", "to the bare publisher"),
+            tuple(rows),
+            "Medians (least to largest), and of paired ratios [95 % interval]. The bare publisher is 500 coroutines "
+            "on aiormq's channel that publish persistent jobs and wait for their confirms.",
+        )
+    ]
+
+
+async def _help(scale: Scale, progress: Progress) -> tuple[Cell, ...]:
+    progress.doing("lcm-worker --help")
+    ended = [await _run([LCM_WORKER, "--help"]) for _ in range(scale.rounds)]
+    return "`lcm-worker --help`", Samples(tuple(each.seconds for each in ended), "s", digits=2), ""
+
+
+async def _top(stage: Stage, scale: Scale, progress: Progress, folder: Path) -> list[tuple[Cell, ...]]:
+    progress.doing("top: writing a log")
+    log = folder / "worker.log"
+    _write_log(log, await _sample_lines(stage), scale.log_lines)
+    ended = []
+    for number in range(_TOP_ROUNDS):
+        progress.doing(f"top: round {number + 1} of {_TOP_ROUNDS}")
+        ended.append(await _run([LCM_WORKER, "top", "--once", log]))
+    log.unlink()
+    title = f"`top --once` of {scale.log_lines:,} lines"
+    rates = tuple(scale.log_lines / each.seconds for each in ended)
+    return [
+        (title, Samples(rates, "lines/s"), ""),
+        (
+            f"{title}: its peak memory",
+            Samples(tuple(each.peak / _MIB for each in ended), "MiB", digits=1),
+            "",
+        ),
+    ]
+
+
+async def _sample_lines(stage: Stage) -> list[bytes]:
+    """Return the lines that a worker has logged of the ends of some jobs."""
+    batch = await stage.publish(_SAMPLE_JOBS)
+    async with (
+        lcm() as peer,
+        stage.collecting() as results,
+        program(WORKER, stage.url, peer.url, keep=True) as process,
+    ):
+        await process.alive_until(results.reached(batch.count))
+    return [line for line in process.lines if b'"job.succeeded"' in line]
+
+
+def _write_log(path: Path, lines: Sequence[bytes], count: int) -> None:
+    """Write so many lines, each a millisecond after the one before it."""
+    mark = b'"timestamp":"'
+    parts = []
+    for line in lines:
+        before, _, rest = line.partition(mark)
+        parts.append((before + mark, rest[rest.index(b'"') :] + b"\n"))
+    at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    with path.open("wb") as file:
+        for number in range(count):
+            before, after = parts[number % len(parts)]
+            stamp = (at + number * _STEP).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+            file.write(before + stamp.encode() + b"Z" + after)
+
+
+async def _submit(stage: Stage, scale: Scale, progress: Progress, folder: Path) -> list[tuple[Cell, ...]]:
+    path = folder / "accounts.txt"
+    path.write_text("".join(f"{account(number)}\n" for number in range(scale.job_lines)))
+    commands: dict[str, list[str | Path]] = {
+        _SUBMIT: [LCM_WORKER, "submit", path],
+        _PUBLISHER: [sys.executable, "-m", "tests.benchmarks.reference.publisher", stage.url, path],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    rounds = max(2, scale.rounds // 2)
+    for number, name in interleaved(tuple(commands), rounds):
+        progress.doing(f"submit: round {number + 1} of {rounds}, {name}")
+        ended = await _run(commands[name], worker_settings(stage.url))
+        if (there := await stage.left()) != scale.job_lines:
+            raise JobsMissing(f"{name} has published {there} of {scale.job_lines} jobs")
+        await stage.purge()
+        seconds[name].append(ended.seconds)
+    title = f"{scale.job_lines:,} lines"
+    return [
+        (
+            f"`submit` of {title}",
+            Samples(tuple(seconds[_SUBMIT]), "s", digits=1),
+            paired_ratio(seconds[_SUBMIT], seconds[_PUBLISHER]),
+        ),
+        (f"bare publisher of {title}", Samples(tuple(seconds[_PUBLISHER]), "s", digits=1), "1.00"),
+    ]
+
+
+async def _run(command: Sequence[str | Path], settings: dict[str, str] | None = None) -> Ended:
+    """Run a command beside this event loop, which keeps the connections to the broker alive."""
+    return await asyncio.get_running_loop().run_in_executor(None, partial(run, command, settings))
