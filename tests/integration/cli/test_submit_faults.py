@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import fcntl
+import os
 import re
 import shlex
 import signal
@@ -333,3 +335,29 @@ async def test_a_worker_waits_for_its_right_to_publish(broker: Node, vhost: str)
             vhost_name = vhost.rpartition("/")[2]
             await broker.ctl("set_permissions", "-p", vhost_name, f"narrow-{vhost_name}", ".*", ".*", ".*")
             assert b'"1|1"' in (await take(channel, "lcm.outcome.results")).body
+
+
+async def test_the_queue_keeps_results_until_they_are_written(
+    broker: Node, vhost: str, tmp_path: Path
+) -> None:
+    """A run is over once the last result is written, not once it has come: else a slow disk would lose it."""
+    output = tmp_path / "results.jsonl"
+    os.mkfifo(output)
+    reader = os.open(output, os.O_RDONLY | os.O_NONBLOCK)
+    filled = os.open(output, os.O_WRONLY)
+    os.write(filled, b"\n" * fcntl.fcntl(filled, fcntl.F_SETPIPE_SZ, 4096))
+    os.close(filled)
+    arguments: list[str | Path] = [accounts(tmp_path, 1), "--wait", "--output", output]
+    async with Simulator() as lcm, worker(vhost, lcm.url), submitting(*arguments, url=vhost) as process:
+
+        async def it_has_come() -> bool:
+            queues = await broker.queues(vhost.rpartition("/")[2])
+            return [counts["unacked"] for name, counts in queues.items() if ".submit." in name] == [1]
+
+        await until(it_has_come)
+        assert process.returncode is None
+        os.set_blocking(reader, True)
+        with os.fdopen(reader, "rb") as file:
+            read = await asyncio.to_thread(file.read)
+        assert await process.wait() == 0
+    assert msgspec.json.decode(read)["job_id"] == "j1"

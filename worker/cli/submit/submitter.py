@@ -72,6 +72,7 @@ class Submitter:
         self._screen = screen
         self._name = f"{settings.worker.name} submit"
         self._subscription: Subscription | None = None
+        self._unwritten = 0
         self._last_result_at = 0.0
 
     @property
@@ -126,8 +127,10 @@ class Submitter:
 
         async def write(bodies: list[bytes]) -> None:
             results = [result for body in bodies if (result := self._accept(body)) is not None]
+            self._unwritten += len(results)
             # In a thread: the reader of a pipe may be slow, and the connections must be kept alive meanwhile.
             await in_thread(partial(writer.write, results), "write-results")
+            self._unwritten -= len(results)
 
         subscription = self._subscription = Subscription(
             self._settings,
@@ -143,7 +146,7 @@ class Submitter:
             if self._request.publishes:
                 await self._publish()
             await self._collect(subscription)
-            if not self.collected.missing:
+            if self._is_complete:
                 await subscription.delete()
                 self._subscription = None
 
@@ -159,11 +162,18 @@ class Submitter:
         finally:
             await cancel(*ends)
 
+    @property
+    def _is_complete(self) -> bool:
+        """Whether all results have come and are written: before that, the queue must keep them."""
+        return not (self.collected.missing or self._unwritten)
+
     async def _all_collected(self) -> None:
         self._last_result_at = time.monotonic()
         timeout = self._request.timeout
-        while self.collected.missing:
-            if timeout is not None and time.monotonic() - self._last_result_at > timeout:
+        while not self._is_complete:
+            waited = time.monotonic() - self._last_result_at
+            # Whoever reads what is written may be slow; that is no reason to leave it unwritten.
+            if timeout is not None and waited > timeout and not self._unwritten:
                 return
             await asyncio.sleep(_POLL)
 
