@@ -35,7 +35,7 @@ class Connection:
     `reads` is called with what comes in at the peer, of which None is a ping. `on_end` is called once, when the
     client's socket is gone. `unanswered` while a request has had no answer, as far as the client can know;
     `spoke_early` where anything came before the pong of a ping that went out ahead of a request. (Messages that
-    come unasked excuse the client as well: of one segment it can't tell what came before the pong and what after.)
+    come unasked excuse the client as well.)
     """
 
     def __init__(

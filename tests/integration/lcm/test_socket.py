@@ -17,6 +17,7 @@ from tests.support.waiting import settled, until
 from worker.contract.errors import ConnectionLost, MalformedReply, ReplyTooLarge
 from worker.lcm.flood import MOST_FRAGMENTS
 from worker.lcm.handshake import SessionOpener
+from worker.lcm.not_opened import Way
 from worker.lcm.session import Session
 from worker.simulator.documents import UNASKED
 from worker.simulator.server import Simulator
@@ -93,6 +94,20 @@ async def test_an_end_that_comes_with_the_handshake(frames: list[Frame], reason:
         assert (ends.reasons, session.unsolicited) == ([reason], frames.count(text(HEARTBEAT)))
         with pytest.raises(ConnectionLost):
             await session.exchange(ACCOUNT, LONG)
+
+
+async def test_a_connection_that_is_gone_before_the_session_takes_it_over() -> None:
+    """Lost while the opening was still at work, it ends the session at once, after what LCM had said by then."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept(text(HEARTBEAT))
+
+    ends = Ends()
+    async with raw_peer(talk) as url:
+        socket = await SessionOpener(lcm_settings(url), "worker-1")._connect(1, Way())
+        await socket.wait_closed()
+        session = Session(socket, 1, frozenset(), ends)
+    assert (ends.reasons, session.unsolicited, await session.lasts()) == (["connection lost"], 1, False)
 
 
 async def test_fence_and_request_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +215,12 @@ async def test_one_fragment_too_many(in_opening: bool, monkeypatch: pytest.Monke
     """The peer is told by close code 1009, then cut if it does not go; nothing behind it is heard."""
     monkeypatch.setattr("worker.lcm.handshake._CLOSE_TIMEOUT", 0.05)
     told: list[Frame] = []
-    crumbs = [text(b"", fin=False), *[more(b" ", fin=False)] * MOST_FRAGMENTS, more(b""), text(HEARTBEAT)]
+    crumbs = [
+        text(b"", fin=False),
+        *[more(b" ", fin=False)] * (MOST_FRAGMENTS - 1),
+        more(b""),
+        text(HEARTBEAT),
+    ]
 
     async def talk(lcm: RawPeer) -> None:
         await lcm.accept(*crumbs if in_opening else ())
@@ -211,7 +231,7 @@ async def test_one_fragment_too_many(in_opening: bool, monkeypatch: pytest.Monke
             told.append(await lcm.hear())
 
     ends = Ends()
-    async with raw_peer(talk) as url, opened(url, ends) as session:
+    async with raw_peer(talk) as url, opened(url, ends, ping_interval=0) as session:
         if not in_opening:
             with pytest.raises(MalformedReply, match="fragments"):
                 await session.exchange(ACCOUNT, LONG)
@@ -246,7 +266,7 @@ async def test_a_goodbye_that_the_peer_never_ends(monkeypatch: pytest.MonkeyPatc
         while True:
             await lcm.hear()
 
-    async with raw_peer(talk) as url, opened(url) as session:
+    async with raw_peer(talk) as url, opened(url, ping_interval=0) as session:
         with pytest.raises(ConnectionLost, match="code 1012") as raised:
             await session.exchange(ACCOUNT, LONG)
         assert raised.value.remote_message == "restart"
