@@ -28,6 +28,7 @@ from tests.benchmarks.programs import BARE, TITLES
 from tests.benchmarks.progress import Progress
 from tests.benchmarks.scale import LONG_GROWTH, QUICK, Scale
 from tests.benchmarks.stage import Stage, staged
+from worker.sandbox.node import Node
 
 Measure = Callable[[Stage, Scale, Progress], Awaitable[list[Table]]]
 MEASURES: Mapping[str, Measure] = {
@@ -67,7 +68,7 @@ def scale_of(given: argparse.Namespace) -> Scale:
 async def measure(sections: list[str], scale: Scale) -> list[Table]:
     """Run these sections, and print each as soon as it is there."""
     tables, progress = [], Progress()
-    async with staged() as stage:
+    async with Node() as node, staged(node, node.url) as stage:
         for section in sections:
             found = await MEASURES[section](stage, scale, progress)
             progress.done()

@@ -21,16 +21,13 @@ _IN_FLIGHT = 500  # publishes that wait for their confirm
 
 
 class Stage:
-    """A node with the worker's topology. Made by `staged`."""
+    """A node with the worker's topology in the vhost of `url`; `staged` gives one that is connected."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, url: str) -> None:
         self.node = node
-        self._topology = topology_of(broker_settings(node.url))
+        self.url = url
+        self._topology = topology_of(broker_settings(url))
         self._next = 0
-
-    @property
-    def url(self) -> str:
-        return self.node.url
 
     async def connect(self) -> None:
         """Open a connection of this stage's own, and declare what is missing; again after a restart of the node."""
@@ -75,10 +72,14 @@ class Stage:
         """Return how many jobs wait in their queue, those that a consumer holds not counted."""
         return await depth(self._channel, self._topology.jobs)
 
-    async def purge(self) -> None:
-        """Empty the queues for jobs and results."""
+    async def renew(self) -> None:
+        """Make the queues for jobs and results anew.
+
+        What a process held when it was ended would return to its queue a moment after that was emptied.
+        """
         for queue in (self._topology.jobs, self._topology.results):
-            await self._channel.queue_purge(queue)
+            await self._channel.queue_delete(queue)
+        await declare(self._channel, self._topology)
 
     @asynccontextmanager
     async def collecting(self) -> AsyncIterator[Collector]:
@@ -88,12 +89,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged() -> AsyncIterator[Stage]:
-    """Give a stage on a private node of its own, which goes with it."""
-    async with Node() as node:
-        stage = Stage(node)
-        await stage.connect()
-        try:
-            yield stage
-        finally:
-            await stage.close()
+async def staged(node: Node, url: str) -> AsyncIterator[Stage]:
+    """Give a stage on a node that runs."""
+    stage = Stage(node, url)
+    await stage.connect()
+    try:
+        yield stage
+    finally:
+        await stage.close()

@@ -119,7 +119,7 @@ async def _submit(stage: Stage, scale: Scale, progress: Progress, folder: Path) 
         ended = await _run(commands[name], worker_settings(stage.url))
         if (there := await stage.left()) != scale.job_lines:
             raise JobsMissing(f"{name} has published {there} of {scale.job_lines} jobs")
-        await stage.purge()
+        await stage.renew()
         seconds[name].append(ended.seconds)
     title = f"{scale.job_lines:,} lines"
     return [

@@ -63,7 +63,7 @@ async def one_round(stage: Stage, peer: Peer, name: str, scale: Scale, *, shared
     books = Books(batch, shared=shared)
     results.hand_over(books)
     books.close()
-    await stage.purge()
+    await stage.renew()
     (cpu, began), (cpu_after, ended) = marks
     return Round((cpu_after - cpu) / scale.jobs * 1e6, scale.jobs / (ended - began))
 

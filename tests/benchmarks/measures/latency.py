@@ -78,6 +78,7 @@ async def _one_round(stage: Stage, name: str, scale: Scale) -> _Round:
             sent = await _publish_paced(stage, batch, _LOAD * _SESSIONS / _DELAY)
             await process.alive_until(results.reached(warmup.count + batch.count))
         record = await peer.record()
+    await stage.renew()
     added = _whole_way(results, warmup.count, sent, record)
     books = Books(batch)
     results.hand_over(books)

@@ -59,7 +59,7 @@ async def _recovery(stage: Stage, scale: Scale, outage: Outage) -> float:
             await process.alive_until(_collect(stage, batch))
     finally:
         await peer.stop()
-    await stage.purge()
+    await stage.renew()
     return first - back
 
 
@@ -67,6 +67,7 @@ async def _collect(stage: Stage, batch: Batch) -> None:
     """Check all results; not before the outage, or a collector would lose what the broker has on the way to it."""
     books = Books(batch)
     async with stage.collecting() as results:
+        results.hand_over(books)
         while books.missing:
             await results.reached(results.count + books.missing)
             results.hand_over(books)

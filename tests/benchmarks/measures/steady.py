@@ -84,7 +84,7 @@ async def steady(stage: Stage, scale: Scale, *, delay: float, sessions: int, wor
         left = await _all_told(stage, results, batch.count)
         results.hand_over(books)
         books.close(left=left)
-    await stage.purge()
+    await stage.renew()
     return _between(marks, workers * sessions)
 
 
