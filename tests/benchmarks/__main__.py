@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,7 @@ from tests.benchmarks.measures import (
 from tests.benchmarks.programs import BARE, TITLES
 from tests.benchmarks.progress import Progress
 from tests.benchmarks.scale import LONG_GROWTH, QUICK, Scale
+from tests.benchmarks.setting import describe
 from tests.benchmarks.stage import Stage, staged
 from worker.sandbox.node import Node
 
@@ -65,29 +66,43 @@ def scale_of(given: argparse.Namespace) -> Scale:
     return replace(scale, **{name: value for name, value in wanted.items() if value is not None})
 
 
-async def measure(sections: list[str], scale: Scale) -> list[Table]:
+@dataclass(frozen=True)
+class Report:
+    """What `--json` writes: where the figures come from, and the figures."""
+
+    setting: str
+    tables: list[Table]
+
+
+async def measure(sections: list[str], scale: Scale) -> Report:
     """Run these sections, and print each as soon as it is there."""
-    tables, progress = [], Progress()
+    progress = Progress()
     async with Node() as node, staged(node, node.url) as stage:
+        report = Report(await describe(node), [])
+        _print(report.setting + "\n")
         for section in sections:
             found = await MEASURES[section](stage, scale, progress)
             progress.done()
-            for table in found:
-                sys.stdout.write(render(table) + "\n")
-            sys.stdout.flush()
-            tables += found
-    return tables
+            _print(*map(render, found))
+            report.tables.extend(found)
+    return report
+
+
+def _print(*paragraphs: str) -> None:
+    for paragraph in paragraphs:
+        sys.stdout.write(paragraph + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
     given = options()
-    tables = uvloop.run(measure(given.only, scale_of(given)))
+    report = uvloop.run(measure(given.only, scale_of(given)))
     if given.json:
-        given.json.write_bytes(msgspec.json.format(msgspec.json.encode(tables)) + b"\n")
+        given.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     if given.plot:
         from tests.benchmarks.plots import draw  # noqa: PLC0415 - the library takes a second
 
-        draw(tables, given.plot)
+        draw(report.tables, given.plot)
 
 
 if __name__ == "__main__":

@@ -103,10 +103,10 @@ class Books:
 
         Raises WrongResults.
         """
+        if self.repeats and not repeats:
+            raise WrongResults(f"{self.repeats} results came more than once")
         if self.missing != left:
             raise WrongResults(f"{self.missing} of {self._batch.count} jobs have no result, not {left}")
-        if not repeats and self.repeats:
-            raise WrongResults(f"{self.repeats} results came more than once")
 
     @property
     def missing(self) -> int:
