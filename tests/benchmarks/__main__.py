@@ -37,6 +37,11 @@ MEASURES: Mapping[str, Measure] = {
     for module in (cpu, grid, latency, scaling, start, recovery, memory, accounts, commands)
 }
 
+_REPEATS = (
+    "{} results came more than once, as delivery at least once allows where the broker is slow to confirm: the "
+    "machine was too busy for these figures."
+)
+
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -85,6 +90,8 @@ async def measure(sections: list[str], scale: Scale) -> Report:
             progress.done()
             _print(*map(render, found))
             report.tables.extend(found)
+        if stage.repeats:
+            _print(_REPEATS.format(stage.repeats))
     return report
 
 

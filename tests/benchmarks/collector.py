@@ -15,15 +15,13 @@ from tests.benchmarks.jobs import Books
 
 
 class Collector:
-    """The results: how many have come, the bodies that nobody has taken yet, and when each job's came.
-
-    `times` are those of the system's monotonic clock, in the order of the results.
-    """
+    """The results that have come: how many, their bodies, and when each came by the system's monotonic clock."""
 
     def __init__(self) -> None:
         self.count = 0
         self.bodies: list[bytes] = []
         self.times: list[float] = []
+        self._entered = 0  # of the bodies, into some books
         self._calls: deque[tuple[int, Callable[[], object]]] = deque()
 
     def on(self, count: int, call: Callable[[], object]) -> None:
@@ -37,11 +35,23 @@ class Collector:
             self.on(count, here.set)
             await here.wait()
 
-    def hand_over(self, books: Books) -> None:
-        """Enter the results into the books, and keep them no longer."""
-        for body in self.bodies:
+    async def complete(self, books: Books) -> None:
+        """Wait until each job of these books has a result, and enter all."""
+        self.enter(books)
+        while books.missing:
+            await self.reached(self.count + books.missing)
+            self.enter(books)
+
+    def enter(self, books: Books) -> None:
+        """Enter the results that were in no books yet."""
+        for body in self.bodies[self._entered :]:
             books.add(body)
-        self.bodies.clear()
+        self._entered = len(self.bodies)
+
+    def forget(self) -> None:
+        """Keep no longer what was entered."""
+        del self.bodies[: self._entered], self.times[: self._entered]
+        self._entered = 0
 
     async def take(self, message: DeliveredMessage) -> None:
         self.count += 1

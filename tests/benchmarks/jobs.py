@@ -98,16 +98,6 @@ class Books:
             raise WrongResults(f"{result.job_id} has another result than its own: {body[:300]!r}")
         self._results[number] += 1
 
-    def close(self, *, left: int = 0, repeats: bool = False) -> None:
-        """Check that all but `left` jobs have a result, and one only unless there may be `repeats`.
-
-        Raises WrongResults.
-        """
-        if self.repeats and not repeats:
-            raise WrongResults(f"{self.repeats} results came more than once")
-        if self.missing != left:
-            raise WrongResults(f"{self.missing} of {self._batch.count} jobs have no result, not {left}")
-
     @property
     def missing(self) -> int:
         """How many jobs have no result yet."""

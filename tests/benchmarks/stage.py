@@ -21,12 +21,16 @@ _IN_FLIGHT = 500  # publishes that wait for their confirm
 
 
 class Stage:
-    """A node with the worker's topology in the vhost of `url`; `staged` gives one that is connected."""
+    """A node with the worker's topology in the vhost of `url`; `staged` gives one that is connected.
+
+    `repeats` counts the results that came beside the first of their job, as delivery at least once allows.
+    """
 
     def __init__(self, node: Node, url: str) -> None:
         self.node = node
         self.url = url
         self._topology = topology_of(broker_settings(url))
+        self.repeats = 0
         self._next = 0
 
     async def connect(self) -> None:

@@ -51,15 +51,14 @@ async def _one_round(stage: Stage, scale: Scale) -> tuple[float, float, float]:
     batch = await stage.publish(scale.account_jobs, accounts=_ACCOUNTS)
     skipped = int(_LEFT_OUT * batch.count)
     marks: list[tuple[float, float]] = []
+    books = Books(batch)
     async with lcm(delay=_DELAY) as peer, stage.collecting() as results:
         async with program(WORKER, stage.url, peer.url) as process:
             for count in (skipped, batch.count):
                 results.on(count, lambda: marks.append((time.monotonic(), cpu_seconds(process.pid))))
-            await process.alive_until(results.reached(batch.count))
+            await process.alive_until(results.complete(books))
         exchanges = (await peer.counts()).replies
-    books = Books(batch)
-    results.hand_over(books)
-    books.close()
+    stage.repeats += books.repeats
     (began, cpu), (ended, cpu_after) = marks
     measured = batch.count - skipped
     return measured / (ended - began), (cpu_after - cpu) / measured * 1e6, exchanges

@@ -56,13 +56,12 @@ async def one_round(stage: Stage, peer: Peer, name: str, scale: Scale, *, shared
     """Have one program do jobs that wait for it, and measure it between two of their results."""
     batch = await stage.publish(scale.warmup + scale.jobs + scale.tail)
     marks: list[tuple[float, float]] = []
+    books = Books(batch, shared=shared)
     async with stage.collecting() as results, program(name, stage.url, peer.url) as process:
         for count in (scale.warmup, scale.warmup + scale.jobs):
             results.on(count, lambda: marks.append((cpu_seconds(process.pid), time.monotonic())))
-        await process.alive_until(results.reached(batch.count))
-    books = Books(batch, shared=shared)
-    results.hand_over(books)
-    books.close()
+        await process.alive_until(results.complete(books))
+    stage.repeats += books.repeats
     await stage.renew()
     (cpu, began), (cpu_after, ended) = marks
     return Round((cpu_after - cpu) / scale.jobs * 1e6, scale.jobs / (ended - began))

@@ -67,23 +67,19 @@ async def measure(stage: Stage, scale: Scale, progress: Progress) -> list[Table]
 async def _one_round(stage: Stage, name: str, scale: Scale) -> _Round:
     warmup = stage.batch(scale.warmup)
     batch = stage.batch(int(_LOAD * _SESSIONS / _DELAY * scale.paced))
+    books = Books(batch)
     async with lcm(delay=_DELAY, record=True) as peer, stage.collecting() as results:
         async with program(name, stage.url, peer.url, sessions=_SESSIONS, keep=True) as process:
             await process.ready()
             await stage.put(warmup.bodies())
-            await process.alive_until(results.reached(warmup.count))
-            first = Books(warmup)
-            results.hand_over(first)
-            first.close()
+            await process.alive_until(results.complete(Books(warmup)))
+            results.forget()
             sent = await _publish_paced(stage, batch, _LOAD * _SESSIONS / _DELAY)
-            await process.alive_until(results.reached(warmup.count + batch.count))
+            await process.alive_until(results.complete(books))
         record = await peer.record()
     await stage.renew()
-    added = _whole_way(results, warmup.count, sent, record)
-    books = Books(batch)
-    results.hand_over(books)
-    books.close()
-    found = _Round({_ON_THE_WAY: added})
+    stage.repeats += books.repeats
+    found = _Round({_ON_THE_WAY: _whole_way(results, sent, record)})
     if name == WORKER:
         lines = _job_lines(process.lines, set(record.keys() & sent.keys()))
         found.added[_INSIDE] = [line.duration_ms - 1000 * record[line.account] for line in lines]
@@ -105,13 +101,11 @@ async def _publish_paced(stage: Stage, batch: Batch, rate: float) -> dict[str, f
     return sent
 
 
-def _whole_way(
-    results: Collector, skipped: int, sent: dict[str, float], record: dict[str, float]
-) -> list[float]:
+def _whole_way(results: Collector, sent: dict[str, float], record: dict[str, float]) -> list[float]:
     decoded = [msgspec.json.decode(body, type=Result) for body in results.bodies]
     return [
         1000 * (came - sent[result.account_number] - record[result.account_number])
-        for result, came in zip(decoded, results.times[skipped:], strict=True)
+        for result, came in zip(decoded, results.times, strict=True)
     ]
 
 

@@ -54,18 +54,17 @@ async def measure(stage: Stage, scale: Scale, progress: Progress) -> list[Table]
 
 async def _with_sessions(stage: Stage, sessions: int, jobs: int) -> float:
     batch = await stage.publish(jobs)
+    books = Books(batch)
     async with (
         lcm(delay=sessions / _RATE) as peer,
         stage.collecting() as results,
         program(WORKER, stage.url, peer.url, sessions=sessions) as process,
     ):
-        await process.alive_until(results.reached(batch.count))
+        await process.alive_until(results.complete(books))
         if (there := (await peer.counts()).sessions) != sessions:
             raise SessionsMissing(f"{there} of {sessions} sessions are open")
         found = resident(process.pid)
-    books = Books(batch)
-    results.hand_over(books)
-    books.close()
+    stage.repeats += books.repeats
     return found
 
 
@@ -86,8 +85,10 @@ async def _growth(stage: Stage, scale: Scale, progress: Progress) -> Table:
             await stage.put(islice(bodies, part))
             await process.alive_until(results.reached(point * part))
             rows.append((f"{point * part:,}", _mib([resident(process.pid)])))
-            results.hand_over(books)
-    books.close()
+            results.enter(books)
+            results.forget()
+        await process.alive_until(results.complete(books))
+    stage.repeats += books.repeats
     return Table(SECTION, GROWTH, ("jobs done", "resident set"), tuple(rows), "One worker with 32 sessions.")
 
 

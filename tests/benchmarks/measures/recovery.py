@@ -67,11 +67,7 @@ async def _collect(stage: Stage, batch: Batch) -> None:
     """Check all results; not before the outage, or a collector would lose what the broker has on the way to it."""
     books = Books(batch)
     async with stage.collecting() as results:
-        results.hand_over(books)
-        while books.missing:
-            await results.reached(results.count + books.missing)
-            results.hand_over(books)
-    books.close(repeats=True)
+        await results.complete(books)
 
 
 async def _restart_broker(stage: Stage, peer: Peer, _: Scale) -> tuple[Peer, float]:

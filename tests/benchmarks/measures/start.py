@@ -21,13 +21,12 @@ async def measure(stage: Stage, scale: Scale, progress: Progress) -> list[Table]
         for number in range(scale.rounds):
             progress.doing(f"start {number + 1} of {scale.rounds}")
             batch = await stage.publish(_JOBS)
+            books = Books(batch)
             async with stage.collecting() as results, program(WORKER, stage.url, peer.url) as process:
                 ready.append(await process.ready() - process.began)
-                await process.alive_until(results.reached(batch.count))
+                await process.alive_until(results.complete(books))
                 first.append(results.times[0] - process.began)
-            books = Books(batch)
-            results.hand_over(books)
-            books.close()
+            stage.repeats += books.repeats
     return [
         Table(
             SECTION,

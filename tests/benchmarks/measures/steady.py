@@ -81,9 +81,8 @@ async def steady(stage: Stage, scale: Scale, *, delay: float, sessions: int, wor
             if not await stage.left():
                 raise RanDry(f"{batch.count} jobs were too few")
         books = Books(batch)
-        left = await _all_told(stage, results, batch.count)
-        results.hand_over(books)
-        books.close(left=left)
+        await _all_told(stage, results, books)
+    stage.repeats += books.repeats
     await stage.renew()
     return _between(marks, workers * sessions)
 
@@ -98,20 +97,20 @@ async def _all_open(peer: Peer, sessions: int) -> None:
         await until(open_, deadline=_TO_OPEN / PATIENCE)
 
 
-async def _all_told(stage: Stage, results: Collector, count: int) -> int:
-    """Wait until each job has its result or is in its queue again, and return how many are there."""
+async def _all_told(stage: Stage, results: Collector, books: Books) -> None:
+    """Wait until each job has its result or is in its queue again. Raises JobsLost."""
     left = 0
 
     async def told() -> bool:
         nonlocal left
         left = await stage.left()
-        return results.count + left == count
+        results.enter(books)
+        return books.missing == left
 
     try:
         await until(told)
     except TimeoutError:
-        raise JobsLost(f"of {count} jobs {results.count} have a result and {left} are left") from None
-    return left
+        raise JobsLost(f"{books.missing} jobs have no result, and {left} are left") from None
 
 
 async def _mark(peer: Peer, running: Sequence[Process]) -> _Mark:
