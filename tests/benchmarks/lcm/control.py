@@ -42,7 +42,7 @@ class Peer:
         """End it; its connections are reset."""
         if self._process.returncode is None:
             self._process.kill()
-        await self._process.wait()
+        await self._process.communicate()  # which closes its pipes too, before the event loop goes
 
     async def _ask(self, what: bytes) -> bytes:
         assert self._process.stdin is not None

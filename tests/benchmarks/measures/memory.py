@@ -18,7 +18,7 @@ SECTION = "memory"
 GROWTH = "Memory over many jobs"
 _ROUNDS = 3
 _FEW, _MANY = 32, 512
-_RATE = 512  # jobs a second that LCM takes over all sessions: so few that all of them are needed
+_RATE = 256  # jobs a second that LCM takes over all sessions: so few that all of them are needed
 _MIB, _KIB = 1 << 20, 1 << 10
 _POINTS = 10
 

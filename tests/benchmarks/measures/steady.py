@@ -21,8 +21,8 @@ from tests.support.patience import PATIENCE
 from tests.support.waiting import until
 
 _FASTEST = 5000  # jobs a second, more than all processes of one machine do
-_TO_START = 6.0
-_TO_OPEN = 10.0
+_TO_START = 8.0
+_TO_OPEN = 5.0
 _SETTLED_AFTER = 1.0
 
 
