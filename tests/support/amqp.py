@@ -36,3 +36,11 @@ class RawProperties(spec.Basic.Properties):
 
     def encode_property(self, name: str, value: Any) -> bytes:
         return self._raw.get(name) or super().encode_property(name, value)
+
+
+class ReservedFlags(spec.Basic.Properties):
+    """Properties whose flags have the two reserved bits set: RabbitMQ ignores these bits and passes them on."""
+
+    def marshal(self) -> bytes:
+        written = super().marshal()
+        return bytes([written[0], written[1] | 0b11]) + written[2:]

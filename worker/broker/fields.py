@@ -15,18 +15,29 @@ from typing import Any
 
 from aiormq import spec
 from pamqp import decode, encode
+from pamqp.header import ContentHeader
 
 from worker.common.text import cut
 from worker.contract.job import MAX_SHORT_STRING
 
+_FLAGS_SIZE = 2
 _TIME_SIZE = 8
 _LENGTH_SIZE = 4
 
 
 def read_leniently() -> None:
-    """Make the library decode whatever a broker accepts. Changes its decoder tables in this process; idempotent."""
+    """Make the library decode whatever a broker accepts. Changes its decoders in this process; idempotent."""
     decode.METHODS.update(shortstr=_short_string, timestamp=_time, table=_headers)
     decode.TABLE_MAPPING[b"T"] = _time_in_table
+    ContentHeader._get_flags = staticmethod(_flags)  # type: ignore[method-assign, assignment] # noqa: SLF001
+
+
+def _flags(value: bytes) -> tuple[int, int]:
+    """Read the flags: 14 bits tell which properties follow, and two tell nothing, which RabbitMQ passes on as they are.
+
+    To the library the last bit announces more flags, where the properties stand.
+    """
+    return _FLAGS_SIZE, int.from_bytes(value[:_FLAGS_SIZE], "big")
 
 
 def _short_string(value: bytes) -> tuple[int, str]:

@@ -11,11 +11,14 @@ from typing import Any
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 
-from tests.support.amqp import RawProperties, field, longstr, shortstr, table
+from tests.support.amqp import RawProperties, ReservedFlags, field, longstr, shortstr, table
 from tests.support.channel import open_channel, take, take_all
 from tests.support.log import RecordingLog
+from tests.support.settings import broker_settings
 from tests.support.waiting import running, until
 from worker.app import App
+from worker.broker.declare import declare
+from worker.broker.topology import topology_of
 from worker.settings import Settings
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
@@ -25,7 +28,9 @@ MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 BODY = b'{"account_number": "bad", "job_id": "job-1"}'
 
 
-async def both_copies(url: str, *messages: spec.Basic.Properties) -> list[spec.Basic.Properties]:
+async def both_copies(
+    url: str, *messages: spec.Basic.Properties, declared: str = "active"
+) -> list[spec.Basic.Properties]:
     """Let jobs with these properties be retried once and then fail; return those of the dead-letter copies.
 
     In between, a good job of each tells that the worker goes on; its connection is never lost.
@@ -34,7 +39,7 @@ async def both_copies(url: str, *messages: spec.Basic.Properties) -> list[spec.B
     async with Simulator(Behaviour(rules=rules)) as lcm:
         settings = Settings.model_validate(
             {
-                "broker": {"url": url, "retry_delays": ["20ms"], "prefetch": 4},
+                "broker": {"url": url, "retry_delays": ["20ms"], "prefetch": 4, "declare": declared},
                 "lcm": {"url": lcm.url, "sessions": 1},
                 "retry": {"attempts": 1},
             }
@@ -194,3 +199,15 @@ async def test_properties_that_the_library_cannot_read(vhost: str) -> None:
     copies = await both_copies(vhost, *(RawProperties(raw) for raw in UNREADABLE.values()))
     for name, got in zip(UNREADABLE, copies, strict=True):
         assert (got.headers or {})["outcome-job-id"] == "job-1", name
+
+
+async def test_flags_that_stand_for_nothing_are_ignored(vhost: str) -> None:
+    """To the library the last one announces more flags. A classic queue passes them on, a quorum queue clears them."""
+    section = broker_settings(vhost, retry_delays=["20ms"])
+    async with open_channel(vhost) as channel:
+        await declare(channel, topology_of(section))
+        await channel.queue_delete(JOBS)
+        await channel.queue_declare(JOBS, durable=True)
+        await channel.queue_bind(JOBS, JOBS, "job")
+    [got] = await both_copies(vhost, ReservedFlags(message_id="m-1"), declared="passive")
+    assert got.message_id == "m-1"
