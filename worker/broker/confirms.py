@@ -42,7 +42,11 @@ class BlockedLink(Protocol):
 
 @dataclass(slots=True)
 class _Pending:
-    message: Message
+    """A message that was published. Not the message itself: its confirm may never come."""
+
+    message_id: str
+    exchange: str
+    routing_key: str
     silence: Silence
     since: float
     confirmed: asyncio.Future[None]
@@ -85,9 +89,16 @@ class Confirms:
         """
         now = self._loop.time()
         self._last_tag += 1
-        pending = _Pending(message, silence, now, self._loop.create_future())
+        pending = _Pending(
+            message.properties.message_id or "",
+            message.exchange,
+            message.routing_key,
+            silence,
+            now,
+            self._loop.create_future(),
+        )
         self._pending[self._last_tag] = pending
-        self._tags[message.properties.message_id or ""] = self._last_tag
+        self._tags[pending.message_id] = self._last_tag
         self._look_at(now + silence.among_confirms)
         return pending.confirmed
 
@@ -121,9 +132,8 @@ class Confirms:
             pending = self._pending.pop(each, None)
             if pending is None:
                 continue
-            message_id = pending.message.properties.message_id or ""
-            if self._tags.get(message_id) == each:
-                del self._tags[message_id]
+            if self._tags.get(pending.message_id) == each:
+                del self._tags[pending.message_id]
             if pending.confirmed.done():
                 continue  # returned before, or given up
             if taken:
@@ -135,9 +145,9 @@ class Confirms:
         self._confirmed_at = self._loop.time()
         tag = self._tags.get(header.properties.message_id or "")
         if tag is not None:
-            message = self._pending[tag].message
-            why = f"no queue takes {message.routing_key!r} of exchange {message.exchange!r}"
-            _give_up(self._pending[tag], Unroutable(why))
+            pending = self._pending[tag]
+            why = f"no queue takes {pending.routing_key!r} of exchange {pending.exchange!r}"
+            _give_up(pending, Unroutable(why))
 
     def _look_at(self, moment: float) -> None:
         """Have the waits looked at by then; one timer is enough, since it finds out what is due next."""

@@ -32,6 +32,7 @@ _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _KINDS = frozenset({_METHOD, _HEADER, _BODY, _HEARTBEAT})
 _HEAD = struct.Struct(">BHI")
 _AROUND = _HEAD.size + 1  # bytes of a frame beside its payload
+_END = 0xCE
 _A_HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _SIGN_OF_LIFE = 1.0
 """Seconds after which the library is given a heartbeat where all frames since were taken from it.
@@ -60,7 +61,8 @@ class Frames:
         self._pass_on = pass_on
         self._claims: dict[int, OnMethod] = {}
         self._contents: dict[int, _Content] = {}
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._missing = 0
         self._is_amqp = True
         self._passed_at = 0.0
         self.held = False
@@ -74,29 +76,39 @@ class Frames:
     def feed(self, data: bytes = b"") -> None:
         """Handle what was received."""
         if self._rest:
-            data = self._rest + data
+            self._rest.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return  # the rest of a large frame; joined once
+            data = b"".join(self._rest)
         if self._is_amqp:
             data = self._divide(data)
         elif data:
             self._pass_on(data)
             data = b""
-        self._rest = data
+        self._rest = [data] if data else []
+
+    def end(self) -> None:
+        """Handle nothing any more, also not what is held: the connection is gone."""
+        self._rest.clear()
 
     def _divide(self, data: bytes) -> bytes:
         """Handle the frames that are complete; return the beginning of the next one."""
         start = passed = 0
         size = len(data)
+        self._missing = 0
         while start < size and not self.held:
             if data[start] not in _KINDS:
-                self._is_amqp = False
-                self._pass(data[passed:])
-                return b""
+                return self._is_no_amqp(data[passed:])
             if size - start < _AROUND:
                 break
             kind, channel, length = _HEAD.unpack_from(data, start)
             end = start + _AROUND + length
             if end > size:
+                self._missing = end - size
                 break
+            if data[end - 1] != _END:
+                return self._is_no_amqp(data[passed:])
             if channel in self._claims and self._is_taken(kind, channel, data[start + _HEAD.size : end - 1]):
                 self._pass(data[passed:start])
                 passed = end
@@ -106,6 +118,11 @@ class Frames:
             self._passed_at = now
             self._pass_on(_A_HEARTBEAT)
         return data[start:]
+
+    def _is_no_amqp(self, data: bytes) -> bytes:
+        self._is_amqp = False
+        self._pass(data)
+        return b""
 
     def _pass(self, frames: bytes) -> None:
         if frames:

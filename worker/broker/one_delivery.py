@@ -35,12 +35,15 @@ async def one_delivery(
         TimeoutError: the broker did not answer; where it heard us, it may deliver what nobody will take.
     """
     loop = asyncio.get_running_loop()
-    caught: asyncio.Future[Arrival] = loop.create_future()
+    caught: list[Arrival] = []
+    came: asyncio.Future[None] = loop.create_future()
 
     def take(message: Arrival) -> None:
         # At once, since an ack for many must not include a delivery that nobody knows of.
         on_arrival(message.delivery_tag)
-        caught.set_result(message)
+        caught.append(message)
+        if not came.done():
+            came.set_result(None)
 
     left = loop.create_task(leaving.wait())
     try:
@@ -49,7 +52,7 @@ async def one_delivery(
             await channel.basic_qos(prefetch_count=1)
             tag = await deliveries.consume(queue, take)
             await channel.basic_qos(prefetch_count=prefetch)
-        ends: set[asyncio.Future[Any]] = {caught, left, channel.closing}
+        ends: set[asyncio.Future[Any]] = {came, left, channel.closing}
         await asyncio.wait(ends, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         async with asyncio.timeout(_CALL_TIMEOUT):
             await channel.basic_cancel(tag)
@@ -59,4 +62,5 @@ async def one_delivery(
     finally:
         left.cancel()
     # A delivery that arrived before the broker processed basic.cancel counts, too.
-    return caught.result() if caught.done() else None
+    # Taken out, since the channel keeps what belongs to its consumers.
+    return caught.pop(0) if caught else None

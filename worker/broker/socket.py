@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 from aiormq.connection import TransportFactory
 from yarl import URL
@@ -19,22 +20,25 @@ _ENOUGH = 7
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
-    """Hands all that is received to `frames`, and from there what nobody has claimed to the reader."""
+    """Hands all that is received to `receive`, and tells `end` when no more can come."""
 
-    def __init__(self, reader: asyncio.StreamReader, frames: Frames) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, receive: Callable[[bytes], object], end: Callable[[], object]
+    ) -> None:
         super().__init__(reader)
-        self._frames = frames
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._transport = cast(asyncio.Transport, transport)
+        self._receive = receive
+        self._end = end
 
     def data_received(self, data: bytes) -> None:
-        self._frames.feed(data)
-        if self._frames.held and self._transport is not None:
-            # Again, since the reader resumes the socket by itself.
-            self._transport.pause_reading()
+        self._receive(data)
+
+    def eof_received(self) -> bool | None:
+        self._end()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
 
 
 class Socket(TransportFactory):
@@ -47,16 +51,16 @@ class Socket(TransportFactory):
     def __init__(self) -> None:
         self.heard = b""
         self.is_open = False
-        self.frames = Frames(self._pass_on)
         self._is_listening = True
         self._reader = asyncio.StreamReader()
+        self.frames = Frames(self._reader.feed_data)
         self._transport: asyncio.Transport | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         provider = kwargs.pop("ssl_context_provider")
         context = await provider.get_context() if url.scheme == "amqps" else None
         reader = self._reader
-        protocol = _Protocol(reader, self.frames)
+        protocol = _Protocol(reader, self._receive, self.frames.end)
         loop = asyncio.get_running_loop()
         sock = await dial(url.host or "", url.port or 0)
         self._transport, _ = await loop.create_connection(
@@ -86,7 +90,7 @@ class Socket(TransportFactory):
             return
         self.frames.held = not on
         if on:
-            self.frames.feed()
+            self._feed(b"")
         if self._transport.is_closing():
             return
         if self.frames.held:
@@ -94,11 +98,26 @@ class Socket(TransportFactory):
         else:
             self._transport.resume_reading()
 
-    def _pass_on(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         if self._is_listening:
             self.heard = (self.heard + data)[:_KEPT]
             if not self.heard.startswith(_METHOD_FRAME):
                 if len(self.heard) >= _ENOUGH:
                     self._reader.feed_eof()
                 return
-        self._reader.feed_data(data)
+        self._feed(data)
+        if self.frames.held and self._transport is not None:
+            # Again, since the reader resumes the socket by itself.
+            self._transport.pause_reading()
+
+    def _feed(self, data: bytes) -> None:
+        """Handle what was received; where that fails, the connection is lost, as to an error of the network.
+
+        The library would hand any other error to all who wait for the broker, and nobody expects those.
+        """
+        try:
+            self.frames.feed(data)
+        except Exception as error:  # noqa: BLE001 - whatever the bytes of a peer make it raise
+            self.frames.end()
+            self._reader.set_exception(ConnectionAbortedError(f"what was received can't be read: {error!r}"))
+            self.abort()

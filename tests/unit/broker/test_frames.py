@@ -123,6 +123,28 @@ def test_what_is_no_frame_is_passed_on_as_it_is(words: bytes) -> None:
     assert reader.passed == HEARTBEAT + words
 
 
+def test_a_frame_without_its_end_is_passed_on() -> None:
+    """What is out of step is no delivery, even on a channel that is claimed: the library gives up the connection."""
+    reader = Reader()
+    frames = delivery(OURS, 1, b"a")
+    frames[-1] = frames[-1][:-1] + b"\x00"
+    reader.frames.feed(b"".join(frames) + HEARTBEAT)
+    assert reader.taken == []
+    assert reader.passed == frames[-1] + HEARTBEAT
+
+
+def test_of_a_connection_that_is_gone_nothing_is_handled() -> None:
+    """What was held is delivered again, and the library takes no more once it knows the end."""
+    reader = Reader()
+    reader.frames.held = True
+    reader.frames.feed(b"".join(delivery(OURS, 1, b"a") + delivery(OTHER, 2)))
+    reader.frames.end()
+    reader.frames.held = False
+    reader.frames.feed()
+    assert reader.taken == []
+    assert reader.passed == b""
+
+
 @pytest.mark.parametrize("end", [spec.Channel.Close(320, "bye", 0, 0), spec.Channel.CloseOk()])
 def test_a_channel_s_claim_ends_with_the_channel(end: Frame) -> None:
     """Its number may be given to another channel, whose frames are the library's."""
