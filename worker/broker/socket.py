@@ -119,5 +119,7 @@ class Socket(TransportFactory):
             self.frames.feed(data)
         except Exception as error:  # noqa: BLE001 - whatever the bytes of a peer make it raise
             self.frames.end()
-            self._reader.set_exception(ConnectionAbortedError(f"what was received can't be read: {error!r}"))
+            lost = ConnectionAbortedError(f"what was received can't be read: {error!r}")
+            lost.__cause__ = error
+            self._reader.set_exception(lost)
             self.abort()
