@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.broker import running_broker
 from tests.support.patience import PATIENCE
@@ -14,6 +15,10 @@ from worker.sandbox.node import Node
 
 _TIMEOUT_S = 60
 _numbers = count(1)
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
