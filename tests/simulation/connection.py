@@ -62,6 +62,7 @@ class Connection:
         self._on_message: Callable[[bytes], object] = ignore
         self._on_closed: Callable[[ConnectionClosed], object] = ignore
         self._pings = 0
+        self._unsent = False
         self._lost: asyncio.Future[None] = loop.create_future()
         self._gone: ConnectionClosed | None = None
         self._to_client: deque[tuple[float, bytes | Sign, bool]] = deque()
@@ -109,6 +110,7 @@ class Connection:
 
     def ask(self, request: bytes, *, fenced: bool) -> None:
         if not self.open:
+            self._unsent = True
             return
         self._asks(self, request)
         if fenced:
@@ -118,7 +120,7 @@ class Connection:
 
     @property
     def behind_fence(self) -> bool:
-        return self._pings > 0
+        return self._unsent or self._pings > 0
 
     async def close(self) -> None:
         if self.open:

@@ -53,6 +53,7 @@ PURE_MODULES = frozenset(
         "worker.cli.top.worker_tally",
         "worker.lcm.breaker",
         "worker.lcm.envelope",
+        "worker.lcm.frames",
         "worker.lcm.http_answer",
         "worker.lcm.outcome_list",
         "worker.lcm.pacing",

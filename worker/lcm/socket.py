@@ -22,9 +22,11 @@ from websockets.protocol import Event, State
 
 from worker.common.callbacks import ignore
 from worker.lcm.flood import FLOOD_SECONDS, MOST_FRAGMENTS, MOST_UNSENT, MOST_UNSOLICITED, FloodCounter
+from worker.lcm.frames import PONG, Frames
 from worker.lcm.http_answer import LONGEST_HEAD, Answer, read_answer
 
 _PING_SIZE = 8
+_HEAD_ENDS = b"\r\n\r\n"
 
 
 class Socket(ClientConnection):
@@ -35,11 +37,13 @@ class Socket(ClientConnection):
         self.fault = ""
         self._pings = FloodCounter()
         self._head = b""
+        self._frames = Frames(self._take_plain, super().data_received)
         self._adopted = False
         self._on_message: Callable[[bytes], object] = ignore
         self._on_closed: Callable[[ConnectionClosed], object] = ignore
         self._fragments: list[bytes] = []
         self._fence = b""
+        self._unsent = False
         self._cut: asyncio.TimerHandle | None = None
 
     @property
@@ -67,10 +71,11 @@ class Socket(ClientConnection):
     def ask(self, request: bytes, *, fenced: bool) -> None:
         """Send a request, and in the same write, with `fenced`, a ping ahead of it.
 
-        Nothing is sent on a connection that is closing: its end is told as ever.
+        Nothing is sent on a connection that is closing: its end is told as ever, and nothing before it is an answer.
         """
         protocol = self.protocol
         if protocol.state is not State.OPEN:
+            self._unsent = True
             return
         if fenced:
             # Four bytes are the library's own pings.
@@ -86,25 +91,28 @@ class Socket(ClientConnection):
 
     @property
     def behind_fence(self) -> bool:
-        """Whether the peer may not have read the ping ahead of the last request yet.
+        """Whether the peer may not have read the last request yet, by the ping ahead of it.
 
         A peer may leave out a pong where it answers a later ping, such as a keepalive's: the library takes a pong to
         acknowledge all pings before its own.
         """
-        return self._fence in self.pending_pings
+        return self._unsent or self._fence in self.pending_pings
 
     def data_received(self, data: bytes) -> None:
         """Handle incoming data, unless the answers to it pile up."""
-        opening = not self._adopted and self.protocol.state is State.CONNECTING
-        super().data_received(data)
-        if opening and len(self._head) < LONGEST_HEAD:
-            self._head = (self._head + data)[:LONGEST_HEAD]
-            if b"\r\n\r\n" in self._head and self.answer is not None:
-                self.transport.abort()
+        if self._adopted or self.protocol.state is not State.CONNECTING:
+            self._frames.feed(data)
+        else:
+            self._open(data)
         if self.transport.get_write_buffer_size() > MOST_UNSENT:
             self._end(f"does not read: over {MOST_UNSENT} bytes wait for it")
         if self.close_deadline is not None:
             self._limit_closing()
+
+    def eof_received(self) -> None:
+        """Handle the end of what is received."""
+        self._frames.end()
+        super().eof_received()
 
     def process_event(self, event: Event) -> None:
         """Handle one frame, unless there are too many pings."""
@@ -122,12 +130,37 @@ class Socket(ClientConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the end, after all that came before."""
         super().connection_lost(exc)
+        # Circles of session, socket and frames would have to be collected.
+        del self._frames
         if self._cut is not None:
             self._cut.cancel()
         if self._adopted:
             self._on_closed(self.close_exc)
-            # A circle of session and socket would have to be collected.
             self._on_message = self._on_closed = ignore
+
+    def _open(self, data: bytes) -> None:
+        """Handle the answer to the handshake, behind which frames may come at once."""
+        before = len(self._head)
+        self._head = (self._head + data)[:LONGEST_HEAD]
+        end = self._head.find(_HEAD_ENDS) + len(_HEAD_ENDS)
+        is_whole = end >= len(_HEAD_ENDS)
+        behind = end - before if is_whole and end > before else len(data)
+        super().data_received(data[:behind])
+        if is_whole and self.answer is not None:
+            self.transport.abort()
+        self._frames.feed(data[behind:])
+
+    def _take_plain(self, first: int, payload: bytes) -> bool:
+        if not self._adopted or self._fragments or self.protocol.state is not State.OPEN:
+            return False
+        if first != PONG:
+            self._on_message(payload)
+            return True
+        # Where it answers other pings, too, the library knows which.
+        if payload != self._fence or len(self.pending_pings) > 1:
+            return False
+        self.pending_pings.clear()
+        return True
 
     def _take(self, frame: Frame) -> None:
         if frame.fin and not self._fragments:
