@@ -27,6 +27,7 @@ class AckGate:
     def __init__(self, prefetch: int) -> None:
         self._prefetch = prefetch
         self._open: set[int] = set()
+        self._of_consumer: set[int] = set()
         self._held: dict[int, Settle] = {}
         self._last_arrival = 0.0
         self._arrival = asyncio.Event()
@@ -36,11 +37,21 @@ class AckGate:
     def restart(self) -> None:
         """Begin anew with a new channel, which has no deliveries."""
         self._open.clear()
+        self._of_consumer.clear()
         self._held.clear()
 
-    def arrived(self, tag: int) -> None:
-        """Take note of a delivery."""
+    def begin(self) -> None:
+        """Begin with a new consumer of the channel: the prefetch is each consumer's own.
+
+        What earlier ones have in hand leaves it the whole of it.
+        """
+        self._of_consumer.clear()
+
+    def arrived(self, tag: int, *, alone: bool = False) -> None:
+        """Take note of a delivery; `alone` where a consumer of its own brought it."""
         self._open.add(tag)
+        if not alone:
+            self._of_consumer.add(tag)
         self._last_arrival = asyncio.get_running_loop().time()
         self._arrival.set()
 
@@ -50,6 +61,7 @@ class AckGate:
             self._held[tag] = settle
         else:
             self._open.discard(tag)
+            self._of_consumer.discard(tag)
         return self.holding
 
     async def hold(self, waiting: Callable[[], Awaitable[int]]) -> None:
@@ -67,7 +79,7 @@ class AckGate:
         """Wait until nothing has come for a moment; false where the prefetch is full before, so that nothing can."""
         loop = asyncio.get_running_loop()
         self._last_arrival = loop.time()
-        while len(self._open) < self._prefetch:
+        while len(self._of_consumer) < self._prefetch:
             left = min(self._last_arrival + _QUIET, until) - loop.time()
             if left <= 0:
                 return True
@@ -86,6 +98,7 @@ class AckGate:
         held, self._held = self._held, {}
         others = self._open - {tag for tag, settle in held.items() if settle is Settle.ACK}
         self._open -= held.keys()
+        self._of_consumer -= held.keys()
         first_other = min(others, default=math.inf)
         before = [tag for tag in held if tag < first_other]
         settled = [(max(before), Settle.ACK, True)] if before else []

@@ -206,6 +206,7 @@ class Consumer:
             await self._consume(self._deliveries, self._acks, generation)
 
     async def _consume(self, deliveries: Deliveries, acks: Acks, generation: int) -> None:
+        self._gate.begin()
         self._tag = await deliveries.consume(self._topology.jobs, partial(self._take, acks, generation))
 
     async def _catch(
@@ -224,7 +225,7 @@ class Consumer:
                 prefetch=self._prefetch,
                 adjusting=self._adjusting,
                 leaving=self._leaving,
-                on_arrival=self._gate.arrived,
+                on_arrival=partial(self._gate.arrived, alone=True),
             )
         except TimeoutError:
             self.link.drop("the broker did not answer who waits for one job", generation)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.simulation.loop import VirtualLoop
+from tests.support.waiting import settled
 from worker.broker.ack_gate import AckGate
 from worker.contract.disposition import Settle
 
@@ -57,6 +58,27 @@ def test_a_broker_that_is_merely_slow_is_waited_for() -> None:
     assert held_for(0.15, 0.25, waiting=waiting) == 0.45
     answers = iter([7] * 20)
     assert held_for(0.15, 0.25, 0.95, 1.0, waiting=waiting) == 1.0
+
+
+async def test_only_what_the_consumer_brought_fills_its_prefetch() -> None:
+    """Pitfall: the prefetch is each consumer's own. What an earlier one has in hand takes none of the present one's."""
+    gate = AckGate(2)
+    gate.arrived(1)
+    gate.begin()
+    gate.arrived(2, alone=True)
+    gate.arrived(3)
+    holding = asyncio.ensure_future(gate.hold(some_wait))
+    await settled()
+    assert not holding.done()
+    gate.arrived(4)
+    await holding
+    for tag in (1, 2, 3, 4):
+        assert gate.holds_back(tag, Settle.ACK)
+    assert gate.released() == [(4, Settle.ACK, True)]
+
+
+async def some_wait() -> int:
+    return 5
 
 
 def test_it_takes_no_longer_than_five_seconds() -> None:
