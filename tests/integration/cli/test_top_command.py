@@ -51,7 +51,9 @@ async def test_the_summary_of_a_real_log(vhost: str) -> None:
             for account in accounts:
                 body = msgspec.json.encode({"account_number": account})
                 await channel.basic_publish(body, routing_key="lcm.outcome.jobs")
-        await started.logged("job.", len(accounts))
+        # On a busy machine some are deferred first.
+        await started.logged("job.succeeded", 30)
+        await started.logged("job.failed", 15)
         await started.logged("worker.stats")
         started.signal()
         assert await started.ended() == 0
