@@ -151,6 +151,8 @@ class Consumer:
 
     async def emptied(self) -> None:
         """Wait until the broker delivers nothing more and nothing is in hand; to be called while paused."""
+        # Deliveries may come while the link is being prepared; they can be stopped once it is up.
+        await self.link.channel()
         await self._adjust_consuming()
         while self._jobs:
             await asyncio.wait(self._jobs)

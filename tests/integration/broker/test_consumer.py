@@ -16,7 +16,7 @@ from tests.support.broker import close_connections
 from tests.support.channel import depth, open_channel, take, take_all
 from tests.support.log import RecordingLog
 from tests.support.settings import broker_settings
-from tests.support.waiting import running, until
+from tests.support.waiting import running, settled, until
 from tests.support.wire.proxy import Proxy
 from tests.support.wire.raw_frames import RawConversation, anything
 from tests.support.wire.record import TO_WORKER
@@ -417,6 +417,29 @@ async def test_a_lost_broker_takes_no_job_with_it(broker: Node, vhost: str) -> N
 
         await until(emptied)
         assert await rig.consumer.drain(30) == 0
+
+
+async def test_deliveries_that_come_before_the_link_is_up_are_stopped_all_the_same(vhost: str) -> None:
+    """Pitfall: a suspect that came while the link was being prepared ran before the others were stopped."""
+    rig = Rig(vhost, Handler())
+    prepare, prepared = rig.consumer.link._prepare, asyncio.Event()
+    reached = asyncio.Event()
+
+    async def prepare_slowly(channel: AbstractChannel, generation: int) -> None:
+        await prepare(channel, generation)
+        reached.set()
+        await prepared.wait()
+
+    rig.consumer.link._prepare = prepare_slowly
+    async with running(rig.consumer.link.run()):
+        await reached.wait()
+        rig.consumer.pause(PauseReason.SUSPECT)
+        emptied = asyncio.ensure_future(rig.consumer.emptied())
+        await settled()
+        assert not emptied.done()
+        prepared.set()
+        await emptied
+        assert not rig.consumer.consuming
 
 
 async def test_what_is_resumed_before_the_link_is_up_consumes(vhost: str) -> None:
