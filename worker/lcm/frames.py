@@ -1,7 +1,8 @@
-"""The frames that a session receives: those that most messages come in are read here, the rest is the library's.
+"""The frames of a session: those that most messages come in are read and written here, the rest is the library's.
 
 The library's parser costs more than reading the reply that it has found. What is divided here is the plain frame of
-RFC 6455: whole, unmasked, without extensions, and not large. Pure: bytes come in, calls go out.
+RFC 6455: whole, without extensions, and, where it is received, unmasked and not large. Pure: bytes come in, calls go
+out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-TEXT, BINARY, PONG = 0x81, 0x82, 0x8A
+TEXT, BINARY, PING, PONG = 0x81, 0x82, 0x89, 0x8A
 """First bytes of plain frames: the opcode, with FIN and without a reserved bit."""
 
 _PLAIN = frozenset({TEXT, BINARY, PONG})
@@ -17,7 +18,22 @@ _LARGEST = (
     64 * 1024
 )  # bytes of a payload; larger ones go on to the library as they come, and are not kept here
 _LENGTH_16, _LENGTH_64, _MASKED = 126, 127, 128
+_LONGEST_16 = 0xFFFF
 _SIZE_16, _SIZE_64 = struct.Struct(">H"), struct.Struct(">Q")
+
+
+def masked(first: int, payload: bytes, key: bytes) -> bytes:
+    """Return the plain frame by which a client sends a payload; its `key` are 4 bytes that nobody can foresee."""
+    length = len(payload)
+    if length < _LENGTH_16:
+        header = bytes((first, _MASKED | length))
+    elif length <= _LONGEST_16:
+        header = bytes((first, _MASKED | _LENGTH_16)) + _SIZE_16.pack(length)
+    else:
+        header = bytes((first, _MASKED | _LENGTH_64)) + _SIZE_64.pack(length)
+    repeated = (key * (length // len(key) + 1))[:length]
+    hidden = int.from_bytes(payload) ^ int.from_bytes(repeated)
+    return b"".join((header, key, hidden.to_bytes(length)))
 
 
 class Frames:

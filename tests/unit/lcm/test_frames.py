@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
+from websockets.streams import StreamReader
 
-from worker.lcm.frames import BINARY, PONG, TEXT, Frames
+from worker.lcm.frames import BINARY, PING, PONG, TEXT, Frames, masked
 
 LARGE = 70_000
 
@@ -99,3 +100,22 @@ def test_what_is_no_plain_frame_goes_on_at_once(header: bytes) -> None:
     frames = Frames(lambda _first, _payload: True, passed.extend)
     frames.feed(header)
     assert bytes(passed) == header
+
+
+@pytest.mark.parametrize(
+    ("first", "opcode", "size"),
+    [
+        *((TEXT, Opcode.TEXT, size) for size in (0, 1, 3, 4, 125, 126, 127, 65_535, 65_536, 70_001)),
+        (PING, Opcode.PING, 8),
+    ],
+)
+def test_what_is_masked_is_read_by_the_library(first: int, opcode: Opcode, size: int) -> None:
+    """A frame of any size is the one that the library reads from a client, whatever its key."""
+    payload = bytes(number % 251 for number in range(size))
+    reader = StreamReader()
+    reader.feed_data(masked(first, payload, b"\x00\xffk\x01"))
+    reading = Frame.parse(reader.read_exact, mask=True)
+    with pytest.raises(StopIteration) as done:
+        next(reading)
+    assert done.value.value == Frame(opcode, payload)
+    assert not reader.buffer
