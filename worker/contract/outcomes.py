@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from hashlib import sha256
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ _MOST_REMEMBERED = 4096
 _MAX_NAMED = 5  # descriptions that one warning lists
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NO_WORD = re.compile(r"[^a-z0-9]+")
-_ENCODER = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 
 
 Item = tuple[str, str]
@@ -31,25 +31,16 @@ Item = tuple[str, str]
 
 
 class OutcomeList(tuple[Item, ...]):  # noqa: SLOT001 - what follows from it is kept in its dictionary
-    """An outcome list in LCM's order and spelling; it never changes.
+    """An outcome list in LCM's order and spelling; it never changes."""
 
-    What follows from it is worked out once, when it is first asked for: one list may answer many jobs.
-    """
+    _normalized: Normalized | None = None
 
-    @cached_property
+    @property
     def normalized(self) -> Normalized:
-        """The outcomes in the contract's form."""
-        return normalize(self)
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """The `outcomes` array of a result's body."""
-        return encode(self.normalized.outcomes)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The `fingerprint` of a result's body."""
-        return fingerprint(self.encoded)
+        """The outcomes in the contract's form: worked out once, as one list may answer many jobs."""
+        if self._normalized is None:
+            self._normalized = normalize(self)
+        return self._normalized
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -61,10 +52,31 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Normalized(msgspec.Struct, frozen=True):
-    """Outcomes with unique ids in the contract's order, and what had to be decided to get there."""
+    """Outcomes with unique ids in the contract's order, and what had to be decided to get there.
+
+    Attributes:
+        outcomes: the outcomes.
+        warnings: what was decided.
+        encoded: the `outcomes` array of a result's body.
+        fingerprint: names `encoded` by its content: `sha256:` and 64 hexadecimal digits.
+    """
 
     outcomes: tuple[Outcome, ...]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+    encoded: bytes
+    fingerprint: str
+
+
+class _Ranked(NamedTuple):
+    """One normalized outcome, and where it belongs.
+
+    Ranks sort as text, and are equal exactly when the ids are; so these sort by id, then description.
+    """
+
+    rank: str
+    description: str
+    outcome: Outcome
+    encoded: bytes
 
 
 def normalize(items: Iterable[Item]) -> Normalized:
@@ -73,42 +85,32 @@ def normalize(items: Iterable[Item]) -> Normalized:
     Every id has more than blanks in it, which is for the reader of LCM's reply to make sure.
     """
     ranked = [_remembered[item] for item in items]
-    by_rank = {rank: outcome for rank, _, outcome in ranked}
+    by_rank = {each[0]: each for each in ranked}
     warnings: tuple[str, ...] = ()
     if len(by_rank) < len(ranked):
         ranked.sort()
         # of an id's several descriptions the first by text is kept: the last one that this writes
-        by_rank = {rank: outcome for rank, _, outcome in reversed(ranked)}
+        by_rank = {each.rank: each for each in reversed(ranked)}
         warnings = tuple(_warnings(ranked))
-    return Normalized(tuple([by_rank[rank] for rank in sorted(by_rank)]), warnings)
+    kept = [by_rank[rank] for rank in sorted(by_rank)]
+    encoded = b"[%b]" % b",".join([each[3] for each in kept])
+    named = f"sha256:{sha256(encoded).hexdigest()}"
+    return Normalized(tuple([each[2] for each in kept]), warnings, encoded, named)
 
 
-def encode(outcomes: tuple[Outcome, ...]) -> bytes:
-    """Encode outcomes as the `outcomes` array of a result's body."""
-    return _ENCODER.encode(outcomes)
-
-
-def fingerprint(encoded: bytes) -> str:
-    """Name encoded outcomes by their content: `sha256:` and 64 hexadecimal digits."""
-    return f"sha256:{sha256(encoded).hexdigest()}"
-
-
-def _normalized(id_: str, description: str) -> tuple[str, str, Outcome]:
-    """Normalize one item to rank, description, outcome.
-
-    Ranks sort as text, and are equal exactly when the ids are; so these tuples sort by id, then description.
-    """
+def _normalized(id_: str, description: str) -> _Ranked:
     id_ = well_formed(id_.strip())
     description = well_formed(" ".join(description.split()))
     code = _NO_WORD.sub("_", description.lower()).strip("_")
     rank = f"0{id_:0>18}{id_}" if _NUMBER.fullmatch(id_) else f"1{id_}"
-    return rank, description, Outcome(id_, code, description)
+    outcome = Outcome(id_, code, description)
+    return _Ranked(rank, description, outcome, _encode(outcome))
 
 
-class _Remembered(dict[Item, tuple[str, str, Outcome]]):
+class _Remembered(dict[Item, _Ranked]):
     """Items that were normalized before: they come again in every list. It forgets all of them when it is full."""
 
-    def __missing__(self, item: Item) -> tuple[str, str, Outcome]:
+    def __missing__(self, item: Item) -> _Ranked:
         normalized = _normalized(*item)
         if sum(map(len, item)) <= _LONGEST_REMEMBERED:
             if len(self) >= _MOST_REMEMBERED:
@@ -120,10 +122,10 @@ class _Remembered(dict[Item, tuple[str, str, Outcome]]):
 _remembered = _Remembered()
 
 
-def _warnings(ranked: list[tuple[str, str, Outcome]]) -> Iterator[str]:
+def _warnings(ranked: list[_Ranked]) -> Iterator[str]:
     """Tell which ids came with several descriptions; `ranked` is sorted."""
-    for _, items in groupby(ranked, key=itemgetter(0)):
-        first, *others = dict.fromkeys(outcome for _, _, outcome in items)
+    for _, items in groupby(ranked, key=attrgetter("rank")):
+        first, *others = dict.fromkeys(item.outcome for item in items)
         if others:
             dropped = ", ".join(quote(other.description) for other in others[:_MAX_NAMED])
             more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""

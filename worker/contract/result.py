@@ -84,14 +84,14 @@ def succeeded(
     amqp_exchange: str,
 ) -> Message:
     """Build a job's `succeeded` result."""
-    outcomes = lookup_result.items
+    found = lookup_result.items.normalized
     body = Succeeded(
         job_id=job.job_id,
         account_number=job.account_number,
         status="succeeded",
-        outcomes=Raw(outcomes.encoded),
-        fingerprint=outcomes.fingerprint,
-        warnings=outcomes.normalized.warnings,
+        outcomes=Raw(found.encoded),
+        fingerprint=found.fingerprint,
+        warnings=found.warnings,
         source=lookup_result.source,
         attempts=completion.attempts,
         looked_up_at=rfc3339(lookup_result.answered_at),

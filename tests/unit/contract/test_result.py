@@ -13,7 +13,7 @@ from worker.contract.job import NAMESPACE, Job
 from worker.contract.job_reader import read_job
 from worker.contract.lookup import ExchangeTiming, LookupResult
 from worker.contract.message import Message, Properties
-from worker.contract.outcomes import OutcomeList, encode, fingerprint, normalize
+from worker.contract.outcomes import OutcomeList, normalize
 from worker.contract.result import Completion, failed, succeeded
 
 ANSWERED = datetime(2026, 1, 31, 13, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
@@ -46,7 +46,7 @@ def invalid(body: bytes, properties: Properties) -> InvalidJob:
 
 def test_a_succeeded_body_is_the_contracts_to_the_byte() -> None:
     """Fields, their order and their forms are exactly those of the contract's example."""
-    digest = fingerprint(encode(normalize(ITEMS).outcomes))
+    digest = normalize(ITEMS).fingerprint
     assert success().body.decode() == (
         '{"job_id":"job-1","account_number":"18|1|2|0|0|44|274","status":"succeeded",'
         '"outcomes":[{"id":"0","code":"success","description":"Success"},'
@@ -71,7 +71,7 @@ def test_an_empty_list_is_a_success() -> None:
     """No outcomes are a list, not a failure."""
     body = json.loads(success(items=[]).body)
     assert (body["status"], body["outcomes"]) == ("succeeded", [])
-    assert body["fingerprint"] == fingerprint(b"[]")
+    assert body["fingerprint"] == normalize([]).fingerprint
 
 
 def test_warnings_and_source_are_passed_on() -> None:
