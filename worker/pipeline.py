@@ -7,10 +7,10 @@ in a retry queue, or a copy in the dead-letter queue. So settling by it can't lo
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from worker.broker.topology import DEAD_KEY, RetryStep, Topology
 from worker.common.callbacks import ignore
@@ -102,35 +102,27 @@ class Pipeline:
         self._sleep = clock.sleep
         self._monotonic = clock.monotonic
 
-    async def __call__(self, delivery: Delivery) -> Disposition:
+    def __call__(self, delivery: Delivery) -> Coroutine[Any, Any, Disposition]:
         """Handle one delivery to its end. Never raises but by cancellation or where even failing failed."""
-        run, mistake = self._begin(delivery)
-        return await self._to_an_end(run, self._handle(run, mistake))
+        return self._to_an_end(delivery)
 
-    async def defer(self, delivery: Delivery, reason: Deferred) -> Disposition:
+    def defer(self, delivery: Delivery, reason: Deferred) -> Coroutine[Any, Any, Disposition]:
         """Defer a delivery that was not begun. Raises as `__call__`."""
-        run, _ = self._begin(delivery)
-        return await self._to_an_end(run, self._defer(run, reason))
+        return self._to_an_end(delivery, reason)
 
-    async def _to_an_end(self, run: JobRun, handling: Awaitable[Disposition]) -> Disposition:
+    async def _to_an_end(self, delivery: Delivery, put_off: Deferred | None = None) -> Disposition:
+        run, mistake = self._begin(delivery)
         try:
             try:
-                return await handling
+                if reason := put_off or self._admit(run.job.producer):
+                    return await self._defer(run, reason)
+                return await self._handle(run, mistake)
             except Deferred as reason:
                 return await self._defer(run, reason)
         except StaleDelivery:
             return self._end(run, Ending.STALE)
         except MessageTooLarge as error:
             return await self._reject(run, error)
-
-    async def _handle(self, run: JobRun, mistake: InvalidJob | None) -> Disposition:
-        if reason := self._admit(run.job.producer):
-            return await self._defer(run, reason)
-        if mistake is not None:
-            return await self._fail(run, mistake)
-        if run.delivery.delivery_count >= self._delivery_limit:
-            return await self._fail(run, _poison(run.delivery.delivery_count))
-        return await self._succeed_or_fail(run)
 
     def _begin(self, delivery: Delivery) -> tuple[JobRun, InvalidJob | None]:
         arrived_at, started = self._now(), self._monotonic()
@@ -144,7 +136,11 @@ class Pipeline:
         )
         return JobRun(delivery, arrived_at, started, job, request), mistake
 
-    async def _succeed_or_fail(self, run: JobRun) -> Disposition:
+    async def _handle(self, run: JobRun, mistake: InvalidJob | None) -> Disposition:
+        if mistake is not None:
+            return await self._fail(run, mistake)
+        if run.delivery.delivery_count >= self._delivery_limit:
+            return await self._fail(run, _poison(run.delivery.delivery_count))
         try:
             return await self._succeed(run)
         except JobError as error:

@@ -95,12 +95,13 @@ class Outbox:
         """
         route = message.routing_key
         try:
-            trouble = await self._unless_in_trouble(self.routes, route, message, is_wanted)
+            canary = self._admit(self.routes, route)
+            await self._publisher.publish(message, is_wanted, silence=SILENCE, alone=canary)
         except NotTaken as error:
             if keep_returned or not isinstance(error, Unroutable):
                 self._note_trouble(route, error)
             raise
-        if trouble is not None:
+        if trouble := self._over(self.routes, route, message):
             self._log.info(
                 "result.route_recovered",
                 routing_key=route,
@@ -145,28 +146,31 @@ class Outbox:
     async def _fallback(self, message: Message, is_wanted: IsWanted, why: str) -> None:
         route = message.exchange
         try:
-            trouble = await self._unless_in_trouble(
-                self._own_queues, route, message, is_wanted, patience=_PATIENCE
+            canary = self._admit(self._own_queues, route)
+            patience = 0.0 if canary else _PATIENCE
+            await self._publisher.publish(
+                message, is_wanted, patience=patience, silence=SILENCE, alone=canary
             )
         except NotTaken as error:
             refused = isinstance(error, PublishRefused)
             if self._own_queues.not_taken(route, str(error), self._monotonic(), refused=refused):
                 self._log.error("queue.refuses", exchange=route, error=str(error), remedy=_REFUSING)
             raise Deferred(f"{why}: {error}") from error
-        if trouble is not None:
+        if self._over(self._own_queues, route, message):
             self._log.info("queue.takes_again", exchange=route)
 
-    async def _unless_in_trouble(
-        self, routes: Routes, route: str, message: Message, is_wanted: IsWanted, *, patience: float = 0.0
-    ) -> Trouble | None:
-        """Publish, or raise NotTaken where the route is known to take nothing; return the trouble that is over."""
+    def _admit(self, routes: Routes, route: str) -> bool:
+        """Return whether a message is the canary of a route; raises NotTaken where that is known to take nothing.
+
+        A canary is to have its own channel: it must not block others, and an old channel may refuse for ever.
+        """
         canary = route in routes
         if not routes.admits(route, self._monotonic()):
             raise NotTaken(routes[route].reason)
-        # A canary has its own channel: it must not block others, and an old channel may refuse for ever.
-        await self._publisher.publish(
-            message, is_wanted, patience=0.0 if canary else patience, silence=SILENCE, alone=canary
-        )
+        return canary
+
+    def _over(self, routes: Routes, route: str, message: Message) -> Trouble | None:
+        """Take note that a message was taken; return the trouble that is over."""
         trouble = routes.taken(route)
         if trouble is not None and trouble.refused:
             self._publisher.channels.retire_shared(message.exchange, "the broker refused on this channel")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from worker.common.callbacks import ignore
 from worker.common.clock import Clock
 from worker.common.rate import Rate
-from worker.contract.errors import ConnectionLost
+from worker.contract.errors import ConnectionLost, LookupFailed
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
 from worker.lcm.pool import Pool
 from worker.lcm.session import Session
@@ -15,17 +18,26 @@ _SHORTEST_TIMEOUT = 0.001
 class Exchange:
     """Asks LCM once for each request, no faster than `rate`, where there is one.
 
-    `budget` is in seconds of exchanges and pauses for one delivery.
+    `budget` is in seconds of exchanges and pauses for one delivery. `count` is told how each exchange ended:
+    `answered`, also by an error about the account, or the transient error's code.
     """
 
     def __init__(
-        self, pool: Pool, rate: Rate | None, reply_timeout: float, budget: float, clock: Clock
+        self,
+        pool: Pool,
+        rate: Rate | None,
+        reply_timeout: float,
+        budget: float,
+        *,
+        clock: Clock,
+        count: Callable[[str], object] = ignore,
     ) -> None:
         self._pool = pool
         self._rate = rate
         self._reply_timeout = reply_timeout
         self._budget = budget
         self._clock = clock
+        self._count = count
 
     async def __call__(self, request: LookupRequest) -> LookupResult:
         """Ask LCM once.
@@ -34,10 +46,16 @@ class Exchange:
         account: then the exchange is repeated once on a fresh session, and counted once.
         """
         try:
-            return await self._on_session(request, fresh=False)
-        except _CutWhileIdle:
-            request.exchanges -= 1
-            return await self._on_session(request, fresh=True)
+            try:
+                found = await self._on_session(request, fresh=False)
+            except _CutWhileIdle:
+                request.exchanges -= 1
+                found = await self._on_session(request, fresh=True)
+        except LookupFailed as error:
+            self._count(error.code if error.transient else "answered")
+            raise
+        self._count("answered")
+        return found
 
     async def _on_session(self, request: LookupRequest, *, fresh: bool) -> LookupResult:
         session = await self._pool.acquire(fresh=fresh)

@@ -1,4 +1,4 @@
-"""The layers between a lookup request and LCM: single flight( retry( circuit breaker( metered( exchange( pool ))))).
+"""The layers between a lookup request and LCM: single flight( retry( circuit breaker( exchange( pool )))).
 
 Each layer is one concern, takes a `LookupRequest` and returns a `LookupResult` or raises a `LookupFailed`. They are
 put together in `build_lookup` and nowhere else.
@@ -57,34 +57,16 @@ def build_lookup(
         retry: the settings of retries.
         outages: stops exchanges while LCM is out; without it none is stopped.
         places: those that stuck lookups may keep; without them, as many as they like.
-        count: is told how each exchange ended, see `Metered`.
+        count: is told how each exchange ended, see `Exchange`.
         clock: the time, and how it is waited for.
     """
     rate = Rate(lcm.max_rate) if lcm.max_rate else None
-    lookup: Lookup = Exchange(pool, rate, lcm.reply_timeout, retry.budget, clock)
-    lookup = Metered(lookup, count)
+    lookup: Lookup = Exchange(pool, rate, lcm.reply_timeout, retry.budget, clock=clock, count=count)
     if outages is not None:
         lookup = CircuitBreaker(lookup, outages)
     places = places or Places.unlimited(clock)
     lookup = Retry(lookup, retry, places, clock)
     return SingleFlight(lookup, places) if lcm.share else lookup
-
-
-class Metered:
-    """Counts how each exchange ended: `answered`, also by an error about the account, or the transient error's code."""
-
-    def __init__(self, exchange: Lookup, count: Callable[[str], object]) -> None:
-        self._exchange = exchange
-        self._count = count
-
-    async def __call__(self, request: LookupRequest) -> LookupResult:
-        try:
-            found = await self._exchange(request)
-        except LookupFailed as error:
-            self._count(error.code if error.transient else "answered")
-            raise
-        self._count("answered")
-        return found
 
 
 class CircuitBreaker:

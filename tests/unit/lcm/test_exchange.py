@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
 
 import pytest
 
 from tests.support.lcm import START, SetClock
-from tests.support.waiting import settled
+from tests.support.waiting import outcome_of, settled
+from worker.common.callbacks import ignore
 from worker.common.rate import Rate
-from worker.contract.errors import ConnectionLost, Expired, ReplyTimeout, StaleDelivery
+from worker.contract.errors import (
+    ConnectionLost,
+    Expired,
+    LcmRejected,
+    ReplyTimeout,
+    ReplyTooLarge,
+    StaleDelivery,
+)
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
 from worker.contract.outcomes import OutcomeList
 from worker.lcm.exchange import Exchange
@@ -24,7 +33,7 @@ ITEMS = OutcomeList([("7", "Busy")])
 class OneSession:
     """Takes the place of the pool and of its sessions, each of which is made with what it will say."""
 
-    def __init__(self, *script: OutcomeList | Exception, clock: SetClock, takes: float = 0.0) -> None:
+    def __init__(self, *script: OutcomeList | BaseException, clock: SetClock, takes: float = 0.0) -> None:
         self.script = list(script)
         self.asked: list[tuple[str, float]] = []
         self.started: list[float] = []
@@ -54,14 +63,21 @@ class OneSession:
         self.exchanges += 1
         self._clock.seconds += self._takes
         said = self.script.pop(0)
-        if isinstance(said, Exception):
+        if isinstance(said, BaseException):
             raise said
         return said
 
 
-def exchanging(pool: OneSession, clock: SetClock, *, rate: float = 0, budget: float = 60) -> Exchange:
+def exchanging(
+    pool: OneSession,
+    clock: SetClock,
+    *,
+    rate: float = 0,
+    budget: float = 60,
+    count: Callable[[str], object] = ignore,
+) -> Exchange:
     """Return the exchange layer above this pool."""
-    return Exchange(cast(Pool, pool), Rate(rate), 10, budget, clock.clock)
+    return Exchange(cast(Pool, pool), Rate(rate), 10, budget, clock=clock.clock, count=count)
 
 
 async def test_an_exchange_tells_when_and_where_it_took_place() -> None:
@@ -161,3 +177,53 @@ async def test_exchanges_keep_to_the_rate() -> None:
     pool.back.set()
     await asyncio.gather(*asking)
     assert pool.started == [100, 100.25, 100.5, 100.75, 101]
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        (ITEMS, "answered"),
+        (LcmRejected("no"), "answered"),
+        (ReplyTooLarge("2 MiB"), "answered"),
+        (ReplyTimeout("late"), "timeout"),
+        (ConnectionLost("cut"), "connection_lost"),
+    ],
+    ids=["a list", "rejected", "too large", "timeout", "cut"],
+)
+async def test_each_exchange_is_counted_by_how_it_ended(said: OutcomeList | Exception, counted: str) -> None:
+    """Whatever LCM said of the account is an answer; what failed to come counts by its code, and goes on."""
+    told: list[str] = []
+    clock = SetClock()
+    pool = OneSession(said, clock=clock)
+    ended = await outcome_of(exchanging(pool, clock, count=told.append)(LookupRequest("a")))
+    assert ended is said or (isinstance(ended, LookupResult) and ended.items is said)
+    assert told == [counted]
+
+
+async def test_an_exchange_that_is_repeated_on_a_fresh_session_counts_once() -> None:
+    """A session that was cut while it was idle is no exchange of its own."""
+    told: list[str] = []
+    clock = SetClock()
+    pool = OneSession(ConnectionLost("cut"), ITEMS, clock=clock)
+    pool.exchanges = 4
+    await exchanging(pool, clock, count=told.append)(LookupRequest("a"))
+    assert told == ["answered"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        LookupRequest("a", deadline=START),
+        LookupRequest("a", is_wanted=lambda: False),
+        LookupRequest("a"),
+    ],
+    ids=["late", "gone", "cancelled"],
+)
+async def test_what_was_no_exchange_is_not_counted(request_: LookupRequest) -> None:
+    """Who came too late, is not wanted or was cancelled before LCM said anything is nobody's exchange."""
+    told: list[str] = []
+    clock = SetClock()
+    pool = OneSession(asyncio.CancelledError(), clock=clock)
+    ended = await outcome_of(exchanging(pool, clock, count=told.append)(request_))
+    assert isinstance(ended, Expired | StaleDelivery | asyncio.CancelledError)
+    assert told == []

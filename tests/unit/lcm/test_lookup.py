@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import cast
-
 import pytest
 
-from tests.support.lookup import ANSWER, failing
-from tests.support.waiting import outcome_of
+from tests.support.lookup import failing
 from worker.contract.errors import (
-    ConnectionLost,
     Deferred,
-    Expired,
     LcmRejected,
     LookupFailed,
     ReplyTimeout,
-    ReplyTooLarge,
-    StaleDelivery,
 )
 from worker.contract.lookup import LookupRequest, LookupResult
-from worker.lcm.lookup import CircuitBreaker, Metered
+from worker.lcm.lookup import CircuitBreaker
 
 
 class Keeper:
@@ -105,32 +97,3 @@ async def test_a_rejection_is_an_answer() -> None:
     with pytest.raises(LcmRejected):
         await CircuitBreaker(ask, keeper)(LookupRequest("a"))
     assert keeper.told == ["answered"]
-
-
-@pytest.mark.parametrize(
-    ("said", "counted"),
-    [
-        (None, "answered"),
-        (LcmRejected("no"), "answered"),
-        (ReplyTooLarge("2 MiB"), "answered"),
-        (ReplyTimeout("late"), "timeout"),
-        (ConnectionLost("cut"), "connection_lost"),
-    ],
-    ids=["a list", "rejected", "too large", "timeout", "cut"],
-)
-async def test_each_exchange_is_counted_by_how_it_ended(said: Exception | None, counted: str) -> None:
-    """Whatever LCM said of the account is an answer; what failed to come counts by its code, and goes on."""
-    told: list[str] = []
-    ask, _ = failing(*([said] if said else []))
-    assert await outcome_of(Metered(ask, told.append)(LookupRequest("a"))) is (said or ANSWER)
-    assert told == [counted]
-
-
-async def test_what_was_no_exchange_is_not_counted() -> None:
-    """Who was put off, came too late or was cancelled before LCM said anything is nobody's exchange."""
-    told: list[str] = []
-    for end in (Deferred("out"), Expired("late"), StaleDelivery("gone"), asyncio.CancelledError()):
-        ask, _ = failing(cast(Exception, end))
-        ended = await outcome_of(Metered(ask, told.append)(LookupRequest("a")))
-        assert type(ended) is type(end)
-    assert told == []
