@@ -8,12 +8,11 @@ from functools import lru_cache
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelClosed
-from pamqp.body import ContentBody
 from pamqp.frame import marshal
-from pamqp.header import ContentHeader
 
 from worker.broker.confirms import Confirms, Silence
 from worker.broker.connection import broker_call, is_closing, means_loss, socket_of, text_of
+from worker.broker.frames import content_frames
 from worker.broker.link import Link
 from worker.common.tasks import TaskSet
 from worker.contract.errors import BrokerAway, PublishLost
@@ -22,9 +21,6 @@ from worker.contract.message import Message
 _CLOSE_TIMEOUT = 5.0
 _MOST_OWN = 64
 """How many messages at a time may have a channel of their own; a connection has 2,047 channels by default."""
-
-
-_FRAMING = 8  # bytes of a frame beside its payload
 
 
 class PublishChannel:
@@ -57,22 +53,12 @@ class PublishChannel:
         Raises:
             PublishLost: the channel is closed.
         """
-        header = ContentHeader(properties=properties, body_size=len(message.body))
         number = self.channel.number
-        payload = b"".join(
-            [
-                _method(number, message.exchange, message.routing_key),
-                marshal(header, number),
-                *(marshal(part, number) for part in self._parts(message.body)),
-            ]
-        )
-        if is_closing(self.channel) or not self._socket.write(payload):
+        method = _method(number, message.exchange, message.routing_key)
+        frames = method + content_frames(number, properties.marshal(), message.body, self.frame_max)
+        if is_closing(self.channel) or not self._socket.write(frames):
             raise PublishLost("the connection went before the confirm: the channel is closed")
         return self.confirms.expect(message, silence)
-
-    def _parts(self, body: bytes) -> list[ContentBody]:
-        size = self.frame_max - _FRAMING if self.frame_max else max(1, len(body))
-        return [ContentBody(body[start : start + size]) for start in range(0, len(body), size)]
 
     def _closed(self, closing: asyncio.Future[object]) -> None:
         error = asyncio.CancelledError() if closing.cancelled() else closing.exception()

@@ -261,8 +261,6 @@ class Consumer:
 
     async def _flush(self) -> None:
         """Wait until the broker has processed the last acks: closing the connection drops unsent frames."""
-        if self._acks is not None:
-            self._acks.flush()
         await self._ask_channel(lambda channel: channel.basic_qos(prefetch_count=self._prefetch))
 
     async def _ask_channel(self, ask: Callable[[AbstractChannel], Awaitable[object]]) -> None:
@@ -328,6 +326,5 @@ class Consumer:
             if generation == self.link.generation and self._acks is not None:
                 self._acks.settle(tag, settle, multiple=multiple)
 
-    def _lost(self, tags: list[int]) -> None:
-        for tag in tags:
-            self._log.info("settle.lost", delivery_tag=tag)
+    def _lost(self, tag: int) -> None:
+        self._log.info("settle.lost", delivery_tag=tag)

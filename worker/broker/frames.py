@@ -1,4 +1,4 @@
-"""The frames that a connection receives: deliveries and confirms are handled as they arrive, the rest is the library's.
+"""The frames of a connection: deliveries and confirms are handled as they arrive, the rest is the library's.
 
 The library handles each frame in three tasks, which costs more than all that a good job needs besides. So whoever
 claims a channel is given the method frames that arrive on it, and the contents that belong to those it takes.
@@ -33,6 +33,9 @@ _KINDS = frozenset({_METHOD, _HEADER, _BODY, _HEARTBEAT})
 _HEAD = struct.Struct(">BHI")
 _AROUND = _HEAD.size + 1  # bytes of a frame beside its payload
 _END = 0xCE
+_ENDS = bytes([_END])
+_CONTENT = struct.Struct(">BHIHHQ")
+_BASIC, _WEIGHT = 60, 0
 _A_HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _SIGN_OF_LIFE = 1.0
 """Seconds after which the library is given a heartbeat where all frames since were taken from it.
@@ -49,6 +52,18 @@ class _Content:
     header: ContentHeader | None = None
     missing: int = 0
     parts: list[bytes] | None = None
+
+
+def content_frames(channel: int, properties: bytes, body: bytes, frame_max: int) -> bytes:
+    """Return the frames of a content: its header, and its body in as many frames as `frame_max` asks; 0 is no limit."""
+    header_size = _CONTENT.size - _HEAD.size + len(properties)
+    header = _CONTENT.pack(_HEADER, channel, header_size, _BASIC, _WEIGHT, len(body))
+    frames = [header, properties, _ENDS]
+    most = frame_max - _AROUND if frame_max else len(body)
+    for start in range(0, len(body), most or 1):
+        part = body[start : start + most]
+        frames += [_HEAD.pack(_BODY, channel, len(part)), part, _ENDS]
+    return b"".join(frames)
 
 
 class Frames:

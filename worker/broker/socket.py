@@ -9,6 +9,7 @@ from typing import Any
 from aiormq.connection import TransportFactory
 from yarl import URL
 
+from worker.broker.bundle import Bundle
 from worker.broker.frames import Frames
 from worker.common.dial import dial
 
@@ -41,6 +42,22 @@ class _Protocol(asyncio.StreamReaderProtocol):
         super().connection_lost(exc)
 
 
+class _Writer(asyncio.StreamWriter):
+    """What the library writes to: its frames stay behind those that were written before."""
+
+    def __init__(self, *args: Any, flush: Callable[[], object]) -> None:
+        super().__init__(*args)
+        self._flush = flush
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._flush()
+        super().write(data)
+
+    def close(self) -> None:
+        self._flush()
+        super().close()
+
+
 class Socket(TransportFactory):
     """Opens a socket in the library's place, by all addresses of a name, and keeps a reference to it.
 
@@ -55,6 +72,7 @@ class Socket(TransportFactory):
         self._reader = asyncio.StreamReader()
         self.frames = Frames(self._reader.feed_data)
         self._transport: asyncio.Transport | None = None
+        self._bundle = Bundle(self._send)
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         provider = kwargs.pop("ssl_context_provider")
@@ -67,7 +85,7 @@ class Socket(TransportFactory):
             lambda: protocol, sock=sock, ssl=context, server_hostname=url.host if context else None, **kwargs
         )
         self.is_open = True
-        return reader, asyncio.StreamWriter(self._transport, protocol, reader, loop)
+        return reader, _Writer(self._transport, protocol, reader, loop, flush=self._bundle.flush)
 
     def stop_listening(self) -> None:
         self.heard = b""
@@ -78,11 +96,15 @@ class Socket(TransportFactory):
             self._transport.abort()
 
     def write(self, frames: bytes) -> bool:
-        """Write whole frames; false where the connection is gone."""
+        """Write whole frames, with what else is written in the same moment; false where the connection is gone."""
         if self._transport is None or self._transport.is_closing():
             return False
-        self._transport.write(frames)
+        self._bundle.add(frames)
         return True
+
+    def _send(self, frames: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frames)
 
     def read(self, *, on: bool) -> None:
         """Stop reading, or go on with what was received meanwhile."""

@@ -15,7 +15,7 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from worker.broker.frames import DELIVER, Frames, OnContent
+from worker.broker.frames import DELIVER, Frames, OnContent, content_frames
 
 OURS, OTHER = 1, 2
 HEARTBEAT = Heartbeat().marshal()
@@ -164,3 +164,25 @@ def test_a_frame_without_a_claim_costs_the_library_nothing_it_had_before() -> No
     assert reader.passed == large
     head = struct.Struct(">BHI").unpack_from(reader.passed)
     assert head == (3, OTHER, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("frame_max", "sizes"), [(0, [20_001]), (4096, [4088] * 4 + [3649]), (20_009, [20_001])]
+)
+def test_a_content_is_written_as_the_library_writes_it(frame_max: int, sizes: list[int]) -> None:
+    """A header and a body, which is divided so that each frame with what is around it has `frame_max` bytes at most."""
+    body = bytes(number % 251 for number in range(20_001))
+    properties = spec.Basic.Properties(message_id="m-1", headers={"a": "b"})
+    header = ContentHeader(body_size=len(body), properties=properties)
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    parts = [ContentBody(body[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+    written = [pamqp.frame.marshal(header, 7), *(pamqp.frame.marshal(part, 7) for part in parts)]
+    assert content_frames(7, properties.marshal(), body, frame_max) == b"".join(written)
+
+
+def test_an_empty_body_has_no_frame() -> None:
+    """Of a message without a body only the header is written."""
+    properties = spec.Basic.Properties()
+    expected = pamqp.frame.marshal(ContentHeader(body_size=0, properties=properties), 7)
+    for frame_max in (0, 4096):
+        assert content_frames(7, properties.marshal(), b"", frame_max) == expected
