@@ -123,7 +123,8 @@ async def connect(url: str, tls: ssl.SSLContext | None, *, name: str) -> Connect
         await _open(connection)
     except Exception as error:  # whatever the bytes of a peer that is no broker make the library raise
         why, remedy = _why_not_opened(error, connection.heard)
-        raise BrokerAway(f"{where}: {why}", remedy) from error
+        nobody_listens = isinstance(error.__cause__ or error, ConnectionRefusedError)
+        raise BrokerAway(f"{where}: {why}", remedy, nobody_listens=nobody_listens) from error
     return connection
 
 
@@ -188,7 +189,8 @@ async def connect_any(settings: BrokerSettings, files: Rereader, *, name: str) -
         except BrokerAway as error:
             failed.append(error)
     usual = "" if all(error.remedy for error in failed) else "see broker.url, and whether RabbitMQ runs"
-    raise BrokerAway("; ".join(map(str, failed)), usual)
+    nobody_listens = all(error.nobody_listens for error in failed)
+    raise BrokerAway("; ".join(map(str, failed)), usual, nobody_listens=nobody_listens)
 
 
 async def close(connection: Connection) -> None:

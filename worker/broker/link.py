@@ -22,7 +22,7 @@ from worker.broker.connection import (
     means_loss,
     text_of,
 )
-from worker.common.backoff import backoff
+from worker.common.backoff import backoff, is_told
 from worker.common.callbacks import ignore
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import TaskSet
@@ -127,7 +127,7 @@ class Link:
 
     async def run(self) -> None:
         """Keep the link up until cancelled."""
-        failures = 0
+        failures = doublings = 0
         connection: Connection | None = None
         try:
             while True:
@@ -140,25 +140,26 @@ class Link:
                     if isinstance(error, TopologyError) and not self._ever_up:
                         raise
                     failures += 1
+                    nobody_listens = isinstance(error, BrokerAway) and error.nobody_listens
+                    # A closed port is no burden to try, and whoever comes back is to be found at once.
+                    doublings = 0 if nobody_listens else doublings + 1
+                    if self.trouble != str(error) or not nobody_listens or is_told(failures):
+                        self._log.warning(
+                            "broker.unreachable", role=self.role, attempt=failures, error=str(error)
+                        )
                     self.trouble = str(error)
-                    self._log.warning(
-                        "broker.unreachable", role=self.role, attempt=failures, error=self.trouble
-                    )
                 else:
-                    failures = 0
+                    failures = doublings = 0
                     await self._live(connection, channel)
                 if connection is not None:
                     # Without waiting for it: the peer may be frozen.
                     self._retired.start(close(connection))
                     connection = None
-                await self._clock.sleep(self._pause(failures))
+                await self._clock.sleep(backoff(_FIRST_PAUSE, _LONGEST_PAUSE, doublings, self._clock.jitter))
         finally:
             if connection is not None:
                 await close(connection)
             await asyncio.gather(*self._retired, return_exceptions=True)
-
-    def _pause(self, failures: int) -> float:
-        return backoff(_FIRST_PAUSE, _LONGEST_PAUSE, failures, self._clock.jitter)
 
     async def _open(self, connection: Connection) -> AbstractChannel:
         # Before `prepare`, since the channel can be lost at once.

@@ -11,9 +11,15 @@ Jitter = Callable[[float, float], float]
 """Draws a number between its two arguments, as random.uniform does."""
 
 _MOST_DOUBLINGS = 63
+_TOLD_AGAIN = 32
 
 
 def backoff(first: float, longest: float, doublings: float, jitter: Jitter) -> float:
     """Return the seconds to wait: between half and all of `first`, doubled so often, but at most `longest`."""
     ceiling = min(longest, first * 2.0 ** min(doublings, _MOST_DOUBLINGS))
     return jitter(ceiling / 2, ceiling)
+
+
+def is_told(failures: int) -> bool:
+    """Whether the log tells the last of so many failures in a row, of which there is one in each second or more."""
+    return failures.bit_count() == 1 or failures % _TOLD_AGAIN == 0

@@ -66,13 +66,16 @@ class SessionNotOpened(WorkerError):
 
     `refused` is true where LCM answered that it does not want us (401, 403, a certificate that does not
     verify): trying again soon can lock an account out, and does not help. `pause` is for how many seconds it asked
-    to be left alone.
+    to be left alone. `nobody_listens` where the port is closed.
     """
 
-    def __init__(self, reason: str, *, refused: bool = False, pause: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, *, refused: bool = False, pause: float = 0.0, nobody_listens: bool = False
+    ) -> None:
         super().__init__(reason)
         self.refused = refused
         self.pause = pause
+        self.nobody_listens = nobody_listens
 
 
 class BrokerError(WorkerError):
@@ -80,11 +83,15 @@ class BrokerError(WorkerError):
 
 
 class BrokerAway(BrokerError):
-    """No connection to the broker could be made, or it was lost; the text ends with the remedy, where one is known."""
+    """No connection to the broker could be made, or it was lost; the text ends with the remedy, where one is known.
 
-    def __init__(self, reason: str, remedy: str = "") -> None:
+    `nobody_listens` where the port is closed at each address.
+    """
+
+    def __init__(self, reason: str, remedy: str = "", *, nobody_listens: bool = False) -> None:
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self.remedy = remedy
+        self.nobody_listens = nobody_listens
 
 
 class PublishLost(BrokerError):

@@ -55,7 +55,8 @@ def not_opened(error: Exception, way: Way, settings: LcmSettings, now: datetime)
         refused = answer.status in (_REFUSED_BY_PROXY if at_proxy else _REFUSED)
         return SessionNotOpened(f"{text}it {told}", refused=refused, pause=pause)
     why, refused = _why(error, settings)
-    return SessionNotOpened(text + why, refused=refused)
+    nobody_listens = isinstance(error, ConnectionRefusedError)
+    return SessionNotOpened(text + why, refused=refused, nobody_listens=nobody_listens)
 
 
 def _answer_in(error: Exception, way: Way) -> Answer | None:

@@ -19,6 +19,7 @@ class ReconnectPace:
         self._first = first
         self._longest = longest
         self._failures = 0
+        self._burdens = 0
         self._refused = False
         self._pause = 0.0
 
@@ -38,18 +39,26 @@ class ReconnectPace:
         if not self._failures:
             return 0.0
         # After a 401 or with a wrong certificate, fast retries can get the account locked out.
-        doublings = math.inf if self._refused else self._failures - 1
+        doublings = math.inf if self._refused else max(0, self._burdens - 1)
         return self._pause + backoff(self._first, self._longest, doublings, jitter)
 
-    def failed(self, attempt: int, *, refused: bool = False, pause: float = 0.0) -> bool:
-        """Take note of a failure; return whether it counts, as the first of those that fail together does."""
+    def failed(
+        self, attempt: int, *, refused: bool = False, pause: float = 0.0, nobody_listens: bool = False
+    ) -> bool:
+        """Take note of a failure; return whether it counts, as the first of those that fail together does.
+
+        Where nobody listens, the delay starts anew.
+        """
         counts = attempt == self._failures
         self._failures += counts
         self._refused = refused
+        if counts:
+            # A closed port is no burden to try, and whoever comes back is to be found at once.
+            self._burdens = 0 if nobody_listens else self._burdens + 1
         self._pause = pause if counts else max(pause, self._pause)
         return counts
 
     def good_exchange(self) -> None:
-        self._failures = 0
+        self._failures = self._burdens = 0
         self._refused = False
         self._pause = 0.0

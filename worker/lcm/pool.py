@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from worker.common.backoff import is_told
 from worker.common.callbacks import ignore
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import TaskSet, start
@@ -64,6 +65,7 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self._closing = TaskSet()
         self._in_doubt = False
+        self._told = ""
         self._trials = TaskSet()
 
     def __repr__(self) -> str:
@@ -243,10 +245,19 @@ class Pool:
         self._assign()
 
     def _not_opened(self, slot: int, error: SessionNotOpened) -> None:
-        self._in_doubt = True
-        counts = self._pace.failed(self._attempts[slot], refused=error.refused, pause=error.pause)
-        level = self._log.error if error.refused else self._log.warning
-        level("lcm.session_failed", error=str(error), waiting=self.waiting)
+        # Who is not there yet has not been heard to end sessions.
+        self._in_doubt = self._in_doubt or not error.nobody_listens
+        counts = self._pace.failed(
+            self._attempts[slot],
+            refused=error.refused,
+            pause=error.pause,
+            nobody_listens=error.nobody_listens,
+        )
+        why = str(error)
+        if why != self._told or not error.nobody_listens or is_told(self._pace.attempt):
+            level = self._log.error if error.refused else self._log.warning
+            level("lcm.session_failed", error=why, waiting=self.waiting)
+        self._told = why
         # Openings that fail together are reported once: the others were no probes.
         if counts and not self._idle and not any(session.alive for session in self._busy):
             self._on_away(error)

@@ -26,7 +26,7 @@ from tests.support.wire.swallowing import resolve, swallowing
 from tests.support.wire.tls_front import TlsFront
 from worker.broker.link import Link
 from worker.common.clock import Clock
-from worker.contract.errors import TopologyError
+from worker.contract.errors import BrokerAway, TopologyError
 from worker.sandbox.folder import free_port
 from worker.sandbox.node import Node
 
@@ -49,6 +49,11 @@ def link_to(*urls: str, log: RecordingLog, prepare: Prepare = nothing, **options
 def lives(log: RecordingLog) -> list[int]:
     """The generations that were up, in turn."""
     return [fields["generation"] for fields in log.of("broker.connected")]
+
+
+def errors(log: RecordingLog) -> list[str]:
+    """Why the link could not be made, each time that it was told."""
+    return [fields["error"] for fields in log.of("broker.unreachable")]
 
 
 async def reborn(link: Link, log: RecordingLog, times: int = 2) -> None:
@@ -128,7 +133,7 @@ async def test_a_channel_closed_by_the_broker_takes_the_whole_link(vhost: str) -
 
 
 async def test_an_absent_broker_is_waited_for(vhost: str) -> None:
-    """A worker may start before its broker: it says so each time it tries, and goes on when the broker is there."""
+    """A worker may start before its broker: it says so, and goes on when the broker is there."""
     log = RecordingLog()
     async with Proxy(RawConversation, vhost) as proxy:
         await proxy.refuse()
@@ -139,7 +144,7 @@ async def test_an_absent_broker_is_waited_for(vhost: str) -> None:
             await proxy.listen()
             await link.channel()
     tried = log.of("broker.unreachable")
-    assert [fields["attempt"] for fields in tried] == list(range(1, len(tried) + 1))
+    assert tried[0]["attempt"] == 1
     assert f"127.0.0.1:{proxy.port}" in tried[0]["error"]
 
 
@@ -151,19 +156,55 @@ async def test_pauses_double_and_start_anew_after_a_life(broker: Node, vhost: st
         pauses.append((low, high))
         return high
 
+    async def prepare(_channel: AbstractChannel, _generation: int) -> None:
+        if len(pauses) < 8:
+            raise BrokerAway("not yet")
+
+    link = link_to(vhost, log=log, prepare=prepare, clock=Clock(sleep=soon, jitter=jitter))
+    async with running(link.run()):
+        await link.channel()
+        await close_connections(broker, vhost)
+        await until(lambda: len(pauses) > 8)
+    assert [high for _, high in pauses[:8]] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert all(low == high / 2 for low, high in pauses)
+    assert pauses[8][1] == 0.5
+
+
+async def test_a_closed_port_is_tried_again_soon_and_told_ever_less_often(vhost: str) -> None:
+    """Where nobody listens pauses stay short, as long as that lasts, and the log is not flooded."""
+    log, pauses = RecordingLog(), list[float]()
+
+    def jitter(_low: float, high: float) -> float:
+        pauses.append(high)
+        return high
+
     async with Proxy(RawConversation, vhost) as proxy:
         await proxy.refuse()
         link = link_to(proxy.url, log=log, clock=Clock(sleep=soon, jitter=jitter))
         async with running(link.run()):
-            await until(lambda: len(pauses) >= 8)
+            await until(lambda: len(pauses) >= 70)
             await proxy.listen()
             await link.channel()
-            failures = len(pauses)
-            await close_connections(broker, vhost)
-            await until(lambda: len(pauses) > failures)
-    assert [high for _, high in pauses[:8]] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
-    assert all(low == high / 2 for low, high in pauses)
-    assert pauses[failures][1] == 0.5
+    assert set(pauses) == {0.5}
+    told = [fields["attempt"] for fields in log.of("broker.unreachable")]
+    assert told[:8] == [1, 2, 4, 8, 16, 32, 64, 96][: len(told)]
+    assert 64 in told
+
+
+async def test_other_troubles_than_a_closed_port_are_told_each_time(vhost: str) -> None:
+    """A line stands for each try that costs the broker something, however many closed ports came before."""
+    log = RecordingLog()
+    refused = vhost.replace("guest:guest", "guest:hunter2")
+    async with Proxy(RawConversation, refused) as proxy:
+        await proxy.refuse()
+        async with running(link_to(proxy.url, log=log).run()):
+            await until(lambda: len(log.of("broker.unreachable")) > 2)
+            await proxy.listen()
+            await until(lambda: len([error for error in errors(log) if "password refused" in error]) > 4)
+    attempts = [
+        fields["attempt"] for fields in log.of("broker.unreachable") if "password refused" in fields["error"]
+    ]
+    assert attempts == list(range(attempts[0], attempts[0] + len(attempts)))
 
 
 @pytest.mark.parametrize(

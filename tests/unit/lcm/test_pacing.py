@@ -61,6 +61,22 @@ def test_a_refusal_waits_the_longest_until_something_else_happens() -> None:
     assert pace.delay(ceiling) == 2
 
 
+def test_where_nobody_listens_the_delay_stays_the_first() -> None:
+    """A closed port may be tried often, and what comes up behind it finds a delay that starts anew."""
+    pace = ReconnectPace(1, 30)
+    for _ in range(4):
+        pace.failed(pace.attempt)
+    assert pace.delay(ceiling) == 8
+    for _ in range(100):
+        pace.failed(pace.attempt, nobody_listens=True)
+        assert pace.delay(ceiling) == 1
+    delays = []
+    for _ in range(3):
+        pace.failed(pace.attempt)
+        delays.append(pace.delay(ceiling))
+    assert delays == [1, 2, 4]
+
+
 @pytest.mark.parametrize("refused", [False, True])
 def test_a_good_exchange_ends_the_waiting(refused: bool) -> None:
     """Only a good exchange proves that LCM is well; then it starts from the beginning."""

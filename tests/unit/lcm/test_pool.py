@@ -251,6 +251,21 @@ async def test_lcm_is_away_when_no_session_is_left() -> None:
     assert not bench.pool.backing_off
 
 
+async def test_a_closed_port_is_tried_soon_and_told_ever_less_often() -> None:
+    """Where nobody listens the pause stays the first, the log is not flooded, and what opens then is given at once."""
+    bench = Bench(sessions=1)
+    asked = bench.acquire()
+    for _ in range(40):
+        await bench.failed(SessionNotOpened("nobody", nobody_listens=True))
+    await bench.failed(SessionNotOpened("HTTP 503"))
+    assert bench.sleeps == [1] * 41
+    told = [line["error"] for line in bench.log.of("lcm.session_failed")]
+    assert told == ["nobody"] * 6 + ["HTTP 503"]
+    assert len(bench.away) == 41
+    await bench.opened()
+    await asked
+
+
 async def test_a_defect_in_opening_is_paced_like_a_failure() -> None:
     """An error that nobody foresaw neither loses the waiters nor is repeated without a pause."""
     bench = Bench(sessions=1)
