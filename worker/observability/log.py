@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import Any, Protocol, cast
 
 import msgspec
-import structlog
 
 from worker.common.callbacks import ignore
 from worker.common.text import cut, printable, well_formed
 from worker.observability.sink import ByteStream, Sink
+from worker.observability.structured import structlog
 from worker.settings import LogSettings
 
 # At DEBUG these print query strings, Authorization headers, payloads and frames.
