@@ -19,7 +19,7 @@ import msgspec
 from worker.common.text import quote, well_formed
 
 _LONGEST_REMEMBERED = 256  # characters: a cache of longer texts could grow without bounds
-_MOST_REMEMBERED = 4096
+_MOST_REMEMBERED = 2048
 _MAX_NAMED = 5  # descriptions that one warning lists
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NO_WORD = re.compile(r"[^a-z0-9]+")

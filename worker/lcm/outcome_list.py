@@ -90,7 +90,7 @@ class _SampleItems(dict[bytes, Item]):
 
 
 _LONGEST_REMEMBERED = 512  # bytes: a cache of longer items could grow without bounds
-_MOST_REMEMBERED = 4096
+_MOST_REMEMBERED = 2048
 
 _read_sample = msgspec.json.Decoder(_Sample).decode
 _read_sample_outcome = msgspec.json.Decoder(_SampleOutcome).decode
