@@ -1,7 +1,7 @@
 """Frames of one connection that are written close to each other go out in one write.
 
 A write costs a system call, and what it sends wakes whoever reads it. A busy worker would make several in each
-millisecond, for acks and publishes; so it makes one.
+millisecond, for acks and publishes; a few milliseconds' worth of them is one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-APART = 0.001
+APART = 0.002
 """Seconds between two writes: what is added meanwhile waits that long for the others."""
 
 

@@ -23,6 +23,7 @@ from worker.contract.job import MAX_SHORT_STRING
 _FLAGS_SIZE = 2
 _TIME_SIZE = 8
 _LENGTH_SIZE = 4
+_EMPTY_TABLE = bytes(_LENGTH_SIZE)
 
 
 def read_leniently() -> None:
@@ -89,6 +90,8 @@ def size_of(table: Mapping[str, Any]) -> int:
 
 
 def _table(table: Mapping[str, Any]) -> bytes:
+    if not table:
+        return _EMPTY_TABLE
     return _long(b"".join(encode.short_string(name) + _value(value) for name, value in table.items()))
 
 
@@ -114,14 +117,19 @@ def _long(content: bytes) -> bytes:
 
 def _short(text: str) -> bytes:
     encoded = text.encode()
-    return struct.pack("B", len(encoded)) + encoded
+    return len(encoded).to_bytes() + encoded
+
+
+def _moment(moment: datetime) -> bytes:
+    """Write an aware time, in whole seconds."""
+    return int(moment.timestamp()).to_bytes(_TIME_SIZE)
 
 
 _WRITTEN: dict[str, Callable[[Any], bytes]] = {
     "shortstr": _short,
     "table": _table,
     "octet": encode.octet,
-    "timestamp": encode.timestamp,
+    "timestamp": _moment,
 }
 _NAMES = spec.Basic.Properties.attributes()
 _WRITERS = [

@@ -61,6 +61,8 @@ def limit_in(reason: str) -> int | None:
 
 
 def _surely_fits(properties: Properties) -> bool:
+    if not properties.headers:
+        return True
     return all(isinstance(value, str) for value in properties.headers.values()) and (
         sum(len(name) + len(value) for name, value in properties.headers.items()) < _SURELY_FITS
     )

@@ -87,7 +87,7 @@ def build_log(
     if level > logging.INFO:
         record = ignore
     elif not (console or hashed):
-        record = _JsonRecords(worker, hide, sink.msg, otherwise=record)
+        record = _JsonRecords(worker, hide, sink.soon, otherwise=record)
     return _Log(bound.debug, bound.info, bound.warning, bound.error, bound.exception, record)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import select
@@ -16,6 +17,10 @@ from worker.common.callbacks import ignore
 
 MOST_KEPT = 4 * 1024 * 1024
 """Bytes of lines that wait for a stalled reader; further lines are dropped and counted."""
+
+_TOGETHER = (
+    0.002  # seconds for which lines that may wait are gathered: as many are lost with a killed process
+)
 
 _LAST_WAIT = 1.0  # seconds that the end of the process waits for a stalled reader
 _LOOK_AGAIN = 1.0
@@ -35,7 +40,7 @@ class ByteStream(Protocol):
 
 
 class Sink:
-    """Writes each line at once, and never waits for a reader.
+    """Writes each line at once, or with those that follow closely, and never waits for a reader.
 
     While the reader of a pipe or terminal stalls, lines wait in a bounded buffer, which a thread writes when it reads
     again. A line that can't be written, as on a full disk, is dropped, and the next one starts on a line of its own.
@@ -47,23 +52,46 @@ class Sink:
         self._stream = stream
         self._write = _without_waiting(stream)
         self._lock = threading.RLock()
+        self._soon: list[bytes] = []
         self._waiting = bytearray()
         self._dropped = 0
         self._torn = False
         self._caught_up = threading.Event()
 
     def msg(self, line: bytes) -> None:
-        """Write a line, without its end."""
+        """Write a line, without its end, at once."""
         with self._lock:
+            self._soon.append(line)
+            self.flush()
+
+    def soon(self, line: bytes) -> None:
+        """Write a line within a few milliseconds, with others; at once where no event loop runs."""
+        with self._lock:
+            self._soon.append(line)
+            if len(self._soon) > 1:
+                return  # whoever came first has seen to it
+        try:
+            asyncio.get_running_loop().call_later(_TOGETHER, self.flush)
+        except RuntimeError:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is to be written soon."""
+        with self._lock:
+            if not self._soon:
+                return
+            lines = b"\n".join(self._soon) + b"\n"
+            number = len(self._soon)
+            self._soon.clear()
             if not self._waiting:
-                self._waiting += b"\n" + line + b"\n" if self._torn else line + b"\n"
+                self._waiting += b"\n" + lines if self._torn else lines
                 self._write_waiting()
                 if self._waiting:
                     self._start_catching_up()
-            elif len(self._waiting) + len(line) < MOST_KEPT:
-                self._waiting += line + b"\n"
+            elif len(self._waiting) + len(lines) < MOST_KEPT:
+                self._waiting += lines
             else:
-                self._dropped += 1
+                self._dropped += number
 
     debug = info = warning = error = critical = exception = log = msg
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -104,3 +105,71 @@ def test_a_line_cut_by_a_full_disk_does_not_swallow_the_next() -> None:
     sink.msg(b"one line")
     sink.msg(b"another")
     assert written.getvalue() == b"one\nanother\ndropped 1\n"
+
+
+class Written:
+    """A stream that tells when something was written."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.came = asyncio.Event()
+
+    def write(self, data: bytes) -> int:
+        self.data += data
+        self.came.set()
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: it keeps nothing back."""
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        raise OSError
+
+
+async def test_lines_that_may_wait_go_out_together_and_by_themselves() -> None:
+    """A line is written soon although nothing follows, with those that came meanwhile, and then the next ones are."""
+    stream = Written()
+    sink = Sink(stream)
+    for lines in ((b"a", b"b"), (b"c",)):
+        stream.data = b""
+        stream.came.clear()
+        for line in lines:
+            sink.soon(line)
+        assert stream.data == b""
+        await stream.came.wait()
+        assert stream.data == b"\n".join(lines) + b"\n"
+
+
+async def test_a_line_that_may_not_wait_stays_behind_those_before_it() -> None:
+    """The order of lines is that in which they were logged, whichever of them could wait."""
+    stream = Written()
+    sink = Sink(stream)
+    sink.soon(b"a")
+    sink.soon(b"b")
+    sink.msg(b"c")
+    assert stream.data == b"a\nb\nc\n"
+    sink.soon(b"d")
+    sink.flush()
+    assert stream.data == b"a\nb\nc\nd\n"
+
+
+def test_without_an_event_loop_no_line_waits() -> None:
+    """Nothing would write it later."""
+    stream = BytesIO()
+    sink = Sink(stream)
+    sink.soon(b"a")
+    assert stream.getvalue() == b"a\n"
+
+
+async def test_each_line_that_may_wait_counts_where_it_is_dropped() -> None:
+    """Lines that are gathered while the reader stalls are dropped and counted one by one."""
+    stream = Written()
+    sink = Sink(stream)
+    sink._waiting += bytes(MOST_KEPT)
+    for _ in range(3):
+        sink.soon(b"line")
+    sink.flush()
+    assert sink._dropped == 3
