@@ -7,7 +7,7 @@ import pytest
 from tests.benchmarks.figures import Samples
 from tests.benchmarks.measures import cpu
 from tests.benchmarks.measures.steady import steady
-from tests.benchmarks.programs import TITLES
+from tests.benchmarks.programs import FLOOR, TITLES, WORKER
 from tests.benchmarks.progress import Progress
 from tests.benchmarks.scale import Scale
 from tests.benchmarks.stage import staged
@@ -30,9 +30,10 @@ async def test_all_programs_do_the_same_jobs(broker: Node, vhost: str) -> None:
             assert rate.median > 0
 
 
-async def test_steady_work_is_measured(broker: Node, vhost: str) -> None:
+@pytest.mark.parametrize("name", [WORKER, FLOOR])
+async def test_steady_work_is_measured(broker: Node, vhost: str, name: str) -> None:
     """While sessions have more to do than they can, LCM is at work for some of their time and never more."""
     async with staged(broker, vhost) as stage:
-        found = await steady(stage, SMALL, delay=0.1, sessions=4)
+        found = await steady(stage, SMALL, delay=0.1, sessions=4, name=name)
     assert 0 < found.busy.median <= 100
     assert found.cpu_us.median > 0

@@ -57,8 +57,10 @@ class _Mark:
     cpu: float
 
 
-async def steady(stage: Stage, scale: Scale, *, delay: float, sessions: int, workers: int = 1) -> Steady:
-    """Measure so many workers, each with so many sessions, against an LCM with such a delay.
+async def steady(
+    stage: Stage, scale: Scale, *, delay: float, sessions: int, workers: int = 1, name: str = WORKER
+) -> Steady:
+    """Measure so many workers, or other programs, each with so many sessions, against an LCM with such a delay.
 
     Jobs that weren't begun in the end are dropped; the results of all others are checked.
     """
@@ -68,7 +70,7 @@ async def steady(stage: Stage, scale: Scale, *, delay: float, sessions: int, wor
     async with lcm(delay=delay) as peer, stage.collecting() as results:
         async with AsyncExitStack() as stack:
             running = [
-                await stack.enter_async_context(program(WORKER, stage.url, peer.url, sessions=sessions))
+                await stack.enter_async_context(program(name, stage.url, peer.url, sessions=sessions))
                 for _ in range(workers)
             ]
             await asyncio.gather(*(each.ready() for each in running))
@@ -81,7 +83,7 @@ async def steady(stage: Stage, scale: Scale, *, delay: float, sessions: int, wor
             if not await stage.left():
                 raise RanDry(f"{batch.count} jobs were too few")
         books = Books(batch)
-        await _all_told(stage, results, books)
+        await _all_told(stage, results, books, drains=name == WORKER)
     stage.repeats += books.repeats
     await stage.renew()
     return _between(marks, workers * sessions)
@@ -97,15 +99,15 @@ async def _all_open(peer: Peer, sessions: int) -> None:
         await until(open_, deadline=_TO_OPEN / PATIENCE)
 
 
-async def _all_told(stage: Stage, results: Collector, books: Books) -> None:
-    """Wait until each job has its result or is in its queue again. Raises JobsLost."""
+async def _all_told(stage: Stage, results: Collector, books: Books, *, drains: bool) -> None:
+    """Wait until each job has its result or is in its queue again: both, where a program just ends. Raises JobsLost."""
     left = 0
 
     async def told() -> bool:
         nonlocal left
         left = await stage.left()
         results.enter(books)
-        return books.missing == left
+        return books.missing == left or (books.missing < left and not drains)
 
     try:
         await until(told)
