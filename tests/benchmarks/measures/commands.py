@@ -32,10 +32,10 @@ class JobsMissing(Exception):
 
 
 async def measure(stage: Stage, scale: Scale, progress: Progress) -> list[Table]:
-    """Return a table of the three."""
+    """Return a table of the three, each beside a reference: the least that does something alike."""
     with tempfile.TemporaryDirectory(prefix="lcm-bench-") as folder:
         rows = [
-            await _help(scale, progress),
+            *await _help(scale, progress),
             *await _top(stage, scale, progress, Path(folder)),
             *await _submit(stage, scale, progress, Path(folder)),
         ]
@@ -43,38 +43,45 @@ async def measure(stage: Stage, scale: Scale, progress: Progress) -> list[Table]
         Table(
             SECTION,
             "Commands",
-            ("command", "figure", "to the bare publisher"),
+            ("command", "figure", "to its reference"),
             tuple(rows),
-            "Medians (least to largest), and of paired ratios [95 % interval]. The bare publisher is 500 coroutines "
-            "on aiormq's channel that publish persistent jobs and wait for their confirms.",
+            "Medians (least to largest), and of paired ratios of the time [95 % interval]. The bare start imports "
+            "typer; the bare reader decodes each line and counts its events; the bare publisher is 500 coroutines on "
+            "aiormq's channel that publish persistent jobs and wait for their confirms.",
         )
     ]
 
 
-async def _help(scale: Scale, progress: Progress) -> tuple[Cell, ...]:
-    progress.doing("lcm-worker --help")
-    ended = [await _run([LCM_WORKER, "--help"]) for _ in range(scale.rounds)]
-    return "`lcm-worker --help`", Samples(tuple(each.seconds for each in ended), "s", digits=2), ""
+async def _help(scale: Scale, progress: Progress) -> list[tuple[Cell, ...]]:
+    help_, bare = await _compared(
+        ([LCM_WORKER, "--help"], [sys.executable, "-c", "import typer"]), scale.rounds, progress, "--help"
+    )
+    return [
+        (
+            "`lcm-worker --help`",
+            Samples(_seconds(help_), "s", digits=2),
+            paired_ratio(_seconds(help_), _seconds(bare)),
+        ),
+        ("bare start", Samples(_seconds(bare), "s", digits=2), "1.00"),
+    ]
 
 
 async def _top(stage: Stage, scale: Scale, progress: Progress, folder: Path) -> list[tuple[Cell, ...]]:
     progress.doing("top: writing a log")
     log = folder / "worker.log"
     _write_log(log, await _sample_lines(stage), scale.log_lines)
-    ended = []
-    for number in range(_TOP_ROUNDS):
-        progress.doing(f"top: round {number + 1} of {_TOP_ROUNDS}")
-        ended.append(await _run([LCM_WORKER, "top", "--once", log]))
+    reader: list[str | Path] = [sys.executable, "-m", "tests.benchmarks.reference.reader", log]
+    top, bare = await _compared(([LCM_WORKER, "top", "--once", log], reader), _TOP_ROUNDS, progress, "top")
     log.unlink()
-    title = f"`top --once` of {scale.log_lines:,} lines"
-    rates = tuple(scale.log_lines / each.seconds for each in ended)
+
+    def rates(ended: Sequence[Ended]) -> Samples:
+        return Samples(tuple(scale.log_lines / each for each in _seconds(ended)), "lines/s")
+
+    title = f"{scale.log_lines:,} lines"
     return [
-        (title, Samples(rates, "lines/s"), ""),
-        (
-            f"{title}: its peak memory",
-            Samples(tuple(each.peak / _MIB for each in ended), "MiB", digits=1),
-            "",
-        ),
+        (f"`top --once` of {title}", rates(top), paired_ratio(_seconds(top), _seconds(bare))),
+        ("its peak memory", Samples(tuple(each.peak / _MIB for each in top), "MiB", digits=1), ""),
+        (f"bare reader of {title}", rates(bare), "1.00"),
     ]
 
 
@@ -130,6 +137,22 @@ async def _submit(stage: Stage, scale: Scale, progress: Progress, folder: Path) 
         ),
         (f"bare publisher of {title}", Samples(tuple(seconds[_PUBLISHER]), "s", digits=1), "1.00"),
     ]
+
+
+async def _compared(
+    commands: tuple[Sequence[str | Path], Sequence[str | Path]], rounds: int, progress: Progress, title: str
+) -> tuple[list[Ended], list[Ended]]:
+    """Run two commands in turns."""
+    found: tuple[list[Ended], list[Ended]] = ([], [])
+    for number, name in interleaved(("command", "reference"), rounds):
+        progress.doing(f"{title}: round {number + 1} of {rounds}, {name}")
+        index = name == "reference"
+        found[index].append(await _run(commands[index]))
+    return found
+
+
+def _seconds(ended: Sequence[Ended]) -> tuple[float, ...]:
+    return tuple(each.seconds for each in ended)
 
 
 async def _run(command: Sequence[str | Path], settings: dict[str, str] | None = None) -> Ended:
