@@ -9,6 +9,7 @@ import typer
 
 from worker.cli.common import ConfigOption, run_async, settings_of
 from worker.common.callbacks import ignore
+from worker.common.text import printable
 from worker.contract.errors import BrokerAway, SessionNotOpened
 from worker.settings import Settings
 
@@ -71,18 +72,18 @@ def check(
 
     Example: lcm-worker check --config config/worker.toml --management http://127.0.0.1:15672
     """
-    from rich.console import Console
     from rich.text import Text
 
     from worker.broker.admin.inspect import Finding
+    from worker.cli.terminal import Terminal
 
     settings = settings_of(context, config)
     findings = [Finding("ok", "settings", f"{len(settings.sources)} set, the others at their defaults")]
     findings += run_async(_check(settings, management))
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     for finding in findings:
         line = Text(f"{finding.level:<8}", style=_STYLES[finding.level])
-        console.print(line.append(f"{finding.what}: {finding.detail}", style="default"))
+        console.print(line.append(printable(f"{finding.what}: {finding.detail}"), style="default"))
     if status := max(_STATUS[finding.level] for finding in findings):
         raise typer.Exit(status)
 

@@ -15,7 +15,7 @@ import uvloop
 from worker import __version__
 from worker.common.durations import parse_duration
 from worker.common.signals import on_stop_signal
-from worker.common.text import printable
+from worker.common.text import printable, printable_json
 from worker.contract.errors import SettingsError, TopologyError, WorkerError
 from worker.settings import Settings, load
 
@@ -113,8 +113,11 @@ def on_terminal() -> bool:
 
 
 def print_line(line: bytes) -> None:
-    """Print a line to standard output at once, in the encoding that it has, whatever the locale."""
-    sys.stdout.buffer.write(line + b"\n")
+    """Print a line of JSON to standard output at once, in the encoding that it has, whatever the locale.
+
+    On a terminal with an escape for each character that is not printable.
+    """
+    sys.stdout.buffer.write((printable_json(line) if on_terminal() else line) + b"\n")
     sys.stdout.buffer.flush()
 
 

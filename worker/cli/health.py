@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.common import ConfigOption, note, settings_of
+from worker.cli.common import ConfigOption, note, print_line, settings_of
 from worker.contract.errors import SettingsError
 
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
@@ -38,7 +38,7 @@ def health(
     host, port = settings.address
     path = "/readyz" if ready else "/livez"
     status, body = _ask(_LOOPBACK_OF.get(host, host), port, path, timeout)
-    typer.echo(body.rstrip("\n"))
+    print_line(body.rstrip("\n").encode())
     if status != 200:  # noqa: PLR2004 - HTTP's own number; http is imported late
         raise typer.Exit(1)
 

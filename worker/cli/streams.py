@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from worker.common.text import printable_json
 from worker.contract.errors import WorkerError
 
 _STREAMS = range(3)
@@ -67,6 +68,16 @@ class PatientFile(io.FileIO):
         while (written := super().write(data)) is None:
             select.select([], [self], [])
         return written
+
+
+class TerminalFile(PatientFile):
+    """A terminal on which lines of JSON and CSV are shown, with an escape for each character that is not printable."""
+
+    def write(self, data: Any, /) -> int:
+        left = printable_json(bytes(data))
+        while left:
+            left = left[super().write(left) :]
+        return len(data)
 
 
 class _Output(PatientFile):

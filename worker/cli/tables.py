@@ -1,4 +1,4 @@
-"""Tables for a terminal. External text is escaped, so it cannot inject markup or control sequences."""
+"""Tables for a terminal. External text is escaped, so it cannot forge a row."""
 
 from __future__ import annotations
 

@@ -127,9 +127,8 @@ def _plain(topology: Topology) -> dict[str, list[dict[str, Any]]]:
 
 
 def _print_tables(topology: Topology) -> None:
-    from rich.console import Console
-
     from worker.cli.tables import add_row, table
+    from worker.cli.terminal import Terminal
 
     exchanges = table("exchange", "type", title="Exchanges")
     for exchange in topology.exchanges:
@@ -142,6 +141,6 @@ def _print_tables(topology: Topology) -> None:
     bindings = table("exchange", "routing key", "queue", title="Bindings")
     for binding in topology.bindings:
         add_row(bindings, binding.exchange, binding.key, binding.queue)
-    console = Console()
+    console = Terminal()
     for each in (exchanges, queues, bindings):
         console.print(each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +16,11 @@ _TIME = re.compile(
     r"([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
+
+# A lone carriage return would have the rest of a line overwrite its beginning.
+_UNPRINTABLE = re.compile(r"[^\r\n\t -~]+|\r(?!\n)")
+
+_LONGEST_ESCAPE = 0xFFFF
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -48,6 +54,26 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def printable_json(lines: bytes) -> bytes:
+    r"""Return lines of JSON, or CSV, for a terminal: `\u009b` and the like stand for what is not printable.
+
+    JSON means the same with them.
+    """
+    text = lines.decode(errors="backslashreplace")
+    if text.replace("\n", "").isprintable():
+        return lines
+    return _UNPRINTABLE.sub(_as_json_escape, text).encode()
+
+
+def _as_json_escape(found: re.Match[str]) -> str:
+    return "".join(char if char.isprintable() else _escaped(char) for char in found[0])
+
+
+def _escaped(char: str) -> str:
+    # Two escapes for what is beyond 16 bits, which the library knows how to make; it leaves DEL as it is.
+    return f"\\u{ord(char):04x}" if ord(char) <= _LONGEST_ESCAPE else json.dumps(char)[1:-1]
 
 
 def quote(value: str) -> str:

@@ -1,12 +1,22 @@
 """Text is kept within bounds and fit for UTF-8, and times are read and written as RFC 3339."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.common.text import MAX_QUOTE, cut, printable, quote, read_rfc3339, rfc3339, well_formed
+from worker.common.text import (
+    MAX_QUOTE,
+    cut,
+    printable,
+    printable_json,
+    quote,
+    read_rfc3339,
+    rfc3339,
+    well_formed,
+)
 
 ANY_TEXT = st.text(st.characters())  # lone surrogates included
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -110,3 +120,21 @@ def test_every_moment_is_written_in_milliseconds(moment: datetime) -> None:
     """A moment of any zone and year is written in UTC, its microseconds cut off and not rounded."""
     written = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
     assert rfc3339(moment) == f"{written}Z"
+
+
+@given(st.text(), st.text())
+def test_json_on_a_terminal_means_the_same_and_is_printable(key: str, value: str) -> None:
+    """Whatever a text holds, its line is printable and is read as before."""
+    for ensure_ascii in (True, False):
+        try:
+            line = json.dumps({key: value}, ensure_ascii=ensure_ascii).encode()
+        except UnicodeEncodeError:
+            continue  # a lone surrogate has no bytes
+        shown = printable_json(line + b"\r\n")
+        assert shown.decode().rstrip("\r\n").isprintable()
+        assert json.loads(shown) == {key: value}
+
+
+def test_bytes_that_are_no_text_and_lone_returns_are_escaped() -> None:
+    """Line ends stay, whatever else would move the cursor or can't be read does not."""
+    assert printable_json(b"a\xff\rb\x1b\r\nc\td\n") == b"a\\xff\\u000db\\u001b\r\nc\td\n"

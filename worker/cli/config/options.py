@@ -24,14 +24,13 @@ def show(context: typer.Context, config: ConfigOption = None) -> None:
         for row in rows:
             typer.echo("\t".join(row))
         return
-    from rich.console import Console
-
     from worker.cli.tables import add_row, table
+    from worker.cli.terminal import Terminal
 
     settings = table("setting", "value", "source")
     for name, value, source in rows:
         add_row(settings, name, value, source, style="" if source == "default" else "bold")
-    Console().print(settings)
+    Terminal().print(settings)
 
 
 @app.command()

@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from worker.broker.topology import topology_of
 from worker.cli.common import note, print_line
 from worker.cli.dead.selection import Group, Selection
 from worker.cli.tables import add_row, table
+from worker.cli.terminal import Terminal
 from worker.common.text import printable, rfc3339
 from worker.contract.message import Delivery
 from worker.settings import Settings
@@ -37,7 +37,7 @@ class DeadLetterConsole:
     settings: Settings
     selection: Selection
     for_people: bool
-    terminal: Console = field(default_factory=lambda: Console(highlight=False, markup=False))
+    terminal: Terminal = field(default_factory=Terminal)
 
     @property
     def queue(self) -> str:
@@ -116,7 +116,7 @@ class DeadLetterConsole:
         print_page(self.terminal, record, title, *(f"{name:9}  {value}" for name, value in facts.items()))
 
 
-def print_page(terminal: Console, record: Mapping[str, Any], title: str, *facts: str) -> None:
+def print_page(terminal: Terminal, record: Mapping[str, Any], title: str, *facts: str) -> None:
     """Print a message for people: a title, a line for each fact, then properties, headers and body of its record."""
 
     def line(text: str, style: str = "") -> None:
@@ -188,7 +188,7 @@ def _body_lines(record: Mapping[str, Any]) -> list[str]:
 @contextmanager
 def _progress(browser: Browser, *, hidden: bool) -> Iterator[Callable[[], object]]:
     """Show how much of the queue was read, on standard error and only where that is a terminal."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     columns = (TextColumn("looking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
         *columns, console=console, transient=True, disable=hidden or not console.is_terminal

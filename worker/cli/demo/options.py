@@ -17,7 +17,7 @@ def demo(context: typer.Context, config: ConfigOption = None) -> None:
     """
     from worker.cli.demo.run import Stage, demonstrate
 
-    stage = Stage(markup=False, highlight=False)
+    stage = Stage()
     complete = run_until_signalled(demonstrate(settings_of(context, config).broker, stage))
     if complete is None:
         raise typer.Exit(130)

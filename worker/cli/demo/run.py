@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +23,7 @@ from worker.broker.publisher import Publisher
 from worker.broker.topology import JOB_KEY, Topology, topology_of
 from worker.cli.streams import OutputLost
 from worker.cli.tables import add_row, outcome_table, table
+from worker.cli.terminal import Terminal
 from worker.common.callbacks import always
 from worker.common.tasks import cancel, start
 from worker.contract.message import Delivery, Message, Properties
@@ -63,7 +63,7 @@ SAMPLES = (
 )
 
 
-class Stage(Console):
+class Stage(Terminal):
     """A console that goes silent when its output is closed, so that the demo still stops what it started."""
 
     def on_broken_pipe(self) -> None:
@@ -71,7 +71,7 @@ class Stage(Console):
             super().on_broken_pipe()
 
 
-async def demonstrate(broker: BrokerSettings, console: Console) -> bool:
+async def demonstrate(broker: BrokerSettings, console: Terminal) -> bool:
     """Run the demo against the broker of the settings where it answers, else against a private node.
 
     All exchanges and queues have a prefix of their own, and are deleted at the end.
@@ -116,7 +116,7 @@ def _settings(broker_url: str, lcm_url: str) -> Settings:
 
 
 @asynccontextmanager
-async def _broker(settings: BrokerSettings, console: Console) -> AsyncIterator[str]:
+async def _broker(settings: BrokerSettings, console: Terminal) -> AsyncIterator[str]:
     for url in settings.urls:
         if await answers(url):
             console.print("RabbitMQ   the one of the settings, which answers")
@@ -135,7 +135,7 @@ async def _broker(settings: BrokerSettings, console: Console) -> AsyncIterator[s
 
 
 @asynccontextmanager
-async def _worker(settings: Settings, console: Console) -> AsyncIterator[None]:
+async def _worker(settings: Settings, console: Terminal) -> AsyncIterator[None]:
     app = App(settings, build_log(settings.log, worker=settings.worker.name, stream=_LogStream(console)))
     try:
         async with asyncio.TaskGroup() as group:
@@ -149,7 +149,7 @@ async def _worker(settings: Settings, console: Console) -> AsyncIterator[None]:
 
 
 async def _publish_and_collect(
-    settings: Settings, topology: Topology, console: Console
+    settings: Settings, topology: Topology, console: Terminal
 ) -> list[dict[str, Any]]:
     publisher = Publisher(settings.broker, topology, _silent_log(settings), worker="demo")
     link = start(publisher.link.run())
@@ -193,7 +193,7 @@ async def _clean_up(settings: Settings, topology: Topology) -> None:
 class _LogStream:
     """Prints the lines of the worker's log in a short form."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
 
     def write(self, line: bytes) -> None:
@@ -243,7 +243,7 @@ def _failed(result: dict[str, Any]) -> bool:
     return bool(result["status"] == "failed")
 
 
-def _show(console: Console, results: list[dict[str, Any]], dead: list[Delivery]) -> None:
+def _show(console: Terminal, results: list[dict[str, Any]], dead: list[Delivery]) -> None:
     console.print()
     console.print(_summary(results))
     sample = next((result for result in results if result["account_number"] == SAMPLE_ACCOUNT), None)

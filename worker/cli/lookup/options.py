@@ -74,12 +74,12 @@ def _print_json(result: AccountResult) -> None:
 
 
 def _print_table(result: AccountResult) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from worker.cli.tables import outcome_table
+    from worker.cli.terminal import Terminal
 
-    console = Console(highlight=False)
+    console = Terminal()
     account = printable(result.account)
     if result.error is not None:
         console.print(Text(f"{account}: {result.error.code}", style="bold red"), soft_wrap=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from worker.cli.streams import PatientFile
+from worker.cli.streams import PatientFile, TerminalFile
 from worker.cli.submit.held import Held, held_in
 from worker.cli.submit.request import Request
 from worker.cli.submit.results import HEADER, OutputFormat, Result, encoded
@@ -86,8 +86,9 @@ def open_writer(request: Request, held: Held) -> Iterator[ResultWriter | None]:
         return
     if request.output is None:
         hidden = request.shows_tables and request.output_format is None
+        kind_of_file = TerminalFile if sys.stdout.isatty() else PatientFile
         # Not sys.stdout: its buffer would be written once more after a failure.
-        with PatientFile(os.devnull if hidden else sys.stdout.fileno(), "w", closefd=hidden) as file:
+        with kind_of_file(os.devnull if hidden else sys.stdout.fileno(), "w", closefd=hidden) as file:
             yield ResultWriter(file, request.result_format, held)
         return
     with output_as_parameter():

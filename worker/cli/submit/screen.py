@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from worker.cli.submit.tally import Collected
 from worker.cli.tables import add_row, table
+from worker.cli.terminal import Terminal
 from worker.common.text import printable
 
 _STALLED = 5.0  # seconds without progress, after which their number is shown in place of the rate
@@ -24,7 +24,7 @@ class Screen:
     """Standard error: notes, one to a line, above progress bars. Without a terminal there are no bars."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self._console = Terminal(stderr=True, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=None),
@@ -125,12 +125,12 @@ class NoticeLog:
 
 def show_results(collected: Collected) -> None:
     """Print tables of the first results and of the number of each kind to standard output."""
-    console = Console(file=sys.stdout, markup=False, highlight=False)
+    console = Terminal(file=sys.stdout)
     made = table("account", "came to", "job")
     for result in collected.first_results:
         came_to = Text(f"{len(result.outcomes)} outcomes", style="green")
         if result.error is not None:
-            came_to = Text(f"failed: {result.error.code}", style="red")
+            came_to = Text(printable(f"failed: {result.error.code}"), style="red")
         add_row(made, result.account_number or "(unreadable)", came_to, result.job_id)
     if made.row_count:
         console.print(made)
@@ -144,7 +144,7 @@ def _kinds(collected: Collected) -> Table:
     made.columns[1].justify = "right"
     add_row(made, Text("succeeded", style="green"), f"{collected.succeeded:,}")
     for code, count in sorted(collected.failed.items()):
-        add_row(made, Text(f"failed: {code}", style="red"), f"{count:,}")
+        add_row(made, Text(printable(f"failed: {code}"), style="red"), f"{count:,}")
     if collected.missing:
         add_row(made, Text("missing", style="yellow"), f"{collected.missing:,}")
     return made

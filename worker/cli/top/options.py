@@ -63,8 +63,7 @@ def top(
 
 def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
     """Read all files, with a live view where more may come."""
-    from rich.console import Console
-
+    from worker.cli.terminal import Terminal
     from worker.cli.top.live import read_all, watch
     from worker.cli.top.sources import Feed, File, Source, Stream
     from worker.cli.top.tally import Tally
@@ -76,7 +75,7 @@ def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
         ]
         feed = Feed(sources, Tally())
         if live and grows:
-            watch(feed, Console(highlight=False))
+            watch(feed, Terminal())
         else:
             read_all(feed)
     except OSError as error:
@@ -87,14 +86,11 @@ def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
 
 
 def _print_text(feed: Feed) -> None:
-    from rich.console import Console
-
+    from worker.cli.terminal import Terminal
     from worker.cli.top.screen import Screen
 
     # A pipe has no width; wide enough to show most reasons in full.
-    Console(highlight=False, width=None if on_terminal() else _PIPE_WIDTH).print(
-        Screen(feed.tally, feed.lines, feed.skipped)
-    )
+    Terminal(width=None if on_terminal() else _PIPE_WIDTH).print(Screen(feed.tally, feed.lines, feed.skipped))
 
 
 def _print_json(feed: Feed) -> None:

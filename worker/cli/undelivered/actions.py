@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from worker.broker.admin.dead_letter import as_json, timestamp
 from worker.broker.admin.dead_letters import Browser, browse
@@ -20,6 +19,7 @@ from worker.cli.common import note, print_line
 from worker.cli.dead.output import print_page, time_of
 from worker.cli.dropping import drop_messages
 from worker.cli.tables import add_row, table
+from worker.cli.terminal import Terminal
 from worker.common.callbacks import always
 from worker.common.tasks import cancel, start
 from worker.contract.errors import BrokerError
@@ -37,7 +37,7 @@ class Undelivered:
     routing_keys: frozenset[str]
     limit: int | None
     for_people: bool
-    terminal: Console = field(default_factory=lambda: Console(highlight=False, markup=False))
+    terminal: Terminal = field(default_factory=Terminal)
 
     @property
     def topology(self) -> Topology:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from rich.console import Console
 
+from worker.cli.terminal import Terminal
 from worker.cli.top.reading import Event, Reader
 from worker.cli.top.screen import Screen
 from worker.cli.top.summary import document
@@ -60,7 +60,7 @@ def busy_tally(workers: int = 3) -> Tally:
 
 def shown(tally: Tally, width: int = 80, height: int | None = None, **options: Any) -> list[str]:
     stream = io.StringIO()
-    console = Console(file=stream, width=width, height=height or 25, color_system=None, force_terminal=True)
+    console = Terminal(file=stream, width=width, height=height or 25, color_system=None, force_terminal=True)
     console.print(Screen(tally, 1234, 5, height=height, **options), end="")
     return stream.getvalue().splitlines()
 
@@ -142,7 +142,7 @@ def test_the_newest_seconds_fill_the_width() -> None:
 def test_an_encoding_without_blocks_has_other_steps() -> None:
     """Where the terminal can only show ASCII, the spark line is made of that."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
-    Console(file=stream, width=80).print(Screen(busy_tally(), 1, 0))
+    Terminal(file=stream, width=80).print(Screen(busy_tally(), 1, 0))
     stream.seek(0)
     assert "#####" in stream.read()
 
