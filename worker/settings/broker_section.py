@@ -10,7 +10,17 @@ from worker.common.durations import format_duration
 from worker.settings.masking import MaskedUrl, clear_url, lower_scheme, with_password
 from worker.settings.secret_file import SecretFile
 from worker.settings.section import Conflict, Section, certificate_conflicts
-from worker.settings.types import Duration, Durations, Lowered, Readable, SecretPath, Texts, Url, Whole
+from worker.settings.types import (
+    Duration,
+    Durations,
+    KeyPath,
+    Lowered,
+    Readable,
+    SecretPath,
+    Texts,
+    Url,
+    Whole,
+)
 
 DEFAULT_URL = "amqp://guest:guest@127.0.0.1:5672/"
 DEFAULT_PREFETCH = 64
@@ -92,7 +102,7 @@ class BrokerSettings(Section):
         description="PEM file of the certificate that the worker shows to the broker (amqps://). Empty: "
         "none.",
     )
-    key_file: Readable = Field(
+    key_file: KeyPath = Field(
         default="",
         description="PEM file of the private key of cert_file. Empty: cert_file holds it as well.",
     )

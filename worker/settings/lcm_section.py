@@ -20,6 +20,7 @@ from worker.settings.section import Conflict, Section, certificate_conflicts
 from worker.settings.types import (
     Duration,
     FromJson,
+    KeyPath,
     Number,
     Readable,
     Secret,
@@ -168,7 +169,7 @@ class LcmSettings(Section):
         default="",
         description="PEM file of the certificate that the worker shows to LCM (wss://). Empty: none.",
     )
-    key_file: Readable = Field(
+    key_file: KeyPath = Field(
         default="",
         description="PEM file of the private key of cert_file. Empty: cert_file holds it as well.",
     )

@@ -11,6 +11,8 @@ from worker.settings.sections import Settings
 
 MASKED = "***"
 _SHORTEST_SECRET = 4
+_SECRET_NAME = re.compile("pass|pwd|token|secret|credential|jwt|api.?key|pin$", re.IGNORECASE)
+_LONG = 24  # characters of a text without blanks, such as a token has and a topic has not
 
 
 class Scrubber:
@@ -64,7 +66,30 @@ def _secrets(settings: Settings) -> Iterator[str]:
         if name.lower().endswith("authorization"):
             # "Bearer" and the like are no secret, what follows is.
             yield value.get_secret_value().partition(" ")[2].strip()
-    yield from (greeting.send.get_secret_value() for greeting in lcm.greeting)
+    for greeting in lcm.greeting:
+        yield greeting.send.get_secret_value()
+        yield from secrets_in_json(greeting.send.get_secret_value())
+
+
+def secrets_in_json(text: str) -> Iterator[str]:
+    """Yield each text of a JSON document that is secret by its name, such as `token`, or that is long and no words.
+
+    The others are words such as a topic, which would be masked wherever they stand.
+    """
+    try:
+        inner = [("", json.loads(text))]
+    except (ValueError, RecursionError):
+        return
+    while inner:
+        name, value = inner.pop()
+        if isinstance(value, dict):
+            inner += value.items()
+        elif isinstance(value, list):
+            inner += [(name, each) for each in value]
+        elif isinstance(value, str) and (
+            _SECRET_NAME.search(name) or (len(value) >= _LONG and " " not in value)
+        ):
+            yield value
 
 
 def secrets_in_url(url: str) -> Iterator[str]:

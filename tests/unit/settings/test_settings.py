@@ -580,6 +580,8 @@ def test_no_secret_is_shown() -> None:
         {"lcm__headers": '["t0psecret"]'},
         {"lcm__headers": '{"X": ["t0psecret"]}'},
         {"lcm__greeting": '["t0psecret"]'},
+        {"lcm__key_file": "-----BEGIN PRIVATE KEY-----t0psecret"},
+        {"broker__key_file": "t0psecret"},
         {"lcm__greeting": '[{"send": "x", "other": "t0psecret"}]'},
     ],
 )
@@ -612,6 +614,21 @@ def test_secrets_of_lists_what_to_scrub() -> None:
         assert secret in found
     assert "worker" not in found
     assert list(found) == sorted(found, key=len, reverse=True)
+
+
+def test_what_is_secret_within_a_greeting_is_masked_by_itself() -> None:
+    """An LCM that tells a token back is not to put it into the log; a topic and the like are words as any other."""
+    greeting = {
+        "channel": "Agent",
+        "topic": "Login",
+        "message": {"AuthToken": "t0ken", "user": "agent-7", "list": ["a" * 24], "said": "words " * 10},
+    }
+    hide = Scrubber(
+        from_env(lcm__greeting=json.dumps([{"send": json.dumps(greeting)}, {"send": "no JSON {"}]))
+    )
+    assert hide("Login of agent-7 by t0ken failed") == "Login of agent-7 by *** failed"
+    assert hide(f"{'a' * 24}, {'words ' * 10}") == f"***, {'words ' * 10}"
+    assert hide("Agent: no JSON {") == "Agent: ***"
 
 
 def test_what_a_file_held_stays_masked(tmp_path: Path) -> None:

@@ -22,6 +22,13 @@ class Files:
     key_file: str = ""
 
 
+def test_keys_are_logged_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable by which libraries write the keys of all connections to a file changes nothing."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    assert client_context(Files()).keylog_filename is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str = "127.0.0.1") -> ssl.SSLObject:
     """Make a TLS connection in memory, and return the server's end of it."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
