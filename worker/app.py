@@ -34,7 +34,7 @@ from worker.observability.job_log import JobLog
 from worker.observability.log import RecordLog
 from worker.observability.metrics import Metrics
 from worker.pipeline import Pipeline
-from worker.settings import Settings
+from worker.settings import Scrubber, Settings
 from worker.status import Status, pages_of
 
 _COLLECT_AFTER = 7000  # objects made and not freed, ten times the interpreter's default
@@ -83,6 +83,7 @@ class App:
             delivery_limit=broker.delivery_limit,
             reply=self.replies,
             admit=self._admit,
+            hide=Scrubber(settings),
         )
         self.consumer = Consumer(
             broker,

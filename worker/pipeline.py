@@ -89,6 +89,7 @@ class Pipeline:
         delivery_limit: int,
         reply: Reply = ignore,
         admit: Callable[[Producer], Deferred | None] = ignore,
+        hide: Callable[[str], str] = str,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._look_up = look_up
@@ -98,6 +99,7 @@ class Pipeline:
         self._delivery_limit = delivery_limit
         self._reply = reply
         self._admit = admit
+        self._hide = hide
         self._now = clock.now
         self._sleep = clock.sleep
         self._monotonic = clock.monotonic
@@ -144,7 +146,7 @@ class Pipeline:
         try:
             return await self._succeed(run)
         except JobError as error:
-            return await self._remedy(run, error)
+            return await self._remedy(run, _without_secrets(error, self._hide))
         except (Deferred, StaleDelivery):
             raise
         except Exception as error:  # noqa: BLE001 - a defect of the worker's must not cost the job
@@ -316,6 +318,16 @@ def _poison(delivery_count: int) -> Poison:
     return Poison(
         f"it came back {delivery_count} times without an end, as if it killed the workers that had it"
     )
+
+
+def _without_secrets(error: JobError, hide: Callable[[str], str]) -> JobError:
+    """Mask secrets: LCM may tell back what it was sent, and others than the worker's own read results and letters."""
+    text, said = hide(str(error)), hide(error.remote_message)
+    if (text, said) == (str(error), error.remote_message):
+        return error
+    masked = type(error)(text, remote_message=said)
+    masked.__cause__ = error.__cause__
+    return masked
 
 
 def _defect(error: Exception) -> InternalError:

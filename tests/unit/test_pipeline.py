@@ -104,6 +104,7 @@ class World:
             worker="w-1",
             delivery_limit=20,
             reply=self.reply,
+            hide=lambda text: text.replace("s3cret", "***"),
             clock=Clock(now=lambda: self.now, monotonic=lambda: 1.0, sleep=sleep),
         )
         return pipeline(delivery)
@@ -266,6 +267,26 @@ async def test_a_permanent_error_fails_whatever_the_deadline() -> None:
     world = World(failing(LcmRejected("no")))
     await world.handle(delivery(deadline=NOW.isoformat()))
     assert world.targets == [("x.dead", "dead"), ("x.results", "result.failed")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LcmRejected("no", remote_message="token s3cret is unknown"),
+        ConnectionLost("closed by LCM (s3cret)"),
+        Expired("past the deadline", remote_message="last error: s3cret"),
+    ],
+    ids=["rejected", "to be retried", "expired"],
+)
+async def test_a_secret_that_lcm_tells_back_goes_nowhere(error: JobError) -> None:
+    """Results, dead letters and copies are read by others: what the log masks is masked in them, too."""
+    world = World(failing(error))
+    end = await world.handle(delivery(reply_to="x"))
+    assert world.published
+    said = [str(end.error), end.error.remote_message] if end.error else []
+    everything = repr([world.published, world.replied, said])
+    assert "***" in everything
+    assert "s3cret" not in everything
 
 
 async def test_a_returned_failed_result_is_not_parked() -> None:
