@@ -106,6 +106,11 @@ class BrokerSettings(Section):
         default="",
         description="PEM file of the private key of cert_file. Empty: cert_file holds it as well.",
     )
+    key_password_file: SecretPath = Field(
+        default=SecretFile(),
+        description="File that holds the password of an encrypted private key. Empty: the key is not "
+        "encrypted.",
+    )
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         default="lcm.outcome",
         description="The first part of the names of all exchanges and queues. Workers with the same prefix "
@@ -174,7 +179,7 @@ class BrokerSettings(Section):
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yield what is wrong between the settings of this section."""
-        yield from certificate_conflicts(self.cert_file, self.key_file)
+        yield from certificate_conflicts(self.cert_file, self.key_file, self.key_password_file)
         if self.password_file and self.url != DEFAULT_URL:
             parts = [urlsplit(url) for url in _split(self.url)]
             if any(part.password is not None for part in parts):

@@ -173,6 +173,11 @@ class LcmSettings(Section):
         default="",
         description="PEM file of the private key of cert_file. Empty: cert_file holds it as well.",
     )
+    key_password_file: SecretPath = Field(
+        default=SecretFile(),
+        description="File that holds the password of an encrypted private key. Empty: the key is not "
+        "encrypted.",
+    )
     proxy: Annotated[Url, AfterValidator(check_proxy)] = Field(
         default=MaskedUrl(),
         description="HTTP proxy on the way to LCM: http://USER:PASSWORD@HOST:PORT. Empty: none, whatever "
@@ -196,7 +201,7 @@ class LcmSettings(Section):
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yield what is wrong between the settings of this section."""
-        yield from certificate_conflicts(self.cert_file, self.key_file)
+        yield from certificate_conflicts(self.cert_file, self.key_file, self.key_password_file)
         if self.session_name and "{n}" not in self.session_name and self.sessions > 1:
             wrong = f"needs {{n}}, since lcm.sessions is {self.sessions} and LCM refuses the same name twice"
             yield Conflict("session_name", wrong, ("sessions",))

@@ -49,7 +49,7 @@ class Rereader:
             SettingsError: a file can't be read as what it should be, or not in time; the text names it.
         """
         files = self._files
-        if files.password_file or files.ca_file or files.cert_file or files.key_file:
+        if files.password_file or files.ca_file or files.cert_file:
             await self._renew()
         return None if self._tls is None else self._tls.context
 

@@ -25,7 +25,10 @@ class Scrubber:
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets."""
-        held = self._settings.broker.password_file.held, self._settings.lcm.password_file.held
+        held = [
+            (section.password_file.held, section.key_password_file.held)
+            for section in (self._settings.broker, self._settings.lcm)
+        ]
         if held != self._held:
             self._hide, self._held = hiding(secrets_of(self._settings)), held
         return self._hide(text)
@@ -56,7 +59,8 @@ def _secrets(settings: Settings) -> Iterator[str]:
         yield from secrets_in_url(url)
     for url in (lcm.url, lcm.proxy):
         yield from basic_of_url(url)
-    yield from (secret.get_secret_value() for secret in settings.broker.password_file.held)
+    for file in (settings.broker.password_file, settings.broker.key_password_file, lcm.key_password_file):
+        yield from (secret.get_secret_value() for secret in file.held)
     for secret in lcm.passwords:
         if password := secret.get_secret_value():
             yield password

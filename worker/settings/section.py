@@ -35,9 +35,11 @@ class Section(BaseModel):
         return self
 
 
-def certificate_conflicts(cert_file: str, key_file: str) -> Iterator[Conflict]:
+def certificate_conflicts(cert_file: str, key_file: str, key_password_file: str) -> Iterator[Conflict]:
     """Yield what is wrong with a client certificate."""
     if key_file and not cert_file:
         yield Conflict(
             "key_file", "needs cert_file, the certificate that this key belongs to", ("cert_file",)
         )
+    if key_password_file and not cert_file:
+        yield Conflict("key_password_file", "needs cert_file, and a key that it opens", ("cert_file",))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from worker.contract.errors import SettingsError
+from worker.settings.secret_file import SecretFile, read_secret
 
 _AGAIN_AFTER = 1.0
 
@@ -23,6 +24,8 @@ class Certificates(Protocol):
     def cert_file(self) -> str: ...
     @property
     def key_file(self) -> str: ...
+    @property
+    def key_password_file(self) -> SecretFile: ...
 
 
 def client_context(files: Certificates) -> ssl.SSLContext:
@@ -33,6 +36,12 @@ def client_context(files: Certificates) -> ssl.SSLContext:
     Raises:
         SettingsError: a file can't be read as what it should be.
     """
+    told: list[str] = []
+
+    def password() -> str:
+        told.append(_key_password(files.key_password_file))
+        return told[0]
+
     try:
         # It verifies the server's certificate and its name, and speaks TLS 1.2 or later.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -41,11 +50,24 @@ def client_context(files: Certificates) -> ssl.SSLContext:
         else:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         if files.cert_file:
-            context.load_cert_chain(files.cert_file, files.key_file or None)
-    except (OSError, ssl.SSLError) as error:
+            context.load_cert_chain(files.cert_file, files.key_file or None, password)
+    except (OSError, ValueError) as error:
         named = ", ".join(name for name in (files.ca_file, files.cert_file, files.key_file) if name)
-        raise SettingsError(f"TLS files can't be used ({named}): {error}") from error
+        hint = "; the password of key_password_file may be another key's" if told else ""
+        raise SettingsError(f"TLS files can't be used ({named}): {error}{hint}") from error
     return context
+
+
+def _key_password(file: SecretFile) -> str:
+    """Return the password of an encrypted key; without this, OpenSSL would ask for it on the terminal."""
+    if not file:
+        raise ValueError("the key is encrypted: name the file that holds its password in key_password_file")
+    try:
+        secret = read_secret(file)
+    except ValueError as error:
+        raise ValueError(f"key_password_file {error} ({file})") from error
+    file.hold(secret)
+    return secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +101,7 @@ def load_tls(files: Certificates, before: Tls | None = None) -> Tls:
 def _digest_of(files: Certificates) -> str:
     """Return the same text only for the same contents; a file that can't be read is one without any."""
     digest = sha256()
-    for name in (files.ca_file, files.cert_file, files.key_file):
+    for name in (files.ca_file, files.cert_file, files.key_file, files.key_password_file):
         try:
             content = Path(name).read_bytes() if name else b""
         except OSError:

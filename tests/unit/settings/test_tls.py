@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+import subprocess
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, Identity
 from worker.contract.errors import SettingsError
+from worker.settings.secret_file import SecretFile
 from worker.settings.tls import client_context, load_tls
 
 
@@ -20,6 +23,7 @@ class Files:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    key_password_file: SecretFile = field(default_factory=SecretFile)
 
 
 def test_keys_are_logged_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +100,53 @@ def test_a_file_that_cannot_be_used_is_named(
     elif kind == "no certificate":
         odd.write_text("no certificate\n")
     mine = authority.issue("worker-1")
-    files = {"ca_file": authority.file, "cert_file": mine.certificate, "key_file": mine.key, name: str(odd)}
+    odd_one: dict[str, Any] = {name: str(odd)}
+    files = replace(Files(authority.file, mine.certificate, mine.key), **odd_one)
     with pytest.raises(SettingsError, match=r"TLS files can't be used \(.*odd\.pem.*\): ") as raised:
-        client_context(Files(**files))
+        client_context(files)
     assert isinstance(raised.value.__cause__, OSError)
+
+
+def encrypted(identity: Identity, password: str) -> str:
+    """Encrypt an identity's key; return the file."""
+    file = f"{identity.key}.encrypted"
+    command = [
+        "openssl",
+        "pkcs8",
+        "-topk8",
+        "-in",
+        identity.key,
+        "-out",
+        file,
+        "-passout",
+        f"pass:{password}",
+    ]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own words
+    return file
+
+
+def test_an_encrypted_key_is_opened_by_the_password_of_its_file(authority: Authority, tmp_path: Path) -> None:
+    """The password is read anew with the key; without it, or with another, the text says so, and nobody is asked."""
+    mine = authority.issue("worker-1")
+    key, password = encrypted(mine, "0pen sesame"), tmp_path / "key-password"
+    password.write_text("0pen sesame\n")
+    files = Files(authority.file, mine.certificate, key, SecretFile.read(str(password)))
+    shake_hands(client_context(files), authority.server_context())
+    with pytest.raises(SettingsError, match=r"the key is encrypted: name the file .* key_password_file"):
+        client_context(Files(authority.file, mine.certificate, key))
+    password.write_text("changed")
+    with pytest.raises(
+        SettingsError, match="the password of key_password_file may be another key's"
+    ) as raised:
+        client_context(files)
+    assert "changed" not in str(raised.value)
+    assert [secret.get_secret_value() for secret in files.key_password_file.held] == [
+        "changed",
+        "0pen sesame",
+    ]
+    password.unlink()
+    with pytest.raises(SettingsError, match=r"key_password_file can't be read: No such file .*key-password"):
+        client_context(files)
 
 
 @pytest.mark.parametrize("key_of", ["nobody", "another"])
