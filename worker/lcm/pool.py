@@ -245,8 +245,7 @@ class Pool:
         self._assign()
 
     def _not_opened(self, slot: int, error: SessionNotOpened) -> None:
-        # Who is not there yet has not been heard to end sessions.
-        self._in_doubt = self._in_doubt or not error.nobody_listens
+        self._in_doubt = True
         counts = self._pace.failed(
             self._attempts[slot],
             refused=error.refused,

@@ -252,7 +252,7 @@ async def test_lcm_is_away_when_no_session_is_left() -> None:
 
 
 async def test_a_closed_port_is_tried_soon_and_told_ever_less_often() -> None:
-    """Where nobody listens the pause stays the first, the log is not flooded, and what opens then is given at once."""
+    """Where nobody listens the pause stays the first, and the log is not flooded."""
     bench = Bench(sessions=1)
     asked = bench.acquire()
     for _ in range(40):
