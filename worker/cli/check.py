@@ -11,7 +11,7 @@ from worker.cli.common import ConfigOption, run_async, settings_of
 from worker.common.callbacks import ignore
 from worker.common.text import printable
 from worker.contract.errors import BrokerAway, SessionNotOpened
-from worker.settings import Settings
+from worker.settings import Settings, exposures_of
 
 if TYPE_CHECKING:
     from worker.broker.admin.inspect import Finding
@@ -79,6 +79,9 @@ def check(
 
     settings = settings_of(context, config)
     findings = [Finding("ok", "settings", f"{len(settings.sources)} set, the others at their defaults")]
+    findings += [
+        Finding("warn", each.setting, f"{each.reason}; {each.remedy}") for each in exposures_of(settings)
+    ]
     findings += run_async(_check(settings, management))
     console = Terminal(soft_wrap=True)
     for finding in findings:

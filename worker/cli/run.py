@@ -6,7 +6,7 @@ import typer
 
 from worker.cli.common import ConfigOption, run_async, settings_of, status_of
 from worker.contract.errors import WorkerError
-from worker.settings import Scrubber
+from worker.settings import Scrubber, exposures_of
 
 
 def run(context: typer.Context, config: ConfigOption = None) -> None:
@@ -23,6 +23,10 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     settings = settings_of(context, config)
     log = build_log(settings.log, worker=settings.worker.name, hide=Scrubber(settings))
     route_library_logs(log)
+    for exposure in exposures_of(settings):
+        log.warning(
+            "settings.exposed", setting=exposure.setting, reason=exposure.reason, remedy=exposure.remedy
+        )
     try:
         run_async(serve(settings, log))
     except WorkerError as error:

@@ -3,10 +3,11 @@
 Other folders import from here alone. `section` is the base of all sections, `types` the kinds of values;
 `broker_section`, `lcm_section` and `sections` hold every setting; `sources` and `loading` read them; `masking`
 hides secrets where settings are shown, `secrets` masks them in the log; `secret_file` and `tls` read secrets and
-certificates, `rereading` does so again while the worker runs.
+certificates, `rereading` does so again while the worker runs; `exposure` tells where others can read what is secret.
 """
 
 from worker.settings.broker_section import BrokerSettings
+from worker.settings.exposure import exposures_of
 from worker.settings.lcm_section import Greeting, LcmSettings
 from worker.settings.loading import load
 from worker.settings.secrets import Scrubber, secrets_of
@@ -32,6 +33,7 @@ __all__ = [
     "Scrubber",
     "Settings",
     "WorkerSettings",
+    "exposures_of",
     "load",
     "secrets_of",
 ]

@@ -1,0 +1,94 @@
+"""Where the settings let others read what is secret: on the network, or in a file."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from worker.settings.sections import Settings
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A setting by which others can read a secret: its name, how they can, and what to do about it."""
+
+    setting: str
+    reason: str
+    remedy: str
+
+
+def exposures_of(settings: Settings) -> list[Exposure]:
+    """Return them all; none of them keeps a worker from running."""
+    return [*_of_broker(settings), *_of_lcm(settings), *_of_files(settings)]
+
+
+def _of_broker(settings: Settings) -> Iterator[Exposure]:
+    urls = [urlsplit(url) for url in settings.broker.urls]
+    clear = [url for url in urls if url.scheme == "amqp" and not _is_here(url)]
+    if not clear:
+        return
+    hosts = ", ".join(dict.fromkeys(str(url.hostname) for url in clear))
+    falls_back = len(clear) < len(urls)
+    yield Exposure(
+        "broker.url",
+        f"the password, jobs and results travel in clear to {hosts}"
+        + (", where the encrypted URLs beside it don't answer" if falls_back else ""),
+        "use amqps:// and broker.ca_file" + (" in all of them" if falls_back else ""),
+    )
+
+
+def _of_lcm(settings: Settings) -> Iterator[Exposure]:
+    lcm = settings.lcm
+    url, proxy = urlsplit(lcm.url), urlsplit(lcm.proxy)
+    has_credentials = (
+        any(secret.get_secret_value() for secret in (*lcm.passwords, *lcm.headers.values()))
+        or bool(lcm.greeting or url.password)
+        or any(item and not item.startswith("name=") for item in url.query.split("&"))
+    )
+    if url.scheme == "ws" and has_credentials and not _is_here(url):
+        yield Exposure(
+            "lcm.url",
+            f"credentials, account numbers and outcomes travel in clear to {url.hostname}",
+            "use wss:// and lcm.ca_file",
+        )
+    if proxy.password and not _is_here(proxy):
+        yield Exposure(
+            "lcm.proxy",
+            f"the proxy's password travels in clear to {proxy.hostname}",
+            "use a proxy that needs none, or one on this host",
+        )
+
+
+def _of_files(settings: Settings) -> Iterator[Exposure]:
+    for section in ("broker", "lcm"):
+        files = getattr(settings, section)
+        for name in ("password_file", "key_file", "key_password_file"):
+            yield from _of_file(f"{section}.{name}", getattr(files, name))
+
+
+def _of_file(setting: str, path: str) -> Iterator[Exposure]:
+    try:
+        mode = Path(path).stat().st_mode if path else 0
+    except OSError:
+        return  # whoever reads it says what is wrong
+    if mode & stat.S_IROTH:
+        yield Exposure(
+            setting,
+            f"every user of this host can read {path} (mode {stat.S_IMODE(mode):o})",
+            f"chmod o= {path}",
+        )
+
+
+def _is_here(url: SplitResult) -> bool:
+    """Whether a URL leads to this very host."""
+    host = url.hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
