@@ -196,9 +196,10 @@ class _LogStream:
     def __init__(self, console: Terminal) -> None:
         self._console = console
 
-    def write(self, line: bytes) -> None:
+    def write(self, lines: bytes) -> None:
         with suppress(OutputLost):  # told when the demo has ended; the worker works on until then
-            self._console.print(_shortened(msgspec.json.decode(line)))
+            for line in lines.splitlines():
+                self._console.print(_shortened(msgspec.json.decode(line)))
 
     def flush(self) -> None:
         """Do nothing: every line is printed at once."""
