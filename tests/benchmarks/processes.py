@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ CHECKOUT = Path(__file__).parents[2]
 _READY_WITHIN = 120.0
 _END_WITHIN = 60.0
 _LONGEST = 3600.0
+_LOOK = 0.02  # seconds between two looks at the memory of a process
+_PEAK = re.compile(r"VmHWM:\s*(\d+) kB")
 _T = TypeVar("_T")
 
 
@@ -154,6 +156,9 @@ def run(command: Sequence[str | Path], settings: Mapping[str, str] | None = None
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
+    peak = 0
+    while not select.select([process.stderr], [], [], _LOOK)[0]:
+        peak = max(peak, _peak(process.pid))
     said = process.stderr.read()
     # Not by the library, which does not tell what the process has used.
     _, status, used = os.wait4(process.pid, 0)
@@ -162,8 +167,19 @@ def run(command: Sequence[str | Path], settings: Mapping[str, str] | None = None
     process.stderr.close()
     if process.returncode:
         raise ProcessFailed(f"{command} ended with status {process.returncode}: {said.decode()[-1000:]}")
-    in_bytes = 1 if sys.platform == "darwin" else 1024
-    return Ended(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * in_bytes)
+    return Ended(seconds, used.ru_utime + used.ru_stime, peak)
+
+
+def _peak(pid: int) -> int:
+    """Return the largest resident set of a process in bytes, 0 where it has ended.
+
+    Not by `wait4`, whose figure is at least the size that this process had when it made that one.
+    """
+    try:
+        found = _PEAK.search(Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else 0
 
 
 def cpu_seconds(pid: int) -> float:

@@ -27,10 +27,11 @@ class Bundle:
         """Write whole frames, soon."""
         self._waiting.append(frames)
         if self._timer is None:
-            if self._loop.time() - self._written_at >= APART:
+            due = self._written_at + APART
+            if self._loop.time() >= due:
                 self.flush()
             else:
-                self._timer = self._loop.call_later(APART, self.flush)
+                self._timer = self._loop.call_at(due, self.flush)
 
     def flush(self) -> None:
         """Write what waits; to be called before anything else is written to the connection."""
