@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tests.benchmarks.figures import Samples, Table
 from tests.benchmarks.measures import cpu, grid, latency, memory, scaling
 
-_SIZE = (7.0, 3.6)
+_WIDTH, _HEIGHT = 7.0, 3.0  # inches, of each table: one below the other, as the labels of bars are long
 # The same figures give the same file: no date, and no ids drawn at random.
 _STYLE: Any = {"svg.hashsalt": "bench", "svg.fonttype": "none", "axes.grid": True, "grid.alpha": 0.3}
 
@@ -25,8 +25,9 @@ def draw(tables: Sequence[Table], folder: Path) -> list[Path]:
     for name, titles in _titles(tables).items():
         path = folder / f"{name}.svg"
         with mpl.rc_context(_STYLE):
-            figure = Figure(figsize=_SIZE, layout="constrained")
-            for axes, table in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
+            figure = Figure(figsize=(_WIDTH, _HEIGHT * len(titles)), layout="constrained")
+            rows = figure.subplots(len(titles), squeeze=False)
+            for (axes,), table in zip(rows, titles, strict=True):
                 _PLOTS[name][1](axes, table)
                 axes.set_title(table.title, fontsize="medium")
             figure.savefig(path, metadata={"Date": None})
@@ -79,7 +80,7 @@ def _course(axes: Axes, table: Table) -> None:
         if isinstance(cell, Samples)
     ]
     axes.plot([jobs for jobs, _ in points], [size for _, size in points], marker="o")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(size for _, size in points))
     axes.set_xlabel(table.columns[0])
     axes.set_ylabel("MiB")
 
