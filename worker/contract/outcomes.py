@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from worker.common.remembered import Remembered
 from worker.common.text import quote, well_formed
 
-_LONGEST_REMEMBERED = 256  # characters: a cache of longer texts could grow without bounds
-_MOST_REMEMBERED = 2048
 _MAX_NAMED = 5  # descriptions that one warning lists
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NO_WORD = re.compile(r"[^a-z0-9]+")
@@ -85,7 +84,7 @@ def normalize(items: Iterable[Item]) -> Normalized:
     Every id has more than blanks in it, which is for the reader of LCM's reply to make sure.
     """
     ranked = [_remembered[item] for item in items]
-    by_rank = {each[0]: each for each in ranked}
+    by_rank = {each.rank: each for each in ranked}
     warnings: tuple[str, ...] = ()
     if len(by_rank) < len(ranked):
         ranked.sort()
@@ -93,12 +92,13 @@ def normalize(items: Iterable[Item]) -> Normalized:
         by_rank = {each.rank: each for each in reversed(ranked)}
         warnings = tuple(_warnings(ranked))
     kept = [by_rank[rank] for rank in sorted(by_rank)]
-    encoded = b"[%b]" % b",".join([each[3] for each in kept])
+    encoded = b"[%b]" % b",".join([each.encoded for each in kept])
     named = f"sha256:{sha256(encoded).hexdigest()}"
-    return Normalized(tuple([each[2] for each in kept]), warnings, encoded, named)
+    return Normalized(tuple([each.outcome for each in kept]), warnings, encoded, named)
 
 
-def _normalized(id_: str, description: str) -> _Ranked:
+def _normalized(item: Item) -> _Ranked:
+    id_, description = item
     id_ = well_formed(id_.strip())
     description = well_formed(" ".join(description.split()))
     code = _NO_WORD.sub("_", description.lower()).strip("_")
@@ -107,19 +107,12 @@ def _normalized(id_: str, description: str) -> _Ranked:
     return _Ranked(rank, description, outcome, _encode(outcome))
 
 
-class _Remembered(dict[Item, _Ranked]):
-    """Items that were normalized before: they come again in every list. It forgets all of them when it is full."""
-
-    def __missing__(self, item: Item) -> _Ranked:
-        normalized = _normalized(*item)
-        if sum(map(len, item)) <= _LONGEST_REMEMBERED:
-            if len(self) >= _MOST_REMEMBERED:
-                self.clear()
-            self[item] = normalized
-        return normalized
+def _characters(item: Item) -> int:
+    return sum(map(len, item))
 
 
-_remembered = _Remembered()
+# The same items come in every list.
+_remembered = Remembered(_normalized, _characters, longest=256, most=2048)
 
 
 def _warnings(ranked: list[_Ranked]) -> Iterator[str]:

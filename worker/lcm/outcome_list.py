@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
+from worker.common.remembered import Remembered
 from worker.common.text import kind_of
 from worker.contract.outcomes import Item, OutcomeList
 from worker.lcm.envelope import (
@@ -71,30 +72,18 @@ class _Sample(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     message: _SamplePayload
 
 
-class _SampleItems(dict[bytes, Item]):
-    """Items of the sample's form by their bytes: the same ones come in every reply. Raises what the decoder does.
+def _sample_item(raw: bytes) -> Item:
+    """Read an item of the sample's form. Raises one of UNREADABLE where it is of another."""
+    outcome = _read_sample_outcome(raw)
+    if not outcome.identity.strip():
+        raise ValueError("an outcome with a blank id")
+    return outcome.identity, outcome.description
 
-    It forgets all of them when it is full.
-    """
-
-    def __missing__(self, raw: bytes) -> Item:
-        outcome = _read_sample_outcome(raw)
-        if not outcome.identity.strip():
-            raise UnreadableReply("an outcome with a blank id")
-        item = outcome.identity, outcome.description
-        if len(raw) <= _LONGEST_REMEMBERED:
-            if len(self) >= _MOST_REMEMBERED:
-                self.clear()
-            self[raw] = item
-        return item
-
-
-_LONGEST_REMEMBERED = 512  # bytes: a cache of longer items could grow without bounds
-_MOST_REMEMBERED = 2048
 
 _read_sample = msgspec.json.Decoder(_Sample).decode
 _read_sample_outcome = msgspec.json.Decoder(_SampleOutcome).decode
-_sample_item = _SampleItems().__getitem__
+# The same bytes come in every reply.
+_sample_items_seen = Remembered(_sample_item, len, longest=512, most=2048)
 _read_outcomes = msgspec.json.Decoder(list[_Outcome]).decode
 _read_outcome = msgspec.json.Decoder(_Outcome).decode
 
@@ -186,8 +175,10 @@ def _classify(raw: bytes, session_errors: frozenset[str]) -> Frame:
 def _sample_items(raw: bytes) -> OutcomeList | None:
     """Read the form that nearly every message has, at a third of the price; `None` leaves it to the long way."""
     try:
-        items = OutcomeList(map(_sample_item, map(bytes, _read_sample(raw).message.response)))
-    except (UnreadableReply, *UNREADABLE):
+        items = OutcomeList(
+            map(_sample_items_seen.__getitem__, map(bytes, _read_sample(raw).message.response))
+        )
+    except UNREADABLE:
         return None
     # The decoder ignores a key that stands twice, but its quotes count.
     quoted = _without_escapes(b"", raw) if b"\\" in raw else raw
