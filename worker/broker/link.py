@@ -22,7 +22,7 @@ from worker.broker.connection import (
     means_loss,
     text_of,
 )
-from worker.common.backoff import backoff, is_told
+from worker.common.backoff import Telling, backoff
 from worker.common.callbacks import ignore
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import TaskSet
@@ -68,6 +68,7 @@ class Link:
         self.trouble = ""
         self._connection: Connection | None = None
         self._newest: Connection | None = None
+        self._telling = Telling()
         self._said_blocked = False
         self._ever_up = False
         self._settings = settings
@@ -143,11 +144,11 @@ class Link:
                     nobody_listens = isinstance(error, BrokerAway) and error.nobody_listens
                     # A closed port is no burden to try, and whoever comes back is to be found at once.
                     doublings = 0 if nobody_listens else doublings + 1
-                    if self.trouble != str(error) or not nobody_listens or is_told(failures):
-                        self._log.warning(
-                            "broker.unreachable", role=self.role, attempt=failures, error=str(error)
-                        )
                     self.trouble = str(error)
+                    if self._telling.tells(self.trouble, failures, fast=nobody_listens):
+                        self._log.warning(
+                            "broker.unreachable", role=self.role, attempt=failures, error=self.trouble
+                        )
                 else:
                     failures = doublings = 0
                     await self._live(connection, channel)

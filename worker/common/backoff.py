@@ -20,6 +20,18 @@ def backoff(first: float, longest: float, doublings: float, jitter: Jitter) -> f
     return jitter(ceiling / 2, ceiling)
 
 
+class Telling:
+    """Which of the failures in a row the log tells, where it is tried again so fast that all of them would flood it."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def tells(self, why: str, failures: int, *, fast: bool) -> bool:
+        """Whether it tells this one: what is new, what is not tried again `fast`, and of the others what `is_told`."""
+        is_new, self._last = why != self._last, why
+        return is_new or not fast or is_told(failures)
+
+
 def is_told(failures: int) -> bool:
     """Whether the log tells the last of so many failures in a row, of which there is one in each second or more."""
     return failures.bit_count() == 1 or failures % _TOLD_AGAIN == 0

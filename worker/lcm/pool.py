@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from worker.common.backoff import is_told
+from worker.common.backoff import Telling
 from worker.common.callbacks import ignore
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import TaskSet, start
@@ -65,7 +65,7 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self._closing = TaskSet()
         self._in_doubt = False
-        self._told = ""
+        self._telling = Telling()
         self._trials = TaskSet()
 
     def __repr__(self) -> str:
@@ -252,11 +252,9 @@ class Pool:
             pause=error.pause,
             nobody_listens=error.nobody_listens,
         )
-        why = str(error)
-        if why != self._told or not error.nobody_listens or is_told(self._pace.attempt):
+        if self._telling.tells(str(error), self._pace.attempt, fast=error.nobody_listens):
             level = self._log.error if error.refused else self._log.warning
-            level("lcm.session_failed", error=why, waiting=self.waiting)
-        self._told = why
+            level("lcm.session_failed", error=str(error), waiting=self.waiting)
         # Openings that fail together are reported once: the others were no probes.
         if counts and not self._idle and not any(session.alive for session in self._busy):
             self._on_away(error)
