@@ -61,10 +61,7 @@ def printable_json(lines: bytes) -> bytes:
 
     JSON means the same with them.
     """
-    text = lines.decode(errors="backslashreplace")
-    if text.replace("\n", "").isprintable():
-        return lines
-    return _UNPRINTABLE.sub(_as_json_escape, text).encode()
+    return _UNPRINTABLE.sub(_as_json_escape, lines.decode(errors="backslashreplace")).encode()
 
 
 def _as_json_escape(found: re.Match[str]) -> str:

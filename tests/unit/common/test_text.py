@@ -137,4 +137,5 @@ def test_json_on_a_terminal_means_the_same_and_is_printable(key: str, value: str
 
 def test_bytes_that_are_no_text_and_lone_returns_are_escaped() -> None:
     """Line ends stay, whatever else would move the cursor or can't be read does not."""
+    assert printable_json(b"a\x9b31m\n") == b"a\\x9b31m\n"
     assert printable_json(b"a\xff\rb\x1b\r\nc\td\n") == b"a\\xff\\u000db\\u001b\r\nc\td\n"
