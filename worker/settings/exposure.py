@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from worker.settings.secrets import secrets_in_url
 from worker.settings.sections import Settings
 
 
@@ -46,8 +47,8 @@ def _of_lcm(settings: Settings) -> Iterator[Exposure]:
     url, proxy = urlsplit(lcm.url), urlsplit(lcm.proxy)
     has_credentials = (
         any(secret.get_secret_value() for secret in (*lcm.passwords, *lcm.headers.values()))
-        or bool(lcm.greeting or url.password)
-        or any(item and not item.startswith("name=") for item in url.query.split("&"))
+        or bool(lcm.greeting)
+        or any(secrets_in_url(lcm.url))
     )
     if url.scheme == "ws" and has_credentials and not _is_here(url):
         yield Exposure(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from worker.settings.secret_file import SecretFile
 from worker.settings.sections import Settings
 
 MASKED = "***"
@@ -20,15 +21,13 @@ class Scrubber:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._files = _files_of(settings)
         self._held: object = None
         self._hide: Callable[[str], str] = str
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets."""
-        held = [
-            (section.password_file.held, section.key_password_file.held)
-            for section in (self._settings.broker, self._settings.lcm)
-        ]
+        held = [file.held for file in self._files]
         if held != self._held:
             self._hide, self._held = hiding(secrets_of(self._settings)), held
         return self._hide(text)
@@ -53,13 +52,18 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     return tuple(sorted(kept, key=lambda form: (-len(form), form)))
 
 
+def _files_of(settings: Settings) -> tuple[SecretFile, ...]:
+    sections = (settings.broker, settings.lcm)
+    return tuple(file for section in sections for file in (section.password_file, section.key_password_file))
+
+
 def _secrets(settings: Settings) -> Iterator[str]:
     lcm = settings.lcm
     for url in (*settings.broker.urls, lcm.url, lcm.proxy):
         yield from secrets_in_url(url)
     for url in (lcm.url, lcm.proxy):
         yield from basic_of_url(url)
-    for file in (settings.broker.password_file, settings.broker.key_password_file, lcm.key_password_file):
+    for file in _files_of(settings):
         yield from (secret.get_secret_value() for secret in file.held)
     for secret in lcm.passwords:
         if password := secret.get_secret_value():
@@ -105,7 +109,8 @@ def secrets_in_url(url: str) -> Iterator[str]:
     for item in parts.query.split("&"):
         # The `name` parameter names a session; it is no secret, and may be as common a word as "worker".
         if not item.startswith("name="):
-            yield item.partition("=")[2]
+            # A token may stand there without a name.
+            yield item.partition("=")[2] if "=" in item else item
     yield from (value for name, value in parse_qsl(parts.query) if name != "name")
 
 

@@ -131,7 +131,7 @@ Size = Annotated[int, BeforeValidator(parse_size), Written(format_size)]
 Text = Annotated[str, AfterValidator(_printable)]
 Texts = Annotated[tuple[Annotated[Text, AfterValidator(_not_empty)], ...], BeforeValidator(_list)]
 Readable = Annotated[str, AfterValidator(_readable)]
-KeyPath = Annotated[str, AfterValidator(_readable), Sensitive(_mask_path)]
+KeyPath = Annotated[Readable, Sensitive(_mask_path)]
 Lowered = BeforeValidator(_lower)
 FromJson = BeforeValidator(_json)
 

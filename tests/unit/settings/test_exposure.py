@@ -27,6 +27,7 @@ def exposed(**variables: str) -> list[str]:
         ({"lcm__url": "ws://lcm.example/"}, []),
         ({"lcm__url": "ws://lcm.example/?name=worker-1"}, []),
         ({"lcm__url": "ws://lcm.example/?token=t0ken"}, ["lcm.url"]),
+        ({"lcm__url": "ws://lcm.example/?t0ken"}, ["lcm.url"]),
         ({"lcm__url": "wss://lcm.example/?token=t0ken"}, []),
         ({"lcm__url": "ws://lcm.localhost/?token=t0ken"}, []),
         ({"lcm__url": "ws://lcm.example/", "lcm__username": "u", "lcm__password": "secret"}, ["lcm.url"]),
