@@ -9,7 +9,6 @@ import typer
 
 from worker.cli.common import ConfigOption, run_async, settings_of
 from worker.common.callbacks import ignore
-from worker.common.text import printable
 from worker.contract.errors import BrokerAway, SessionNotOpened
 from worker.settings import Settings, exposures_of
 
@@ -75,7 +74,7 @@ def check(
     from rich.text import Text
 
     from worker.broker.admin.inspect import Finding
-    from worker.cli.terminal import Terminal
+    from worker.cli.terminal import Terminal, one_line
 
     settings = settings_of(context, config)
     findings = [Finding("ok", "settings", f"{len(settings.sources)} set, the others at their defaults")]
@@ -86,7 +85,7 @@ def check(
     console = Terminal(soft_wrap=True)
     for finding in findings:
         line = Text(f"{finding.level:<8}", style=_STYLES[finding.level])
-        console.print(line.append(printable(f"{finding.what}: {finding.detail}"), style="default"))
+        console.print(line.append_text(one_line(f"{finding.what}: {finding.detail}", "default")))
     if status := max(_STATUS[finding.level] for finding in findings):
         raise typer.Exit(status)
 

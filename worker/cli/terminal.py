@@ -1,7 +1,8 @@
 """The terminal that commands show things on: whatever text reaches it, only printable characters do.
 
 Text comes from LCM, from producers, from logs and from files; a control sequence in it could retitle the window, fill
-the clipboard or hide a line. So it is made printable where all of it comes through, and not by each who shows it.
+the clipboard or hide a line. No such text gets through a `Terminal`, whoever shows it. A line break does: where it
+could forge a line, the text is shown by `one_line`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from worker.common.text import printable
 
@@ -29,3 +31,8 @@ class Terminal(Console):
             else:
                 shown = "\n".join(map(printable, segment.text.split("\n")))
                 yield Segment(shown, segment.style)
+
+
+def one_line(text: str, style: str = "") -> Text:
+    """Return text from outside as one line, whatever it holds."""
+    return Text(printable(text), style=style)

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from worker.broker.admin.dead_letter import DeadLetter, as_json, read_dead_letter, sender_of, timestamp
 from worker.broker.admin.dead_letters import Browser
@@ -19,8 +18,8 @@ from worker.broker.topology import topology_of
 from worker.cli.common import note, print_line
 from worker.cli.dead.selection import Group, Selection
 from worker.cli.tables import add_row, table
-from worker.cli.terminal import Terminal
-from worker.common.text import printable, rfc3339
+from worker.cli.terminal import Terminal, one_line
+from worker.common.text import rfc3339
 from worker.contract.message import Delivery
 from worker.settings import Settings
 
@@ -120,7 +119,7 @@ def print_page(terminal: Terminal, record: Mapping[str, Any], title: str, *facts
     """Print a message for people: a title, a line for each fact, then properties, headers and body of its record."""
 
     def line(text: str, style: str = "") -> None:
-        terminal.print(Text(printable(text), style=style), soft_wrap=True)
+        terminal.print(one_line(text, style), soft_wrap=True)
 
     plain = msgspec.json.decode(as_json(record))
     line(title, "bold")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.common import ConfigOption, note, on_terminal, print_line, run_async, settings_of
-from worker.common.text import printable
 from worker.contract.errors import SessionNotOpened
 
 if TYPE_CHECKING:
@@ -74,18 +73,15 @@ def _print_json(result: AccountResult) -> None:
 
 
 def _print_table(result: AccountResult) -> None:
-    from rich.text import Text
-
     from worker.cli.tables import outcome_table
-    from worker.cli.terminal import Terminal
+    from worker.cli.terminal import Terminal, one_line
 
     console = Terminal()
-    account = printable(result.account)
     if result.error is not None:
-        console.print(Text(f"{account}: {result.error.code}", style="bold red"), soft_wrap=True)
-        console.print(Text(printable(result.error.message)), soft_wrap=True)
+        console.print(one_line(f"{result.account}: {result.error.code}", "bold red"), soft_wrap=True)
+        console.print(one_line(result.error.message), soft_wrap=True)
         return
-    console.print(Text(f"{account}: {len(result.outcomes)} outcomes", style="bold"), soft_wrap=True)
+    console.print(one_line(f"{result.account}: {len(result.outcomes)} outcomes", "bold"), soft_wrap=True)
     if result.outcomes:
         rows = [(outcome.id, outcome.code, outcome.description) for outcome in result.outcomes]
         console.print(outcome_table(rows))

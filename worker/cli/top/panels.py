@@ -8,12 +8,12 @@ from typing import TypeVar
 from rich.table import Table
 from rich.text import Text
 
+from worker.cli.terminal import one_line
 from worker.cli.top.chart import Clock
 from worker.cli.top.layout import Panel
 from worker.cli.top.summary import mean_rate
 from worker.cli.top.tally import LATENCIES, Tally
 from worker.cli.top.worker_tally import WorkerTally
-from worker.common.text import printable
 
 STYLES = {
     "succeeded": "green", "retry_later": "yellow", "deferred": "yellow", "failed": "red", "stale": "dim",
@@ -55,7 +55,7 @@ def workers(tally: Tally, clock: Clock, width: int, *, live: bool) -> Panel:
         )
         state = Text(worker.state, STYLES[worker.state])
         if worker.troubles:
-            state.append(f" ({printable(', '.join(worker.troubles))})", "bold red")
+            state.append_text(one_line(f" ({', '.join(worker.troubles)})", "bold red"))
         return [
             worker.name,
             state,
@@ -117,7 +117,7 @@ def notices(tally: Tally, clock: Clock, width: int) -> Panel:
             made,
             list(reversed(tally.notices.values())),
             lambda notice: [
-                Text(printable(notice.event), STYLES.get(notice.level, "")),
+                one_line(notice.event, STYLES.get(notice.level, "")),
                 clock(notice.last),
                 *([notice.worker] if wide else []),
                 f"{notice.count:,}",
@@ -174,7 +174,7 @@ def _fill(made: Table, items: Sequence[Item], row: Callable[[Item], Sequence[Cel
     if len(shown) < len(items):
         made.columns[0].header = f"{made.columns[0].header} {len(shown)}/{len(items)}"
     for item in shown:
-        made.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row(item)))
+        made.add_row(*(one_line(cell) if isinstance(cell, str) else cell for cell in row(item)))
     return made
 
 
