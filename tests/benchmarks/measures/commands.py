@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,14 @@ from tests.benchmarks.stage import Stage
 
 SECTION = "commands"
 _TOP_ROUNDS = 3
-_SUBMIT, _PUBLISHER = "submit", "publisher"
+_OURS, _BARE = "lcm-worker", "the reference"
 _SAMPLE_JOBS = 500
 _MIB = 1 << 20
 _STEP = timedelta(milliseconds=1)
+
+
+Commands = Mapping[str, Sequence[str | Path]]
+"""A program and its arguments, by name."""
 
 
 class JobsMissing(Exception):
@@ -53,16 +57,16 @@ async def measure(stage: Stage, scale: Scale, progress: Progress) -> list[Table]
 
 
 async def _help(scale: Scale, progress: Progress) -> list[tuple[Cell, ...]]:
-    help_, bare = await _compared(
-        ([LCM_WORKER, "--help"], [sys.executable, "-c", "import typer"]), scale.rounds, progress, "--help"
-    )
+    commands: Commands = {_OURS: [LCM_WORKER, "--help"], _BARE: [sys.executable, "-c", "import typer"]}
+    ended = await _in_turns(commands, scale.rounds, progress, "--help")
+    seconds = {name: _seconds(each) for name, each in ended.items()}
     return [
         (
             "`lcm-worker --help`",
-            Samples(_seconds(help_), "s", digits=2),
-            paired_ratio(_seconds(help_), _seconds(bare)),
+            Samples(seconds[_OURS], "s", digits=2),
+            paired_ratio(seconds[_OURS], seconds[_BARE]),
         ),
-        ("bare start", Samples(_seconds(bare), "s", digits=2), "1.00"),
+        ("bare start", Samples(seconds[_BARE], "s", digits=2), "1.00"),
     ]
 
 
@@ -70,18 +74,23 @@ async def _top(stage: Stage, scale: Scale, progress: Progress, folder: Path) -> 
     progress.doing("top: writing a log")
     log = folder / "worker.log"
     _write_log(log, await _sample_lines(stage), scale.log_lines)
-    reader: list[str | Path] = [sys.executable, "-m", "tests.benchmarks.reference.reader", log]
-    top, bare = await _compared(([LCM_WORKER, "top", "--once", log], reader), _TOP_ROUNDS, progress, "top")
+    commands: Commands = {
+        _OURS: [LCM_WORKER, "top", "--once", log],
+        _BARE: [sys.executable, "-m", "tests.benchmarks.reference.reader", log],
+    }
+    ended = await _in_turns(commands, _TOP_ROUNDS, progress, "top")
     log.unlink()
-
-    def rates(ended: Sequence[Ended]) -> Samples:
-        return Samples(tuple(scale.log_lines / each for each in _seconds(ended)), "lines/s")
-
+    seconds = {name: _seconds(each) for name, each in ended.items()}
+    rates = {
+        name: Samples(tuple(scale.log_lines / each for each in taken), "lines/s")
+        for name, taken in seconds.items()
+    }
+    peaks = tuple(each.peak / _MIB for each in ended[_OURS])
     title = f"{scale.log_lines:,} lines"
     return [
-        (f"`top --once` of {title}", rates(top), paired_ratio(_seconds(top), _seconds(bare))),
-        ("its peak memory", Samples(tuple(each.peak / _MIB for each in top), "MiB", digits=1), ""),
-        (f"bare reader of {title}", rates(bare), "1.00"),
+        (f"`top --once` of {title}", rates[_OURS], paired_ratio(seconds[_OURS], seconds[_BARE])),
+        ("its peak memory", Samples(peaks, "MiB", digits=1), ""),
+        (f"bare reader of {title}", rates[_BARE], "1.00"),
     ]
 
 
@@ -115,39 +124,47 @@ def _write_log(path: Path, lines: Sequence[bytes], count: int) -> None:
 async def _submit(stage: Stage, scale: Scale, progress: Progress, folder: Path) -> list[tuple[Cell, ...]]:
     path = folder / "accounts.txt"
     path.write_text("".join(f"{account(number)}\n" for number in range(scale.job_lines)))
-    commands: dict[str, list[str | Path]] = {
-        _SUBMIT: [LCM_WORKER, "submit", path],
-        _PUBLISHER: [sys.executable, "-m", "tests.benchmarks.reference.publisher", stage.url, path],
+    commands: Commands = {
+        _OURS: [LCM_WORKER, "submit", path],
+        _BARE: [sys.executable, "-m", "tests.benchmarks.reference.publisher", stage.url, path],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    rounds = max(2, scale.rounds // 2)
-    for number, name in interleaved(tuple(commands), rounds):
-        progress.doing(f"submit: round {number + 1} of {rounds}, {name}")
-        ended = await _run(commands[name], worker_settings(stage.url))
+
+    async def take_away(name: str) -> None:
         if (there := await stage.left()) != scale.job_lines:
             raise JobsMissing(f"{name} has published {there} of {scale.job_lines} jobs")
         await stage.renew()
-        seconds[name].append(ended.seconds)
+
+    rounds = max(2, scale.rounds // 2)
+    settings = worker_settings(stage.url)
+    ended = await _in_turns(commands, rounds, progress, "submit", settings=settings, after=take_away)
+    seconds = {name: _seconds(each) for name, each in ended.items()}
     title = f"{scale.job_lines:,} lines"
     return [
         (
             f"`submit` of {title}",
-            Samples(tuple(seconds[_SUBMIT]), "s", digits=1),
-            paired_ratio(seconds[_SUBMIT], seconds[_PUBLISHER]),
+            Samples(seconds[_OURS], "s", digits=1),
+            paired_ratio(seconds[_OURS], seconds[_BARE]),
         ),
-        (f"bare publisher of {title}", Samples(tuple(seconds[_PUBLISHER]), "s", digits=1), "1.00"),
+        (f"bare publisher of {title}", Samples(seconds[_BARE], "s", digits=1), "1.00"),
     ]
 
 
-async def _compared(
-    commands: tuple[Sequence[str | Path], Sequence[str | Path]], rounds: int, progress: Progress, title: str
-) -> tuple[list[Ended], list[Ended]]:
-    """Run two commands in turns."""
-    found: tuple[list[Ended], list[Ended]] = ([], [])
-    for number, name in interleaved(("command", "reference"), rounds):
+async def _in_turns(
+    commands: Commands,
+    rounds: int,
+    progress: Progress,
+    title: str,
+    *,
+    settings: dict[str, str] | None = None,
+    after: Callable[[str], Awaitable[None]] | None = None,
+) -> dict[str, list[Ended]]:
+    """Run commands in turns, each by its name; `after` each one is called with that."""
+    found: dict[str, list[Ended]] = {name: [] for name in commands}
+    for number, name in interleaved(tuple(commands), rounds):
         progress.doing(f"{title}: round {number + 1} of {rounds}, {name}")
-        index = name == "reference"
-        found[index].append(await _run(commands[index]))
+        found[name].append(await _run(commands[name], settings))
+        if after is not None:
+            await after(name)
     return found
 
 
