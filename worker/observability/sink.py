@@ -19,7 +19,7 @@ MOST_KEPT = 4 * 1024 * 1024
 """Bytes of lines that wait for a stalled reader; further lines are dropped and counted."""
 
 _TOGETHER = (
-    0.002  # seconds for which lines that may wait are gathered: as many are lost with a killed process
+    0.002  # seconds for which lines that may wait are gathered, and lost with a process that is killed
 )
 
 _LAST_WAIT = 1.0  # seconds that the end of the process waits for a stalled reader
