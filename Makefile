@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BARE := .sandbox/bare
+BASE = $(shell sed -n 's/^FROM \([^ ]*\)$$/\1/p' Dockerfile)
 LOCKED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -15,7 +16,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults soak bench lint lock package clean
+.PHONY: help setup demo test faults soak bench lint lock sbom audit package image clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +56,12 @@ lock:  ## bring the locks in line with pyproject.toml; ARGS=--upgrade takes the 
 	$(UV) pip compile $(LOCKED) $(ARGS) --group build pyproject.toml -o requirements.lock
 	$(UV) pip compile $(LOCKED) $(ARGS) --group build --group dev --group bench pyproject.toml -o requirements-dev.lock
 
+sbom: setup  ## what the worker is made of: sbom.json (CycloneDX 1.6), and docs/licences.md anew
+	$(BIN)/python -m tests.supply
+
+audit: setup  ## ask for known vulnerabilities of what runs; needs the internet
+	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
 package: setup  ## build the sdist and the wheel, and run the wheel in a bare virtual environment
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation
@@ -64,8 +71,16 @@ package: setup  ## build the sdist and the wheel, and run the wheel in a bare vi
 	$(BARE)/bin/pip check
 	$(BARE)/bin/lcm-worker --help
 
+# What the Dockerfile's tag stands for today is looked up first: it is built on, and told by the image's labels.
+image:  ## build the container image on a base image of a known digest; needs docker with buildx
+	@digest=$$(docker buildx imagetools inspect $(BASE) --format '{{.Manifest.Digest}}') && set -x && \
+	docker buildx build --load --tag lcm-outcome-worker:development \
+	    --build-context $(BASE)=docker-image://$(BASE)@$$digest \
+	    --label org.opencontainers.image.base.name=$(BASE) \
+	    --label org.opencontainers.image.base.digest=$$digest .
+
 clean:  ## remove whatever these targets made
-	rm -rf $(VENV) .sandbox build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .sandbox build dist *.egg-info sbom.json .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find worker tests -name __pycache__ -type d -exec rm -rf {} +
 
 # From scratch whenever a lock changes, so that nothing stays which isn't in it.

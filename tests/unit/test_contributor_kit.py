@@ -27,7 +27,12 @@ DEPENDABOT: dict[str, Any] = yaml.safe_load((GITHUB / "dependabot.yml").read_tex
 HOOKS: dict[str, Any] = yaml.safe_load((TOP / ".pre-commit-config.yaml").read_text())
 TEXTS = [GITHUB / "pull_request_template.md", GITHUB / "dependabot.yml", TOP / "CONTRIBUTING.md"]
 # What Dependabot updates, and the file that it finds it in.
-MANAGED = {"pip": "pyproject.toml", "github-actions": ".github/workflows/ci.yml"}
+MANAGED = {
+    "pip": "pyproject.toml",
+    "github-actions": ".github/workflows/ci.yml",
+    "docker": "Dockerfile",
+    "docker-compose": "docker-compose.yml",
+}
 
 
 def steps(workflow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -165,7 +170,9 @@ def test_every_command_exists() -> None:
     """The Makefile has each target, and the lock brings each program, that workflow, hooks and texts name."""
     entries = [hook["entry"] for repo in HOOKS["repos"] for hook in repo["hooks"]]
     text = "\n".join([commands(WORKFLOW), *entries, *(each.read_text() for each in TEXTS)])
-    assert {"lint", "test", "package", "setup", "lock"} <= set(re.findall(r"\bmake ([a-z]+)", text))
+    assert {"lint", "test", "package", "setup", "lock", "audit", "image"} <= set(
+        re.findall(r"\bmake ([a-z]+)", text)
+    )
     assert missing_targets(text) == set()
     assert missing_commands(text) == set()
 
@@ -229,8 +236,8 @@ def test_the_tests_find_what_the_workflow_installs() -> None:
     assert re.split("[:-]", compose)[1] in versions
 
 
-def test_dependabot_looks_after_packages_and_actions() -> None:
-    """Both have an entry, and the file that it reads is where it looks."""
+def test_dependabot_looks_after_packages_actions_and_images() -> None:
+    """Each has an entry, and the file that it reads is where it looks."""
     assert DEPENDABOT["version"] == 2
     assert unmanaged(DEPENDABOT) == set()
     assert [file for file in MANAGED.values() if not (TOP / file).exists()] == []

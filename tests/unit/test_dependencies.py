@@ -63,7 +63,7 @@ def version(text: str) -> tuple[int, ...]:
 def unmet(requirements: Iterable[str], lock: str) -> set[str]:
     """Return the requirements that a lock doesn't pin, with hashes, to one version that is at least the bound."""
     pinned = dict(re.findall(r"^(\S+)==(\S+) \\\n +--hash=sha256:", lock, re.MULTILINE))
-    pairs = [requirement.partition(">=")[::2] for requirement in requirements]
+    pairs = [re.sub(r"\[.*\]", "", requirement).partition(">=")[::2] for requirement in requirements]
     return {
         name for name, bound in pairs if version(pinned.get(normalized(name), "")) < version(bound or "0")
     }
@@ -136,7 +136,7 @@ def test_a_lock_out_of_line_is_noticed() -> None:
     pins = {"rich": "15.0.0", "yarl": "1.9.3", "ruff": "0.17.1"}
     lock = "".join(f"{name}=={pin} \\\n    --hash=sha256:00\n    # via x\n" for name, pin in pins.items())
     lock += "msgspec==0.22.0\n"
-    requirements = ["rich>=15", "yarl>=1.25", "ruff", "typer>=0.29", "mypy", "msgspec>=0.22"]
+    requirements = ["rich[all]>=15", "yarl[all]>=1.25", "ruff", "typer>=0.29", "mypy", "msgspec>=0.22"]
     assert unmet(requirements, lock) == {"yarl", "typer", "mypy", "msgspec"}
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,22 @@ def test_the_image_is_built_in_stages_of_pinned_images() -> None:
         assert re.fullmatch(r"python:3\.\d+-slim", image)
     assert "pip" not in last_stage()["RUN"]
     assert "--from=build" in last_stage()["COPY"]
+
+
+def test_the_image_is_built_on_a_known_digest() -> None:
+    """`make image` looks up the digest of the one base image of all stages, builds on it, and writes it down."""
+    (base,) = {rest.split()[0] for name, rest in instructions() if name == "FROM"}
+    make = shutil.which("make")
+    assert make
+    done = subprocess.run(  # noqa: S603 - it prints what it would do
+        [make, "--dry-run", "image"], cwd=TOP, capture_output=True, text=True, check=True
+    )
+    words = done.stdout.split()
+    assert words[words.index("inspect") + 1] == base
+    assert f"{base}=docker-image://{base}@$digest" in words
+    assert {f"org.opencontainers.image.base.name={base}", "org.opencontainers.image.base.digest=$digest"} <= {
+        *words
+    }
 
 
 def test_the_image_runs_as_nobody() -> None:
