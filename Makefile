@@ -26,12 +26,13 @@ setup: $(READY)  ## make .venv with the locked dependencies and this package in 
 demo: setup  ## a broker, LCM, a worker and jobs, all on this machine
 	@$(BIN)/lcm-worker demo
 
-# Some of the tests say nothing about coverage: it is measured, and its floor applies, where ARGS is empty.
+# Some of the tests say nothing about coverage: it is measured, and its floor applies, where ARGS is empty. All of them
+# run in two processes, each with a broker of its own, since most of their time is waiting.
 test: setup  ## lint, check types, run all tests and measure their coverage; ARGS="-k name" picks some
 	@$(BIN)/python -m worker.sandbox.server ensure --for-tests
 	@$(MAKE) --no-print-directory lint
 	@mkdir -p .sandbox
-	$(BIN)/pytest --basetemp=.sandbox/pytest $(or $(ARGS),--cov)
+	$(BIN)/pytest --basetemp=.sandbox/pytest $(or $(ARGS),--cov --numprocesses=2 --dist=loadfile)
 
 faults: setup  ## inject faults into real parts; writes faults.json; ARGS="--seed 7" repeats a run
 	@$(BIN)/python -m worker.sandbox.server ensure --for-tests

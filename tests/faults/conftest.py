@@ -12,16 +12,15 @@ from tests.faults.rig.report import Report
 from tests.support.broker import running_broker
 
 _SEEDS = 2**32
-_SEED = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    given = config.getoption("seed", None)
-    config.stash[_SEED] = random.randrange(_SEEDS) if given is None else given  # noqa: S311 - no secret
+    if config.getoption("seed", None) is None:
+        config.option.seed = random.randrange(_SEEDS)  # noqa: S311 - no secret
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    terminalreporter.write_line(f"faults: reproduce with --seed {config.stash[_SEED]}")
+    terminalreporter.write_line(f"faults: reproduce with --seed {config.option.seed}")
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +32,7 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(scope="session")
 def seed(request: pytest.FixtureRequest) -> int:
     """Give the seed of this run."""
-    return request.config.stash[_SEED]
+    return int(request.config.option.seed)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pytest
 
 _SCHEDULES = 3_000
 _SEEDS = 2**40
-_FIRST = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,12 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    given = config.getoption("first_seed", None)
-    config.stash[_FIRST] = random.randrange(_SEEDS) if given is None else given  # noqa: S311 - no secret
+    if config.getoption("first_seed", None) is None:
+        config.option.first_seed = random.randrange(_SEEDS)  # noqa: S311 - no secret
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    terminalreporter.write_line(f"simulation: reproduce with --first-seed {config.stash[_FIRST]}")
+    terminalreporter.write_line(f"simulation: reproduce with --first-seed {config.option.first_seed}")
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +39,7 @@ def chosen_seed(request: pytest.FixtureRequest) -> int | None:
 @pytest.fixture(scope="session")
 def seeds(request: pytest.FixtureRequest, chosen_seed: int | None) -> Sequence[int]:
     """Give the seeds of this run's schedules."""
-    first = request.config.stash[_FIRST]
+    first = request.config.option.first_seed
     if chosen_seed is not None:
         return [chosen_seed]
     return range(first, first + request.config.getoption("schedules", _SCHEDULES))

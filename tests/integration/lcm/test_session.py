@@ -188,7 +188,8 @@ async def test_no_session_within_the_timeout() -> None:
         error = await refusal(proxy.url, connect_timeout=0.05)
         assert (error.refused, "lcm.connect_timeout" in str(error)) == (False, True)
         proxy.thaw()
-        await until(lambda: not proxy.connections and proxy.accepted == 1)
+        # A busy proxy accepts it only now, or never.
+        await until(lambda: not proxy.connections and proxy.accepted <= 1)
 
 
 async def test_an_opening_that_is_cancelled_leaves_no_connection() -> None:

@@ -15,7 +15,7 @@ from worker.contract.job_reader import read_job
 from worker.contract.message import Properties
 
 JSON = '{"account_number": "4711-0815"}'
-GZIP = gzip.compress(JSON.encode())
+GZIP = gzip.compress(JSON.encode(), mtime=0)
 ZSTD = b"\x28\xb5\x2f\xfd\x20\x1f\xf9\x00\x00" + JSON.encode()  # a frame with one raw block
 BROTLI = b"\x8f\x0f\x00\x80" + JSON.encode() + b"\x03"
 
