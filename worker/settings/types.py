@@ -99,6 +99,14 @@ def _not_empty(value: str) -> str:
     return value
 
 
+def _writable(secret: SecretStr) -> SecretStr:
+    try:
+        secret.get_secret_value().encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be text that UTF-8 can hold") from None
+    return secret
+
+
 def _readable(path: str) -> str:
     if path:
         check_file(path)
@@ -136,5 +144,5 @@ Lowered = BeforeValidator(_lower)
 FromJson = BeforeValidator(_json)
 
 Url = Annotated[str, BeforeValidator(_url), AfterValidator(MaskedUrl), Sensitive(mask_urls)]
-Secret = Annotated[SecretStr, Sensitive()]
+Secret = Annotated[SecretStr, AfterValidator(_writable), Sensitive()]
 SecretPath = Annotated[SecretFile, PlainValidator(SecretFile.read), Sensitive(_mask_path)]

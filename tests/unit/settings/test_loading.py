@@ -174,6 +174,16 @@ def test_what_is_no_file_is_told(tmp_path: Path, variable: str, kind: str, told:
         load(None, {variable: str(path)})
 
 
+@pytest.mark.parametrize("text", ['[{"send":"\udcff"}]', '[{"send":"\\ud800"}]'], ids=["byte", "escape"])
+def test_a_secret_that_utf8_cannot_hold_is_told(text: str) -> None:
+    """What could never be sent is refused at the start, not by a traceback, and not shown."""
+    with pytest.raises(SettingsError) as raised:
+        load(None, {"LCM_WORKER_LCM__GREETING": text})
+    assert str(raised.value) == (
+        "lcm.greeting[0].send: must be text that UTF-8 can hold (environment variable LCM_WORKER_LCM__GREETING)"
+    )
+
+
 def test_a_parameter_that_the_event_loop_refuses_is_told() -> None:
     """What would end in an error of the library at each connecting is said at the start."""
     with pytest.raises(SettingsError, match="happy_eyeballs_delay and interleave"):
