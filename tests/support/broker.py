@@ -1,14 +1,16 @@
 """A private broker: it runs for as long as a fixture gives it out, and closes connections at a test's word."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.faults.rig.cluster import Cluster
+from tests.support.certificates import Identity
+from worker.sandbox.folder import free_port
 from worker.sandbox.node import Node, ServerMissing
 
 _Broker = TypeVar("_Broker", Node, Cluster)
@@ -68,3 +70,27 @@ def _member_of(url: str, queue: str) -> str:
         f'begin {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>)), '
         "amqqueue:get_pid(Q) end"
     )
+
+
+@asynccontextmanager
+async def tls_port(
+    node: Node, identity: Identity, *, clients_of: str = "", version: str = ""
+) -> AsyncIterator[int]:
+    """Give a port of the node with TLS, under this certificate, by `version` alone where one is given.
+
+    It lets in only clients with a certificate of the authority in the file `clients_of`, where that is given.
+    """
+    port = free_port()
+    files = f'{{certfile, "{identity.certificate}"}}, {{keyfile, "{identity.key}"}}'
+    asks = f', {{cacertfile, "{clients_of}"}}, {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}'
+    only = f", {{versions, ['{version}']}}"
+    options = files + (asks if clients_of else "") + (only if version else "")
+    address = f'{{"127.0.0.1", {port}}}'
+    await node.eval(
+        "begin {ok, _} = application:ensure_all_started(ssl), "
+        f"ok = rabbit_networking:start_ssl_listener({address}, [{options}], 1) end"
+    )
+    try:
+        yield port
+    finally:
+        await node.eval(f"ranch:stop_listener({{acceptor, {{127, 0, 0, 1}}, {port}}})")

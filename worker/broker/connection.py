@@ -21,21 +21,19 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from worker.broker.fields import read_leniently
-from worker.broker.remedies import AUTHENTICATION, NO_TLS, SILENCE, remedy_for
+from worker.broker.remedies import AUTHENTICATION, SILENCE, remedy_for
 from worker.broker.socket import Socket
-from worker.broker.words import refusal_in, words_of
+from worker.broker.words import Refusal, refusal_in, words_of
 from worker.common.tasks import cancel, start
 from worker.contract.errors import BrokerAway, SettingsError
 from worker.settings import BrokerSettings
 from worker.settings.masking import mask_urls
 from worker.settings.rereading import Rereader
+from worker.settings.tls_faults import TlsFaults
 
 _CONNECT_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 3.0
 _HEARTBEAT = 15
-
-# What OpenSSL calls a first record that is none.
-_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
 
 # What aiormq raises when a connection or channel is gone; see also `means_loss`.
 LOST = (AMQPError, ChannelInvalidStateError, OSError, EOFError, StopAsyncIteration)
@@ -84,9 +82,9 @@ class Connection(aio_pika.Connection):
         """Do nothing: whoever opened it closes it. The library starts a task here, even on a loop that has ended."""
 
     @property
-    def heard(self) -> bytes | None:
-        """What the peer has said while the connection was being opened; None where there is no peer."""
-        return self._socket.heard if self._socket.is_open else None
+    def socket(self) -> Socket:
+        """The socket beneath it."""
+        return self._socket
 
     async def connect(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the library has it
         """Open the connection; what the peer says later is not kept."""
@@ -102,8 +100,12 @@ class Connection(aio_pika.Connection):
         self._socket.read(on=on)
 
 
-async def connect(url: str, tls: ssl.SSLContext | None, *, name: str) -> Connection:
+async def connect(
+    url: str, tls: ssl.SSLContext | None, *, name: str, faults: TlsFaults | None = None
+) -> Connection:
     """Open one connection under our own timeout, since the library ignores its own now and then.
+
+    `faults` explains what is wrong with TLS.
 
     Raises:
         BrokerAway: for whatever reason; the text says which, without the password.
@@ -122,7 +124,8 @@ async def connect(url: str, tls: ssl.SSLContext | None, *, name: str) -> Connect
     try:
         await _open(connection)
     except Exception as error:  # whatever the bytes of a peer that is no broker make the library raise
-        why, remedy = _why_not_opened(error, connection.heard)
+        explained = _tls_fault(error, connection.socket, faults) if context and faults else None
+        why, remedy = explained or _why_not_opened(error, connection.socket)
         nobody_listens = isinstance(error.__cause__ or error, ConnectionRefusedError)
         raise BrokerAway(f"{where}: {why}", remedy, nobody_listens=nobody_listens) from error
     return connection
@@ -144,25 +147,39 @@ async def _open(connection: Connection) -> None:
             await cancel(opening)
 
 
-def _why_not_opened(error: Exception, heard: bytes | None) -> tuple[str, str]:
+def _tls_fault(error: Exception, socket: Socket, faults: TlsFaults) -> Refusal | None:
+    """Return what is wrong with TLS, and the remedy, where that is what kept a connection from being opened."""
+    if socket.heard or not socket.is_dialled:
+        return None
+    cause = error.__cause__ or error
+    for each in (cause, socket.lost):
+        if isinstance(each, ssl.SSLError):
+            fault = faults.of(each)
+            return fault.why, fault.remedy
+    if isinstance(cause, TimeoutError | ConnectionAbortedError):
+        fault = faults.late()
+        return (
+            None
+            if socket.is_open
+            else (f"no answer within {_CONNECT_TIMEOUT:g} s: {fault.why}", fault.remedy)
+        )
+    fault = faults.closed(is_open=socket.is_open)
+    return fault.why, fault.remedy
+
+
+def _why_not_opened(error: Exception, socket: Socket) -> tuple[str, str]:
     """Return why, in the peer's own words where it has said any, and the remedy, "" where it is the usual one."""
-    if refusal := refusal_in(heard or b""):
+    if refusal := refusal_in(socket.heard):
         return refusal
-    if isinstance(error.__cause__, ssl.SSLError):
-        error = error.__cause__
     why, remedy = text_of(error), ""
     match error:
         case TimeoutError():
             why = f"no answer within {_CONNECT_TIMEOUT:g} s"
         case AuthenticationError():
             why, remedy = f"it offers these ways to log in alone: {error.args[0]}", AUTHENTICATION
-        case ssl.SSLCertVerificationError():
-            remedy = "see broker.ca_file, and the host in broker.url"
-        case ssl.SSLError():
-            remedy = NO_TLS if error.reason in _NOT_TLS else ""
         case UnicodeError():
             why, remedy = f"this is no host name ({error})", "see broker.url"
-        case _ if heard == b"":
+        case _ if socket.is_open:
             why, remedy = "the connection was closed without a word", SILENCE
     return why, remedy
 
@@ -181,11 +198,12 @@ async def connect_any(settings: BrokerSettings, files: Rereader, *, name: str) -
     try:
         tls = await files()
     except SettingsError as error:
-        raise BrokerAway(str(error), "see the file") from error
+        raise BrokerAway(str(error)) from error
+    faults = TlsFaults("broker", settings)
     failed: list[BrokerAway] = []
     for url in settings.urls:
         try:
-            return await connect(url, tls, name=name)
+            return await connect(url, tls, name=name, faults=faults)
         except BrokerAway as error:
             failed.append(error)
     usual = "" if all(error.remedy for error in failed) else "see broker.url, and whether RabbitMQ runs"

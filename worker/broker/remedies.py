@@ -46,7 +46,6 @@ NOT_AMQP = (
     f"name RabbitMQ's port for AMQP 0-9-1 in broker.url, usually 5672, or 5671 with amqps:// ({_PORTS})"
 )
 TLS = "write amqps:// in broker.url, or name the port without TLS, usually 5672"
-NO_TLS = "write amqp:// in broker.url, or name the port with TLS, usually 5671"
 SILENCE = (
     "see whether broker.url names RabbitMQ's port for AMQP, with amqps:// where it is one for TLS "
     "(which may ask for broker.cert_file), and whether RabbitMQ runs behind any load balancer there"

@@ -24,7 +24,10 @@ class _Protocol(asyncio.StreamReaderProtocol):
     """Hands all that is received to `receive`, and tells `end` when no more can come."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, receive: Callable[[bytes], object], end: Callable[[], object]
+        self,
+        reader: asyncio.StreamReader,
+        receive: Callable[[bytes], object],
+        end: Callable[[Exception | None], object],
     ) -> None:
         super().__init__(reader)
         self._receive = receive
@@ -34,11 +37,11 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self._receive(data)
 
     def eof_received(self) -> bool | None:
-        self._end()
+        self._end(None)
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
+        self._end(exc)
         super().connection_lost(exc)
 
 
@@ -62,12 +65,15 @@ class Socket(TransportFactory):
     """Opens a socket in the library's place, by all addresses of a name, and keeps a reference to it.
 
     `heard` is what the peer has said since; no more of it is kept once `stop_listening` was called. `frames` takes what
-    is claimed of that before the library reads it.
+    is claimed of that before the library reads it. `is_dialled` once the network's connection is made, `is_open` once
+    TLS is, too; `lost` is what of the network ended it.
     """
 
     def __init__(self) -> None:
         self.heard = b""
+        self.is_dialled = False
         self.is_open = False
+        self.lost: Exception | None = None
         self._is_listening = True
         self._reader = asyncio.StreamReader()
         self.frames = Frames(self._reader.feed_data)
@@ -78,14 +84,19 @@ class Socket(TransportFactory):
         provider = kwargs.pop("ssl_context_provider")
         context = await provider.get_context() if url.scheme == "amqps" else None
         reader = self._reader
-        protocol = _Protocol(reader, self._receive, self.frames.end)
+        protocol = _Protocol(reader, self._receive, self._end)
         loop = asyncio.get_running_loop()
         sock = await dial(url.host or "", url.port or 0)
+        self.is_dialled = True
         self._transport, _ = await loop.create_connection(
             lambda: protocol, sock=sock, ssl=context, server_hostname=url.host if context else None, **kwargs
         )
         self.is_open = True
         return reader, _Writer(self._transport, protocol, reader, loop, flush=self._bundle.flush)
+
+    def _end(self, lost: Exception | None) -> None:
+        self.lost = self.lost or lost
+        self.frames.end()
 
     def stop_listening(self) -> None:
         self.heard = b""

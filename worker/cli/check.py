@@ -127,6 +127,6 @@ async def _check_lcm(settings: Settings) -> Finding:
         if session.not_opened is not None:
             raise session.not_opened
     except SessionNotOpened as error:
-        remedy = "see the credentials and certificates in [lcm]" if error.refused else "see lcm.url"
-        return Finding("away", "lcm", f"{error}; {remedy}")
+        usual = "see the credentials and certificates in [lcm]" if error.refused else "see lcm.url"
+        return Finding("away", "lcm", str(error) if error.remedy else f"{error}; {usual}")
     return Finding("ok", "lcm", f"{repr(settings.lcm.url).strip(chr(39))} opens a session")

@@ -66,13 +66,20 @@ class SessionNotOpened(WorkerError):
 
     `refused` is true where LCM answered that it does not want us (401, 403, a certificate that does not
     verify): trying again soon can lock an account out, and does not help. `pause` is for how many seconds it asked
-    to be left alone. `nobody_listens` where the port is closed.
+    to be left alone. `nobody_listens` where the port is closed. The text ends with the remedy, where one is known.
     """
 
     def __init__(
-        self, reason: str, *, refused: bool = False, pause: float = 0.0, nobody_listens: bool = False
+        self,
+        reason: str,
+        remedy: str = "",
+        *,
+        refused: bool = False,
+        pause: float = 0.0,
+        nobody_listens: bool = False,
     ) -> None:
-        super().__init__(reason)
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.remedy = remedy
         self.refused = refused
         self.pause = pause
         self.nobody_listens = nobody_listens

@@ -10,7 +10,7 @@ import asyncio
 import time
 from base64 import b64encode
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import connect
@@ -26,6 +26,7 @@ from worker.lcm.session import Ended, Session
 from worker.lcm.socket import Socket
 from worker.settings import LcmSettings
 from worker.settings.rereading import Rereader
+from worker.settings.tls import system_context
 
 _CLOSE_TIMEOUT = 2.0
 
@@ -69,6 +70,9 @@ class SessionOpener:
         self._worker = worker
         self._session_errors = envelope.session_errors_of(settings.session_errors)
         self._memory = outcome_list.ReplyMemory()
+        # The library's own would obey SSLKEYLOGFILE, and the proxy's password is for the proxy alone.
+        encrypted = settings.proxy.startswith("https:")
+        self._proxy_tls: dict[str, Any] = {"proxy_ssl": system_context()} if encrypted else {}
         self._files = Rereader("lcm", settings, tls=settings.url.startswith("wss:"))
 
     async def __call__(self, slot: int, on_ended: Ended) -> Session:
@@ -115,6 +119,7 @@ class SessionOpener:
             ping_interval=settings.ping_interval or None,
             ping_timeout=settings.ping_timeout or None,
             close_timeout=_CLOSE_TIMEOUT,
+            **self._proxy_tls,
         )
         return cast(Socket, opened)
 

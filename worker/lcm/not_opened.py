@@ -7,30 +7,42 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, NegotiationError
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidProxyStatus, NegotiationError
 
-from worker.common.text import cut, printable
+from worker.common.text import cut, printable, quote
 from worker.contract.errors import SessionNotOpened, SettingsError
 from worker.lcm.closing import how_it_closed, is_refusal, said_of
 from worker.lcm.http_answer import Answer
 from worker.lcm.socket import Socket
 from worker.settings import LcmSettings
+from worker.settings.tls_faults import TlsFault, TlsFaults
 
 _LONGEST_REASON = 500
 _REFUSED = frozenset({401, 403})
 _REFUSED_BY_PROXY = _REFUSED | {407}
+_TLS_RECORDS = frozenset({b"\x15\x03", b"\x16\x03"})
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class Way:
     """One opening: by which TLS, and how far it came.
 
-    `socket` is there once there is a connection to LCM, by the proxy or without.
+    `socket` is there once there is a connection to LCM, by the proxy or without; TLS and HTTP follow on it.
     """
 
     def __init__(self) -> None:
         self.tls: ssl.SSLContext | None = None
         self.socket: Socket | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it came as far as LCM's answer to HTTP."""
+        return self.socket is not None and self.socket.is_open
+
+    @property
+    def heard(self) -> bytes:
+        """What LCM has said before a websocket was open."""
+        return self.socket.heard if self.socket is not None else b""
 
     def connect(self, *args: Any, **kwargs: Any) -> Socket:
         """Make the connection; called by the library."""
@@ -54,9 +66,34 @@ def not_opened(error: Exception, way: Way, settings: LcmSettings, now: datetime)
         told, pause = answer.told(now)
         refused = answer.status in (_REFUSED_BY_PROXY if at_proxy else _REFUSED)
         return SessionNotOpened(f"{text}it {told}", refused=refused, pause=pause)
-    why, refused = _why(error, settings)
+    if (fault := _tls_fault(error, way, settings)) is not None:
+        return SessionNotOpened(text + fault.why, "" if at_proxy else fault.remedy, refused=fault.refused)
+    why, refused = _why(error, way, settings)
     nobody_listens = isinstance(error, ConnectionRefusedError)
     return SessionNotOpened(text + why, refused=refused, nobody_listens=nobody_listens)
+
+
+def _tls_fault(error: Exception, way: Way, settings: LcmSettings) -> TlsFault | None:
+    """Return what is wrong with TLS, where that is what kept the session from being opened."""
+    faults = TlsFaults("lcm", settings)
+    lost = error if isinstance(error, ssl.SSLError) else way.socket.lost if way.socket is not None else None
+    if isinstance(lost, ssl.SSLError):
+        return faults.of(lost)
+    if way.tls is None:
+        return faults.spoken() if way.heard[:2] in _TLS_RECORDS else None
+    if way.socket is None or way.heard:
+        return None
+    match error:
+        case TimeoutError() | ConnectionAbortedError() if not way.is_open:
+            late = faults.late()
+            return TlsFault(f"{_not_in_time(settings)}: {late.why}", late.remedy)
+        case ConnectionError() | InvalidMessage():
+            return faults.closed(is_open=way.is_open)
+    return None
+
+
+def _not_in_time(settings: LcmSettings) -> str:
+    return f"not open within {settings.connect_timeout:g} s (lcm.connect_timeout)"
 
 
 def _answer_in(error: Exception, way: Way) -> Answer | None:
@@ -67,13 +104,11 @@ def _answer_in(error: Exception, way: Way) -> Answer | None:
     return None if way.socket is None else way.socket.answer
 
 
-def _why(error: Exception, settings: LcmSettings) -> tuple[str, bool]:
+def _why(error: Exception, way: Way, settings: LcmSettings) -> tuple[str, bool]:
     """Return why a session could not be opened, and whether LCM refused our identity."""
     match error:
         case TimeoutError():
-            return f"not open within {settings.connect_timeout:g} s (lcm.connect_timeout)", False
-        case ssl.SSLCertVerificationError():
-            return f"its certificate does not verify: {error.verify_message}", True
+            return _not_in_time(settings), False
         case ConnectionClosed():
             said = said_of(error)
             how = f"{how_it_closed(error)}: {said}" if said else how_it_closed(error)
@@ -81,11 +116,23 @@ def _why(error: Exception, settings: LcmSettings) -> tuple[str, bool]:
         case NegotiationError() if "subprotocol" in str(error):
             how = _cut(error) if settings.subprotocols else "LCM chose one, and none was offered"
             return f"no agreement on a subprotocol, see lcm.subprotocols: {how}", False
+        case InvalidMessage() if way.tls is None or way.heard:
+            return _no_websocket(way.heard), False
         case OSError():
-            return error.strerror or str(error) or type(error).__name__, False
-    return _cut(error) if isinstance(
-        error, SettingsError
-    ) else f"{type(error).__name__}: {_cut(error)}", False
+            said = error.strerror or str(error) or type(error).__name__
+        case SettingsError():
+            said = _cut(error)
+        case _:
+            said = f"{type(error).__name__}: {_cut(error)}"
+    return said, False
+
+
+def _no_websocket(heard: bytes) -> str:
+    """Tell who it is that answers the handshake without HTTP."""
+    if not heard:
+        return "it closed the connection without a word; see whether lcm.url needs wss:// there"
+    first_line = quote(printable(heard.split(b"\n")[0].decode(errors="replace").rstrip()))
+    return f"it is no websocket server: it says {first_line}; see lcm.url"
 
 
 def _cut(error: Exception) -> str:

@@ -31,11 +31,17 @@ _HEAD_ENDS = b"\r\n\r\n"
 
 
 class Socket(ClientConnection):
-    """A client's connection. `fault` tells why it ended itself over what its peer sent, "" where it did not."""
+    """A client's connection.
+
+    `fault` tells why it ended itself over what its peer sent, "" where it did not; `lost` what of the network ended
+    it, such as the alert by which a server refuses a client's certificate once TLS 1.3 is open.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fault = ""
+        self.lost: Exception | None = None
+        self.is_open = False
         self._pings = FloodCounter()
         self._head = b""
         self._frames = Frames(self._take_plain, super().data_received)
@@ -127,8 +133,19 @@ class Socket(ClientConnection):
         ):
             self._end(f"sent more than {MOST_UNSOLICITED} pings in {FLOOD_SECONDS:g} s")
 
+    @property
+    def heard(self) -> bytes:
+        """What the peer has said before a websocket was open."""
+        return self._head
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: the network's connection is open, with its TLS."""
+        self.is_open = True
+        super().connection_made(transport)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the end, after all that came before."""
+        self.lost = exc
         super().connection_lost(exc)
         # Circles of session, socket and frames would have to be collected.
         del self._frames

@@ -39,7 +39,7 @@ class Rereader:
     def __init__(self, section: str, files: Files, *, tls: bool) -> None:
         self._section = section
         self._files = files
-        self._tls = load_tls(files) if tls else None
+        self._tls = load_tls(section, files) if tls else None
         self._reading: asyncio.Future[_Contents] | None = None
 
     async def __call__(self) -> ssl.SSLContext | None:
@@ -77,4 +77,6 @@ class Rereader:
                 secret = read_secret(file)
             except ValueError as error:
                 raise SettingsError(f"{self._section}.password_file {error} ({file})") from error
-        return _Contents(secret, None if self._tls is None else load_tls(self._files, self._tls))
+        return _Contents(
+            secret, None if self._tls is None else load_tls(self._section, self._files, self._tls)
+        )

@@ -113,7 +113,9 @@ async def test_certificates_are_read_anew(tmp_path: Path) -> None:
     second = await reread()
     assert second is not first
     remove(mine.key)
-    with pytest.raises(SettingsError, match=r"TLS files can't be used \(.*worker-1\.key\): "):
+    with pytest.raises(
+        SettingsError, match=r"lcm\.key_file can't be used: No such file or directory \(.*worker-1\.key\); "
+    ):
         await reread()
 
 

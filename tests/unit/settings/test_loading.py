@@ -68,8 +68,8 @@ def loaded(environ: dict[str, str]) -> None:
         settings = load(None, environ)
         secrets_of(settings)
         describe(settings)
-        client_context(settings.lcm)
-        client_context(settings.broker)
+        client_context("lcm", settings.lcm)
+        client_context("broker", settings.broker)
 
 
 @given(st.sampled_from(NAMES), TEXTS | VALUES.map(json.dumps))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
+from base64 import b64decode
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.certificates import Authority, Identity
+from tests.support.certificates import Authority, encrypted
 from worker.contract.errors import SettingsError
 from worker.settings.secret_file import SecretFile
 from worker.settings.tls import client_context, load_tls
@@ -29,7 +29,7 @@ class Files:
 def test_keys_are_logged_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable by which libraries write the keys of all connections to a file changes nothing."""
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
-    assert client_context(Files()).keylog_filename is None
+    assert client_context("lcm", Files()).keylog_filename is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -58,7 +58,7 @@ def authority(tmp_path: Path) -> Authority:
 
 def test_a_server_is_verified_by_the_authority_that_is_named(authority: Authority) -> None:
     """`ca_file` lets in the servers whose certificates it has signed, under their own name alone."""
-    context = client_context(Files(ca_file=authority.file))
+    context = client_context("lcm", Files(ca_file=authority.file))
     assert shake_hands(context, authority.server_context()).version() == "TLSv1.3"
     with pytest.raises(ssl.SSLCertVerificationError, match="localhost"):
         shake_hands(context, authority.server_context(), "localhost")
@@ -68,7 +68,7 @@ def test_a_server_of_another_authority_is_refused(authority: Authority, tmp_path
     """Neither another `ca_file` nor the system's authorities let in a server that they don't vouch for."""
     for files in (Files(ca_file=Authority(tmp_path, "another").file), Files()):
         with pytest.raises(ssl.SSLCertVerificationError):
-            shake_hands(client_context(files), authority.server_context())
+            shake_hands(client_context("lcm", files), authority.server_context())
 
 
 @pytest.mark.parametrize("in_one_file", [False, True])
@@ -83,7 +83,7 @@ def test_a_client_shows_its_certificate(authority: Authority, tmp_path: Path, in
     server = authority.server_context()
     server.load_verify_locations(authority.file)
     server.verify_mode = ssl.CERT_REQUIRED
-    shown = shake_hands(client_context(files), server).getpeercert()
+    shown = shake_hands(client_context("lcm", files), server).getpeercert()
     assert shown is not None
     assert shown["subject"] == ((("commonName", "worker-1"),),)
 
@@ -102,51 +102,38 @@ def test_a_file_that_cannot_be_used_is_named(
     mine = authority.issue("worker-1")
     odd_one: dict[str, Any] = {name: str(odd)}
     files = replace(Files(authority.file, mine.certificate, mine.key), **odd_one)
-    with pytest.raises(SettingsError, match=r"TLS files can't be used \(.*odd\.pem.*\): ") as raised:
-        client_context(files)
-    assert isinstance(raised.value.__cause__, OSError)
-
-
-def encrypted(identity: Identity, password: str) -> str:
-    """Encrypt an identity's key; return the file."""
-    file = f"{identity.key}.encrypted"
-    command = [
-        "openssl",
-        "pkcs8",
-        "-topk8",
-        "-in",
-        identity.key,
-        "-out",
-        file,
-        "-passout",
-        f"pass:{password}",
-    ]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own words
-    return file
+    with pytest.raises(SettingsError, match=rf"^lcm\.{name} can't be used: .* \(.*odd\.pem\); ") as raised:
+        client_context("lcm", files)
+    assert "\n" not in str(raised.value)
 
 
 def test_an_encrypted_key_is_opened_by_the_password_of_its_file(authority: Authority, tmp_path: Path) -> None:
     """The password is read anew with the key; without it, or with another, the text says so, and nobody is asked."""
     mine = authority.issue("worker-1")
-    key, password = encrypted(mine, "0pen sesame"), tmp_path / "key-password"
+    key, password = encrypted(mine.key, "0pen sesame"), tmp_path / "key-password"
     password.write_text("0pen sesame\n")
     files = Files(authority.file, mine.certificate, key, SecretFile.read(str(password)))
-    shake_hands(client_context(files), authority.server_context())
-    with pytest.raises(SettingsError, match=r"the key is encrypted: name the file .* key_password_file"):
-        client_context(Files(authority.file, mine.certificate, key))
+    shake_hands(client_context("lcm", files), authority.server_context())
+    with pytest.raises(
+        SettingsError,
+        match=r"key_file can't be used: the key is encrypted \(.*\); name the file .* key_password_file",
+    ):
+        client_context("lcm", Files(authority.file, mine.certificate, key))
     password.write_text("changed")
     with pytest.raises(
-        SettingsError, match="the password of key_password_file may be another key's"
+        SettingsError, match=r"the password of key_password_file \(.*key-password\) does not open the key"
     ) as raised:
-        client_context(files)
+        client_context("lcm", files)
     assert "changed" not in str(raised.value)
     assert [secret.get_secret_value() for secret in files.key_password_file.held] == [
         "changed",
         "0pen sesame",
     ]
     password.unlink()
-    with pytest.raises(SettingsError, match=r"key_password_file can't be read: No such file .*key-password"):
-        client_context(files)
+    with pytest.raises(
+        SettingsError, match=r"lcm.key_password_file can't be used: No such file .*key-password"
+    ):
+        client_context("lcm", files)
 
 
 @pytest.mark.parametrize("key_of", ["nobody", "another"])
@@ -154,19 +141,23 @@ def test_a_certificate_needs_its_own_key(authority: Authority, key_of: str) -> N
     """A certificate without a key, or with that of another certificate, is a wrong setting that names the file."""
     mine, another = authority.issue("worker-1"), authority.issue("worker-2")
     files = Files(authority.file, mine.certificate, "" if key_of == "nobody" else another.key)
-    with pytest.raises(SettingsError, match=r"worker-1\.pem"):
-        client_context(files)
+    told = {
+        "nobody": r"^lcm\.cert_file can't be used: the file holds no private key in PEM \(.*worker-1\.pem\); ",
+        "another": r"^lcm\.key_file can't be used: the key is not that of the certificate .* \(.*worker-2\.key\); ",
+    }
+    with pytest.raises(SettingsError, match=told[key_of]):
+        client_context("lcm", files)
 
 
 def test_a_context_is_kept_for_as_long_as_the_files_are_the_same(authority: Authority) -> None:
     """What is written anew with the same contents changes nothing; anything else does."""
     mine = authority.issue("worker-1")
     files = Files(authority.file, mine.certificate, mine.key)
-    first = load_tls(files)
+    first = load_tls("lcm", files)
     Path(mine.key).write_bytes(Path(mine.key).read_bytes())
-    assert load_tls(files, first) is first
+    assert load_tls("lcm", files, first) is first
     authority.issue("worker-1")
-    assert load_tls(files, first).context is not first.context
+    assert load_tls("lcm", files, first).context is not first.context
 
 
 def test_files_that_are_being_replaced_are_read_again(
@@ -183,7 +174,58 @@ def test_files_that_are_being_replaced_are_read_again(
             Path(another.key).write_bytes(Path(mine.key).read_bytes())
 
     monkeypatch.setattr("worker.settings.tls.time.sleep", sleep)
-    with pytest.raises(SettingsError, match=r"worker-1\.pem"):
-        load_tls(files)
-    assert load_tls(files).context is not None
+    with pytest.raises(SettingsError, match=r"worker-2\.key"):
+        load_tls("lcm", files)
+    assert load_tls("lcm", files).context is not None
     assert waits == [1, 1]
+
+
+CUT, DER = "whole, then cut", "DER"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("ca_file", CUT, "the file is damaged"),
+        ("cert_file", CUT, "the file is damaged"),
+        ("key_file", CUT, "the file is damaged"),
+        (
+            "ca_file",
+            DER,
+            "the file holds no certificate in PEM .* convert it from DER: `openssl x509 -inform der`",
+        ),
+        (
+            "key_file",
+            DER,
+            "the file holds no private key in PEM .* convert it from DER: `openssl pkey -inform der`",
+        ),
+        ("ca_file", "key_file", "the file holds no certificate in PEM"),
+        ("cert_file", "key_file", "the file holds no certificate in PEM"),
+        ("key_file", "cert_file", "the file holds no private key in PEM"),
+    ],
+)
+def test_a_file_with_other_contents(
+    authority: Authority, tmp_path: Path, name: str, content: str, told: str
+) -> None:
+    """What is damaged, or holds something else, is told by the setting, with what it should hold."""
+    mine = authority.issue("worker-1")
+    files = Files(authority.file, mine.certificate, mine.key)
+    whole = Path(getattr(files, name)).read_bytes()
+    odd = tmp_path / "odd.pem"
+    if content == CUT:
+        odd.write_bytes(whole[: len(whole) // 2])
+    elif content == DER:
+        odd.write_bytes(b64decode(b"".join(whole.splitlines()[1:-1])))
+    else:
+        odd.write_bytes(Path(getattr(files, content)).read_bytes())
+    odd_one: dict[str, Any] = {name: str(odd)}
+    with pytest.raises(SettingsError, match=rf"^lcm\.{name} can't be used: {told}") as raised:
+        client_context("lcm", replace(files, **odd_one))
+    assert str(odd) in str(raised.value)
+
+
+def test_an_authority_without_key_usage(tmp_path: Path) -> None:
+    """On every Python, also on those whose own default is strict: many a company's authority is so made."""
+    authority = Authority(tmp_path, usage="")
+    context = client_context("lcm", Files(authority.file))
+    assert shake_hands(context, authority.server_context()).version() == "TLSv1.3"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -20,6 +21,7 @@ from worker.common.text import quote as quoted
 from worker.contract.errors import BrokerAway, SettingsError
 from worker.settings import BrokerSettings
 from worker.settings.tls import client_context
+from worker.settings.tls_faults import TlsFaults
 
 _TIMEOUT = 10.0
 _MOST_BYTES = 64 * 1024 * 1024
@@ -56,6 +58,10 @@ class ManagementApi:
                 connection.request("GET", path, headers={"Authorization": f"Basic {token}"})
                 response = connection.getresponse()
                 body = response.read(_MOST_BYTES)
+        except ssl.SSLError as error:
+            faults = TlsFaults("broker", self._settings, url="--management", schemes=("http", "https"))
+            fault = faults.of(error)
+            raise BrokerAway(f"{self._where}: {fault.why}", fault.remedy) from error
         except (OSError, HTTPException, UnicodeError) as error:
             raise BrokerAway(f"{self._where}: {_why(error)}", _PLUGIN) from error
         if response.status in {401, 403}:
@@ -71,7 +77,7 @@ class ManagementApi:
         host, port = self._parts.hostname or "", self._parts.port
         # With a port always, or the library looks for one in an IPv6 address.
         if self._parts.scheme == "https":
-            context = client_context(self._settings)
+            context = client_context("broker", self._settings)
             return HTTPSConnection(host, port or HTTPS_PORT, timeout=_TIMEOUT, context=context)
         return HTTPConnection(host, port or HTTP_PORT, timeout=_TIMEOUT)
 

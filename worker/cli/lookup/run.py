@@ -59,14 +59,14 @@ async def look_up_all(settings: Settings, accounts: Iterable[Asked], show: Show)
     Raises:
         SessionNotOpened: LCM can't be reached.
     """
-    unreachable: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    unreachable: asyncio.Future[SessionNotOpened] = asyncio.get_running_loop().create_future()
     async with AsyncExitStack() as stack:
         pool = Pool(
             SessionOpener(settings.lcm, settings.worker.name),
             settings.lcm,
             settings.outage,
             structlog.wrap_logger(structlog.ReturnLogger(), processors=[_drop]),
-            on_away=lambda error: None if unreachable.done() else unreachable.set_result(str(error)),
+            on_away=lambda error: None if unreachable.done() else unreachable.set_result(error),
         )
         stack.push_async_callback(pool.close)
         lookups = _Lookups(build_lookup(pool, settings.lcm, settings.retry), settings.worker.name, show)
@@ -77,7 +77,7 @@ async def look_up_all(settings: Settings, accounts: Iterable[Asked], show: Show)
             ends: set[asyncio.Future[Any]] = {finished, unreachable}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if unreachable.done():
-                raise SessionNotOpened(unreachable.result())
+                raise unreachable.result()
             finished.result()
         finally:
             await cancel(finished, *tasks)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.broker import add_user, running_broker
+from tests.support.certificates import Authority
 from tests.support.channel import open_channel
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
+from tests.support.wire.tls_front import TlsFront
 from worker.broker.admin.inspect import Finding
 from worker.broker.admin.management import check_policies
 from worker.broker.declare import declare
@@ -188,3 +190,16 @@ async def test_nobody_there() -> None:
         [away] = await check_policies(broker_settings("amqp://a:b@127.0.0.1/"), gone)
         assert said in away.detail
         assert "rabbitmq_management" in away.detail
+
+
+async def test_tls_that_fails(tmp_path: Path) -> None:
+    """An API that this host does not trust, or that has no TLS, is told with the setting or option to look at."""
+    settings = broker_settings("amqp://a:b@127.0.0.1/")
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\n[]") as url:
+        [away] = await check_policies(settings, url.replace("http:", "https:"))
+        assert away.detail.endswith(
+            "it does not speak TLS; write http:// in --management, or name the port with TLS"
+        )
+        async with TlsFront(Authority(tmp_path).server_context(), url) as front:
+            [away] = await check_policies(settings, front.url)
+            assert "name the authority that signed it in broker.ca_file" in away.detail
