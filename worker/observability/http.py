@@ -14,13 +14,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any, Self
 
 from worker.contract.errors import SettingsError
 from worker.observability.log import Log
 
 MOST_CONNECTIONS = 32
+LARGEST_REQUEST = 16 * 1024
+"""Bytes of a request; the library alone would keep 6 MiB of headers for each connection."""
+
 _LOOP_PATIENCE = 5.0
 _REQUEST_TIMEOUT = 10.0  # seconds for the whole of a connection, waiting for the event loop included
 _POLL = 0.1
@@ -57,7 +62,7 @@ class HealthServer:
 
     async def __aenter__(self) -> Self:
         """Listen. Raises SettingsError where the address can't be had."""
-        handler = _handler_of(self._pages, asyncio.get_running_loop(), self._log)
+        handler = handler_of(_pages_on(asyncio.get_running_loop(), self._pages, self._log))
         kind = _Ipv6Server if ":" in self._address[0] else _Server
         try:
             self._server = kind(self._address, handler)
@@ -129,11 +134,34 @@ class _Ipv6Server(_Server):
     address_family = socket.AF_INET6
 
 
-def _handler_of(pages: Pages, loop: asyncio.AbstractEventLoop, log: Log) -> type[BaseHTTPRequestHandler]:
+class _Bounded:
+    """The lines that a client says, LARGEST_REQUEST bytes of them at most."""
+
+    def __init__(self, file: BufferedIOBase) -> None:
+        self._file = file
+        self._left = LARGEST_REQUEST
+        self.close = file.close
+
+    def readline(self, limit: int) -> bytes:
+        """Return the next line. Raises HTTPException, which the library answers by 431, where nothing is left."""
+        if not self._left:
+            raise HTTPException(f"the request has more than {LARGEST_REQUEST} bytes")
+        line = self._file.readline(min(limit, self._left))
+        self._left -= len(line)
+        return line
+
+
+def handler_of(page_of: Callable[[str], Page]) -> type[BaseHTTPRequestHandler]:
+    """Return what handles the one request of a connection; `page_of` is given the path, and may wait."""
+
     class Handler(BaseHTTPRequestHandler):
         timeout = _REQUEST_TIMEOUT
         server_version = "lcm-worker"
         sys_version = ""
+
+        def setup(self) -> None:
+            super().setup()
+            self.rfile = _Bounded(self.rfile)  # type: ignore[assignment] # all that the library calls
 
         def do_GET(self) -> None:
             self._answer(with_body=True)
@@ -145,7 +173,7 @@ def _handler_of(pages: Pages, loop: asyncio.AbstractEventLoop, log: Log) -> type
             """Log no requests: an orchestrator asks every few seconds."""
 
         def _answer(self, *, with_body: bool) -> None:
-            page = self._page()
+            page = page_of(self.path.partition("?")[0])
             self.send_response(page.status)
             self.send_header("Content-Type", page.content_type)
             self.send_header("Content-Length", str(len(page.body)))
@@ -154,16 +182,22 @@ def _handler_of(pages: Pages, loop: asyncio.AbstractEventLoop, log: Log) -> type
             if with_body:
                 self.wfile.write(page.body)
 
-        def _page(self) -> Page:
-            asked = asyncio.run_coroutine_threadsafe(_make(pages, self.path.partition("?")[0], log), loop)
-            try:
-                return asked.result(_LOOP_PATIENCE)
-            except TimeoutError:
-                asked.cancel()
-                stuck = f"the event loop has not turned for {_LOOP_PATIENCE:g} s\n"
-                return Page(stuck.encode(), _TEXT, HTTPStatus.SERVICE_UNAVAILABLE)
-
     return Handler
+
+
+def _pages_on(loop: asyncio.AbstractEventLoop, pages: Pages, log: Log) -> Callable[[str], Page]:
+    """Return what asks the event loop for a page, from another thread."""
+
+    def page_of(path: str) -> Page:
+        asked = asyncio.run_coroutine_threadsafe(_make(pages, path, log), loop)
+        try:
+            return asked.result(_LOOP_PATIENCE)
+        except TimeoutError:
+            asked.cancel()
+            stuck = f"the event loop has not turned for {_LOOP_PATIENCE:g} s\n"
+            return Page(stuck.encode(), _TEXT, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    return page_of
 
 
 async def _make(pages: Pages, path: str, log: Log) -> Page:

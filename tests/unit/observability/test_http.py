@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+import tracemalloc
 from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 
@@ -93,3 +94,42 @@ async def test_a_request_that_drips_in_is_ended(monkeypatch: pytest.MonkeyPatch)
             with suppress(ConnectionError):
                 assert await reader.read() == b""
         writer.close()
+
+
+async def answer_to(port: int, *pieces: bytes) -> bytes:
+    """Send a request in pieces, and return the first line of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+    line = await reader.readline()
+    writer.close()
+    return line
+
+
+@pytest.mark.parametrize(("more", "status"), [(-1, 200), (0, 200), (1, 431)], ids=["under", "at", "over"])
+async def test_a_request_has_so_many_bytes(more: int, status: int) -> None:
+    """A request of the largest size is answered, one that has a byte more is refused."""
+    start, end = b"GET /livez HTTP/1.1\r\nA: ", b"\r\n\r\n"
+    filler = b"x" * (health.LARGEST_REQUEST + more - len(start) - len(end))
+    async with HealthServer(("127.0.0.1", 0), {"/livez": lambda: Page(b"fine")}, RecordingLog()) as server:
+        line = await answer_to(server.port, start, filler, end)
+        assert line.split()[1] == str(status).encode()
+
+
+async def test_headers_without_end_cost_bounded_memory() -> None:
+    """Of six megabytes of headers next to nothing is kept: each connection could fill the memory otherwise."""
+    line = b"A: " + b"x" * 60_000 + b"\r\n"
+    async with HealthServer(("127.0.0.1", 0), {}, RecordingLog()) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        tracemalloc.start()
+        try:
+            writer.write(b"GET / HTTP/1.1\r\n")
+            with suppress(ConnectionError):
+                for _ in range(110):
+                    writer.write(line)
+                    await writer.drain()
+                await reader.read()
+            assert tracemalloc.get_traced_memory()[1] < 40 * health.LARGEST_REQUEST
+        finally:
+            tracemalloc.stop()
+            writer.close()
