@@ -18,6 +18,8 @@ from worker.common.text import quote
 _LONGEST_ROW = 16 * 1024 * 1024  # bytes; where a quote is missing, all that follows looks like one row
 _MEND = "mend the file, or name another one"
 _ROWS = COLUMNS.index("outcomes")
+_COUNT = re.compile("[0-9]{1,9}")
+_NO_UTF8 = re.compile("[\ud800-\udfff]")  # what is no UTF-8 is decoded as lone surrogates
 _JSON_START = b'{"job_id":"'
 _JSON_ID = re.compile(rb'\{"job_id":"([^"\\]*)')
 
@@ -174,7 +176,10 @@ def _cells(row: bytes) -> list[str]:
 
 
 def _is_row(cells: list[str]) -> bool:
-    return len(cells) == len(COLUMNS) and cells[_ROWS].isascii() and cells[_ROWS].isdigit()
+    """Tell whether it has all cells, a count of outcomes among them, and a job id that is text."""
+    return (
+        len(cells) == len(COLUMNS) and bool(_COUNT.fullmatch(cells[_ROWS])) and not _NO_UTF8.search(cells[0])
+    )
 
 
 def _only_lacks_its_end(row: bytes, cells: list[str]) -> bool:

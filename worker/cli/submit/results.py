@@ -66,6 +66,8 @@ _DECODER = msgspec.json.Decoder(Result)
 def read_result(body: bytes) -> Result | None:
     """Read a result; None where the message is none: anybody may publish to the exchange."""
     try:
+        # The decoder leaves out what it keeps raw and what it ignores.
+        body.decode()
         result = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

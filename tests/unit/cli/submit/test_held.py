@@ -142,6 +142,8 @@ def test_a_result_with_too_few_rows_before_the_end_is_told() -> None:
         (HEADER.replace(b",", b";"), "line 1 is not the header of results"),
         (HEADER.decode().encode("utf-16"), "line 1 is not the header of results"),
         (HEADER + b"total: 5\r\n", "line 2 is no row of a result with 13 cells"),
+        (HEADER + b"\xff" + encoded([result("a", 0)], CSV), "line 2 is no row of a result with 13 cells"),
+        (HEADER + encoded([result("a", 0)], CSV).replace(b",0,", b"," + b"1" * 5000 + b","), "line 2 is no row"),
         (HEADER + encoded([result("a", 0)], CSV)[:20] + encoded([result("b", 0)], CSV), "line 2 is no row"),
         (HEADER + b'a,"1|1' + encoded([result("b", 0, metadata={})] * 2, CSV), "line 2 is broken off, but others"),
         (HEADER + b'"' + b"x" * 2**24 + b"\n", "line 2 begins a row that does not end"),

@@ -89,7 +89,23 @@ def test_json_lines_are_the_bodies() -> None:
     assert msgspec.json.decode(line) == msgspec.json.decode(body)
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * 100_000, b'{"job_id":1}'])
+def body_with(rest: bytes) -> bytes:
+    """Return the body of a result, with more at its end."""
+    return bytes(result("a").body)[:-1] + b"," + rest + b"}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"job_id":1}',
+        body_with(b'"metadata":{"a":"\xff"}'),
+        body_with(b'"other":"\xff"'),
+    ],
+)
 def test_what_is_no_result_is_none(body: bytes) -> None:
     """Whatever somebody else publishes to the exchange is no result, and no error either."""
     assert read_result(body) is None
