@@ -166,9 +166,7 @@ def _classify(raw: bytes, session_errors: frozenset[str]) -> Frame:
         return payload
     try:
         return _read_reply(raw, payload, session_errors)
-    except UnreadableReply as error:
-        return Malformed(str(error))
-    except UNREADABLE as error:
+    except (UnreadableReply, *UNREADABLE) as error:
         return Malformed(reason(error))
 
 

@@ -355,6 +355,14 @@ def test_a_memory_forgets_what_was_not_asked_for() -> None:
     assert sum(map(len, memory._kept)) == memory._size == 4000
 
 
+@pytest.mark.parametrize("key", ["k" * 1_000_000, "é" * 300], ids=["long", "wide"])
+def test_a_repeated_key_is_told_in_few_words(key: str) -> None:
+    """However long the key that stands twice is, the reason is as short as any other."""
+    frame = classify(raw_reply(f'[{{"OutComeID":"1","{key}":1,"{key}":2}}]'))
+    assert isinstance(frame, Malformed)
+    assert len(frame.why) <= 200
+
+
 def test_replies_that_differ_by_a_byte_are_not_mixed_up() -> None:
     """Two accounts whose replies are alike but for one digit get each their own list."""
     memory = ReplyMemory()
