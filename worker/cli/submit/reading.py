@@ -157,17 +157,17 @@ def _plain(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry]:
 
 def _csv(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry]:
     text = _Text(lines)
-    first = next((line for line in text if trimmed(line)), None)
-    yield from text.take_comments()
-    if first is None:
-        return
+    first = ""
+    while not trimmed(first):
+        yield from text.comments()
+        if not (first := next(text, "")):
+            return
     delimiter = _delimiter(first) or ","
-    titles = _header(first, delimiter, text.number)
+    titles = _header(first, delimiter, text.row)
     rows = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
-        text.between_rows = True
+        yield from text.comments()
         row, mistake = _next_row(rows)
-        yield from text.take_comments()
         if mistake:
             yield Entry(text.row, mistake=f"is no CSV: {mistake}")
         elif row is None:
@@ -185,36 +185,43 @@ def _next_row(rows: Iterator[list[str]]) -> tuple[list[str] | None, str]:
 
 
 class _Text:
-    """Lines decoded, with bytes that are not UTF-8 as surrogates, without comments `between_rows`.
+    """Lines decoded, with bytes that are not UTF-8 as surrogates. `row` is the number of a row's first line.
 
-    `number` is that of the last line read, `row` that of the first line of the row that it belongs to.
+    Raises:
+        BadInput: a row goes on over several lines for longer than any job: most likely a quote is missing.
     """
 
     def __init__(self, lines: Iterable[tuple[int, bytes]]) -> None:
         self._lines = iter(lines)
-        self._comments: list[Entry] = []
-        self.number = self.row = 0
-        self.between_rows = True
+        self._first: tuple[int, bytes] | None = None
+        self._size = 0
+        self.row = 0
+
+    def comments(self) -> Iterator[Entry]:
+        """Yield the comments ahead of the next row; to be called before each one."""
+        for number, line in self._lines:
+            text = _decoded(line)
+            if not is_comment(text):
+                self._first, self._size, self.row = (number, line), 0, number
+                return
+            yield _comment(number, text)
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        for number, line in self._lines:
-            self.number = number
-            text = line.decode("utf-8", "surrogateescape")
-            if not self.between_rows:
-                return text
-            if not is_comment(text):
-                self.row, self.between_rows = self.number, not text.strip()
-                return text
-            self._comments.append(_comment(self.number, text))
-        raise StopIteration
+        number, line = self._first or next(self._lines)
+        self._first = None
+        self._size += len(line)
+        if self._size > MAX_LINE and number > self.row:
+            raise BadInput(
+                f"line {self.row}: a row begins that has more than {MAX_LINE} bytes; is a quote missing?"
+            )
+        return _decoded(line)
 
-    def take_comments(self) -> list[Entry]:
-        """Return the comments that were passed over since the last call."""
-        taken, self._comments = self._comments, []
-        return taken
+
+def _decoded(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
 
 
 def _delimiter(header: str) -> str | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import tracemalloc
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import pytest
@@ -202,6 +204,67 @@ def test_a_line_that_is_too_long_is_no_job(kind: Format) -> None:
     assert [(entry.line, entry.mistake) for entry in found] == [
         (1, ""), (2, f"is longer than {MAX_LINE} bytes"), (3, ""),
     ]  # fmt: skip
+
+
+COMMENT = b"# " + b"a comment of a line" * 5 + b"\n"
+
+
+class Endless:
+    """A file that begins so, then has one line so many times."""
+
+    def __init__(self, start: bytes, line: bytes, times: int) -> None:
+        self._start, self._line, self._left = io.BytesIO(start), line, times
+
+    def readline(self, _limit: int) -> bytes:
+        if line := self._start.readline():
+            return line
+        self._left -= 1
+        return self._line if self._left >= 0 else b""
+
+
+def peak_of(file: Endless, kind: Format) -> int:
+    """Return the most bytes that reading this file takes; what is wrong with it ends that."""
+    tracemalloc.start()
+    try:
+        with suppress(BadInput):
+            for _ in entries(cast(BinaryIO, file), kind):
+                pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        (b"", COMMENT),
+        (b"account_number\n1\n", COMMENT),
+        (b'account_number\n"', b'","' * 30 + b"\n"),
+        (b'account_number\n"', b"text\n"),
+    ],
+    ids=["comments", "comments behind a row", "cells without end", "a cell without end"],
+)
+def test_what_goes_on_without_end_is_never_held(start: bytes, line: bytes) -> None:
+    """Of fifty times the longest row, however it is made up, no more is in memory than a few of them."""
+    times = 50 * MAX_LINE // len(line)
+    assert peak_of(Endless(start, line, times), Format.CSV) < 16 * MAX_LINE
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [(-1, False), (0, False), (1, True)],
+    ids=["under", "at", "over"],
+)
+def test_a_row_over_several_lines_has_so_many_bytes(more: int, told: bool) -> None:
+    """A row that goes on for longer than any job is refused with its first line: a quote is missing there."""
+    start, end = b'"', b'"\n'
+    row = start + b"\n" + b"x" * (MAX_LINE + more - len(start + end) - 1) + end
+    reading = partial(read, b"account_number\n1\n" + row + b"2\n", Format.CSV)
+    if told:
+        with pytest.raises(BadInput, match=f"line 3: a row begins that has more than {MAX_LINE} bytes"):
+            reading()
+    else:
+        assert [entry.line for entry in reading()] == [2, 3, 5]
 
 
 def test_a_plain_line_that_is_no_utf8_is_told() -> None:
