@@ -35,13 +35,16 @@ class RawPeer:
         self._protocol = ServerProtocol()
         self._frames: list[Frame] = []
 
-    async def accept(self, *frames: Frame) -> None:
-        """Answer the handshake, and say this in the same write."""
+    async def accept(self, *frames: Frame, extensions: str = "") -> None:
+        """Answer the handshake, as if these extensions had been agreed on, and say this in the same write."""
         while not (events := await self._events()):
             pass
         [request] = events
         assert isinstance(request, Request)
-        self._protocol.send_response(self._protocol.accept(request))
+        response = self._protocol.accept(request)
+        if extensions:
+            response.headers["Sec-WebSocket-Extensions"] = extensions
+        self._protocol.send_response(response)
         self._writer.write(b"".join([*self._protocol.data_to_send(), *map(_raw, frames)]))
 
     def say(self, *frames: Frame) -> None:

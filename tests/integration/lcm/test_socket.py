@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import tracemalloc
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
+from zlib import compress
 
 import pytest
 from websockets.frames import Close, Frame, Opcode
@@ -14,7 +17,7 @@ from tests.support.lcm import ACCOUNT, Ends, good, names, opened
 from tests.support.raw_peer import RawPeer, more, pong, raw_peer, text
 from tests.support.settings import lcm_settings
 from tests.support.waiting import settled, until
-from worker.contract.errors import ConnectionLost, MalformedReply, ReplyTooLarge
+from worker.contract.errors import ConnectionLost, JobError, MalformedReply, ReplyTooLarge, SessionNotOpened
 from worker.lcm.flood import MOST_FRAGMENTS
 from worker.lcm.handshake import SessionOpener
 from worker.lcm.not_opened import Way
@@ -253,6 +256,79 @@ async def test_fragments_that_are_too_large_together() -> None:
     async with raw_peer(talk) as url, opened(url, max_reply="65536") as session:
         with pytest.raises(ReplyTooLarge):
             await session.exchange(ACCOUNT, LONG)
+
+
+MAX_REPLY = 64 * 1024
+BOMB = compress(bytes(50 * MAX_REPLY), 9, wbits=-15)
+
+
+def one_frame() -> Iterator[bytes]:
+    """Yield a reply of fifty times the size in one frame."""
+    yield b"\x81\x7f" + (50 * MAX_REPLY).to_bytes(8)
+    yield from [bytes(4096)] * (50 * MAX_REPLY // 4096)
+
+
+def fragments() -> Iterator[bytes]:
+    """Yield the same in fragments of a hundredth of the size."""
+    yield text(b"[", fin=False).serialize(mask=False)
+    part = more(bytes(MAX_REPLY // 100), fin=False).serialize(mask=False)
+    yield from [part] * 5000
+
+
+def compressed() -> Iterator[bytes]:
+    """Yield the same deflated to a thousandth, though no compression was agreed on."""
+    first, *rest = text(BOMB).serialize(mask=False)
+    yield bytes([first | 0x40, *rest])
+
+
+@pytest.mark.parametrize("in_opening", [False, True], ids=["reply", "greeting"])
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [(one_frame, ReplyTooLarge), (fragments, ReplyTooLarge), (compressed, ConnectionLost)],
+)
+async def test_a_reply_that_is_far_too_large_is_never_held(
+    sent: Callable[[], Iterator[bytes]], error: type[JobError], in_opening: bool
+) -> None:
+    """Of fifty times `lcm.max_reply`, a few times that is in memory, the peer's own buffers included."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await lcm.hear_request()
+        for part in sent():
+            lcm._writer.write(part)
+            await lcm._writer.drain()
+        while (await lcm.hear()).opcode is not Opcode.CLOSE:
+            pass
+
+    settings: dict[str, Any] = {"max_reply": str(MAX_REPLY)}
+    if in_opening:
+        settings["greeting"] = [{"send": "{}", "await": "LoginResponse"}]
+    async with raw_peer(talk) as url:
+        tracemalloc.start()
+        try:
+            if in_opening:
+                with pytest.raises(SessionNotOpened):
+                    await SessionOpener(lcm_settings(url, **settings), "worker-1")(1, Ends())
+            else:
+                async with opened(url, **settings) as session:
+                    with pytest.raises(error):
+                        await session.exchange(ACCOUNT, LONG)
+                    assert not session.alive
+            assert tracemalloc.get_traced_memory()[1] < 12 * MAX_REPLY
+        finally:
+            tracemalloc.stop()
+
+
+async def test_compression_that_was_not_asked_for_opens_nothing() -> None:
+    """A peer that answers the handshake with permessage-deflate is no LCM."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept(extensions="permessage-deflate")
+        await lcm.hear()
+
+    async with raw_peer(talk) as url:
+        with pytest.raises(SessionNotOpened, match="permessage-deflate|extension"):
+            await SessionOpener(lcm_settings(url), "worker-1")(1, Ends())
 
 
 async def test_a_goodbye_that_the_peer_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
