@@ -40,12 +40,19 @@ class Frames:
     """Divides what is received, from the first byte behind the handshake on.
 
     `take` is given the first byte and the payload of each plain frame, and returns whether it takes it. Whatever is not
-    taken is passed on, in order and byte for byte; so the library is never given a part of a frame that was taken.
+    taken is passed on, in order and byte for byte; so the library is never given a part of a frame that was taken. A
+    frame of more than `max_size` bytes, where there is such a limit, is passed on, too: the library refuses it.
     """
 
-    def __init__(self, take: Callable[[int, bytes], bool], pass_on: Callable[[bytes], object]) -> None:
+    def __init__(
+        self,
+        take: Callable[[int, bytes], bool],
+        pass_on: Callable[[bytes], object],
+        max_size: int | None = None,
+    ) -> None:
         self._take = take
         self._pass_on = pass_on
+        self._largest = _LARGEST if max_size is None else min(_LARGEST, max_size)
         self._rest = b""
         self._to_pass = 0
 
@@ -66,7 +73,7 @@ class Frames:
                 break
             payload, length = extent
             end = payload + length
-            if data[start] not in _PLAIN or length > _LARGEST:
+            if data[start] not in _PLAIN or length > self._largest:
                 self._to_pass = end - start
                 continue
             if end > size:

@@ -44,7 +44,7 @@ class Socket(ClientConnection):
         self.is_open = False
         self._pings = FloodCounter()
         self._head = b""
-        self._frames = Frames(self._take_plain, super().data_received)
+        self._frames = Frames(self._take_plain, super().data_received, self.protocol.max_message_size)
         self._adopted = False
         self._on_message: Callable[[bytes], object] = ignore
         self._on_closed: Callable[[ConnectionClosed], object] = ignore

@@ -258,6 +258,26 @@ async def test_fragments_that_are_too_large_together() -> None:
             await session.exchange(ACCOUNT, LONG)
 
 
+@pytest.mark.parametrize(("more", "taken"), [(-1, True), (0, True), (1, False)], ids=["under", "at", "over"])
+@pytest.mark.parametrize("max_reply", [1000, 100_000], ids=["ours", "the library's"])
+async def test_a_reply_has_so_many_bytes(max_reply: int, more: int, taken: bool) -> None:
+    """A reply of `lcm.max_reply` bytes is read, whoever reads its frame; one byte more is too large."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await lcm.hear_request()
+        lcm.say(text(good(ACCOUNT).ljust(max_reply + more)))
+        while (await lcm.hear()).opcode is not Opcode.CLOSE:
+            pass
+
+    async with raw_peer(talk) as url, opened(url, max_reply=str(max_reply)) as session:
+        if taken:
+            await ask(session)
+        else:
+            with pytest.raises(ReplyTooLarge):
+                await session.exchange(ACCOUNT, LONG)
+
+
 MAX_REPLY = 64 * 1024
 BOMB = compress(bytes(50 * MAX_REPLY), 9, wbits=-15)
 
