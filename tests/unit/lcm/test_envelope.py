@@ -225,6 +225,17 @@ def test_why_a_message_cannot_be_read_is_said_in_few_words(error: Exception, wor
     assert reason(error) == words
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"channel": "c" * 10**6}, {"topic": "t" * 10**6}, {"channel": ..., "MessageType": "m" * 10**6}],
+)
+def test_a_long_name_of_an_unasked_message_is_cut(fields: dict[str, Any]) -> None:
+    """What it was is counted and logged by a short name, however long its own is."""
+    found = open_envelope(reply([], **fields), "SetCallOutComeOfflineResponse")
+    assert isinstance(found, Unsolicited)
+    assert len(found.what) == 80
+
+
 def test_a_long_error_text_is_cut() -> None:
     """Of LCM's error texts no more is kept than a result keeps, however long they are."""
     raw = reply(None, message={"errorType": "E" * 100, "errorMessage": "é" * 1_000_000, "msg": "m"})

@@ -198,6 +198,15 @@ def test_a_bad_row_is_told_and_the_next_is_read(row: bytes, mistake: str) -> Non
 
 
 @pytest.mark.parametrize("kind", [Format.JSONL, Format.PLAIN])
+@pytest.mark.parametrize(("more", "taken"), [(-1, True), (0, True), (1, False)], ids=["under", "at", "over"])
+def test_a_line_has_so_many_bytes(kind: Format, more: int, taken: bool) -> None:
+    """A line of the largest size, its end included, is read; one byte more is a mistake."""
+    line = b'{"account_number":"' + b"1" * (MAX_LINE + more - len(b'{"account_number":""}\n')) + b'"}\n'
+    [entry] = read(line, kind)
+    assert bool(entry.body) is taken
+
+
+@pytest.mark.parametrize("kind", [Format.JSONL, Format.PLAIN])
 def test_a_line_that_is_too_long_is_no_job(kind: Format) -> None:
     """A line of any length is one mistake, and lines are counted on behind it."""
     found = read(b"1\n" + b"x" * (5 * MAX_LINE) + b"\n2", kind)

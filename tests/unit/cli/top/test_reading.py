@@ -68,6 +68,16 @@ def test_a_partial_last_line_is_skipped() -> None:
     assert read(LINE + b"\n", LINE[:50]) == (1, 2, 1)
 
 
+@pytest.mark.parametrize(("more", "skipped"), [(-1, 0), (0, 0), (1, 1)], ids=["under", "at", "over"])
+def test_a_line_has_so_many_bytes(more: int, skipped: int) -> None:
+    """A line of the largest size, without its end, is an event; one byte more is skipped."""
+    line = LINE[:-1] + b',"x":"' + b"x" * (LONGEST_LINE + more - len(LINE) - 7) + b'"}'
+    assert len(line) == LONGEST_LINE + more
+    size = MIB // 4
+    pieces = [(line + b"\n")[start : start + size] for start in range(0, len(line) + 1, size)]
+    assert read(*pieces) == (1 - skipped, 1, skipped)
+
+
 @pytest.mark.parametrize("ended", [True, False])
 def test_a_huge_line_is_never_held(ended: bool) -> None:
     """A line of 10 MB is counted as skipped, takes a small part of that in memory, and spoils no other line."""
