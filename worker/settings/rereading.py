@@ -56,10 +56,11 @@ class Rereader:
     async def _renew(self) -> None:
         if self._reading is None or self._reading.done():
             self._reading = self._start()
-        done, _ = await asyncio.wait({self._reading}, timeout=_DEADLINE)
+        reading = self._reading  # by the time that it has ended, another may have begun
+        done, _ = await asyncio.wait({reading}, timeout=_DEADLINE)
         if not done:
             raise SettingsError(f"the files of [{self._section}] can't be read within {_DEADLINE:g} s")
-        contents = self._reading.result()
+        contents = reading.result()
         self._tls = contents.tls
         if contents.secret:
             self._files.password_file.hold(contents.secret)

@@ -58,6 +58,19 @@ async def test_links_are_followed_anew(tmp_path: Path) -> None:
     assert settings.urls == ("amqp://me:p2@broker/",)
 
 
+async def test_those_who_wait_for_one_reading_all_get_it(tmp_path: Path) -> None:
+    """Who is served first may ask again at once: the others still get what they waited for."""
+    (tmp_path / "token").write_text("secret")
+    reread = Rereader("lcm", with_password(tmp_path / "token"), tls=False)
+
+    async def open_twice() -> None:
+        for _ in range(2):
+            await reread()
+
+    ended = await asyncio.gather(*(open_twice() for _ in range(4)), return_exceptions=True)
+    assert ended == [None] * 4
+
+
 async def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     """What can't be read is an error that names the setting and the file; once it can be read, all is well."""
     file = tmp_path / "token"
