@@ -48,6 +48,7 @@ class App:
         self._settings = settings
         self._log = log
         name = settings.worker.name
+        hide = Scrubber(settings)
         broker, lcm, outage = settings.broker, settings.lcm, settings.outage
         topology = topology_of(broker)
         self.metrics = Metrics(version=__version__)
@@ -55,7 +56,7 @@ class App:
         breaker = Breaker(outage.failures, outage.probe_delay, outage.probe_max_delay)
         self.outages = OutageMonitor(breaker, log)
         self.pool = Pool(
-            SessionOpener(lcm, name),
+            SessionOpener(lcm, name, hide),
             lcm,
             outage,
             log,
@@ -83,7 +84,6 @@ class App:
             delivery_limit=broker.delivery_limit,
             reply=self.replies,
             admit=self._admit,
-            hide=Scrubber(settings),
         )
         self.consumer = Consumer(
             broker,
@@ -105,6 +105,7 @@ class App:
             pause=outage.probe_max_delay,
         )
         self.status = Status(self.consumer, outbox, self.resender, self.pool, self.outages)
+        self.pages = pages_of(self.status, self.metrics, hide)
         self._stopping = asyncio.Event()
         self._giving_up = asyncio.Event()
 
@@ -123,8 +124,7 @@ class App:
         """
         async with AsyncExitStack() as serving:
             if address := self._settings.health.address:
-                pages = pages_of(self.status, self.metrics)
-                await serving.enter_async_context(HealthServer(address, pages, self._log))
+                await serving.enter_async_context(HealthServer(address, self.pages, self._log))
             await self._work()
 
     async def _work(self) -> None:

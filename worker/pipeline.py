@@ -51,8 +51,8 @@ class Outbox(Protocol):
 
 
 IsWanted = Callable[[], bool]
-Reply = Callable[[Message, str, str], None]
-"""Takes a result, the `reply_to` of its job and the job's id; does not wait, and never raises."""
+Reply = Callable[[Message, str, Job], None]
+"""Takes a result, the `reply_to` of its job and the job; does not wait, and never raises."""
 
 
 T = TypeVar("T")
@@ -89,7 +89,6 @@ class Pipeline:
         delivery_limit: int,
         reply: Reply = ignore,
         admit: Callable[[Producer], Deferred | None] = ignore,
-        hide: Callable[[str], str] = str,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._look_up = look_up
@@ -99,7 +98,6 @@ class Pipeline:
         self._delivery_limit = delivery_limit
         self._reply = reply
         self._admit = admit
-        self._hide = hide
         self._now = clock.now
         self._sleep = clock.sleep
         self._monotonic = clock.monotonic
@@ -146,7 +144,7 @@ class Pipeline:
         try:
             return await self._succeed(run)
         except JobError as error:
-            return await self._remedy(run, _without_secrets(error, self._hide))
+            return await self._remedy(run, error)
         except (Deferred, StaleDelivery):
             raise
         except Exception as error:  # noqa: BLE001 - a defect of the worker's must not cost the job
@@ -266,7 +264,7 @@ class Pipeline:
 
     def _reply_with(self, message: Message, run: JobRun) -> None:
         if reply_to := run.delivery.properties.reply_to:
-            self._reply(message, reply_to, run.job.job_id)
+            self._reply(message, reply_to, run.job)
 
     async def _retry(self, run: JobRun, key: str, properties: Properties) -> None:
         copy = Message(self._topology.retry, key, run.delivery.body, properties)
@@ -294,6 +292,7 @@ class Pipeline:
             ending,
             job_id=run.job.job_id,
             account=run.job.account_number,
+            unread=run.job.unread,
             attempts=run.attempts,
             exchanges=run.request.exchanges,
             outcomes=outcomes,
@@ -318,16 +317,6 @@ def _poison(delivery_count: int) -> Poison:
     return Poison(
         f"it came back {delivery_count} times without an end, as if it killed the workers that had it"
     )
-
-
-def _without_secrets(error: JobError, hide: Callable[[str], str]) -> JobError:
-    """Mask secrets: LCM may tell back what it was sent, and others than the worker's own read results and letters."""
-    text, said = hide(str(error)), hide(error.remote_message)
-    if (text, said) == (str(error), error.remote_message):
-        return error
-    masked = type(error)(text, remote_message=said)
-    masked.__cause__ = error.__cause__
-    return masked
 
 
 def _defect(error: Exception) -> InternalError:

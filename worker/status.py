@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -87,15 +87,15 @@ class Status:
         return f"paused: {paused}" if paused else self._consumer.link.trouble
 
 
-def pages_of(status: Status, metrics: Metrics) -> Pages:
-    """Return what is served, by path. A verdict that is not good has the status 503."""
+def pages_of(status: Status, metrics: Metrics, hide: Callable[[str], str] = str) -> Pages:
+    """Return what is served, by path, a reason's detail without secrets. A verdict that is not good has status 503."""
     return {
-        "/livez": lambda: _page(status.live()),
-        "/readyz": lambda: _page(status.ready()),
+        "/livez": lambda: _page(status.live(), hide),
+        "/readyz": lambda: _page(status.ready(), hide),
         "/metrics": lambda: Page(metrics.page(status.now()), CONTENT_TYPE),
     }
 
 
-def _page(said: Verdict) -> Page:
+def _page(said: Verdict, hide: Callable[[str], str]) -> Page:
     status = HTTPStatus.OK if said.ok else HTTPStatus.SERVICE_UNAVAILABLE
-    return Page(msgspec.json.encode(said) + b"\n", status=status)
+    return Page(hide(msgspec.json.encode(said).decode()).encode() + b"\n", status=status)

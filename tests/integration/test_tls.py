@@ -225,7 +225,7 @@ async def test_schemes_that_do_not_fit_the_port(certificates: Certificates) -> N
         assert "it speaks TLS; write wss:// in lcm.url" in await refusal_of(f"ws://127.0.0.1:{port}/", ca)
     async with answering(b"SSH-2.0-x\r\n", first=True) as port:
         said = await refusal_of(f"ws://127.0.0.1:{port}/", ca)
-        assert "it is no websocket server: it says 'SSH-2.0-x'; see lcm.url" in said
+        assert "it is no websocket server: 'SSH-2.0-x'; see lcm.url" in said
 
 
 async def test_a_handshake_that_does_not_end(
@@ -264,7 +264,7 @@ async def refusal_of(url: str, ca_file: str, **settings: Any) -> str:
     with pytest.raises(SessionNotOpened) as raised:
         async with opened(url, ca_file=ca_file, **settings):
             pass
-    return str(raised.value)
+    return raised.value.message
 
 
 @asynccontextmanager

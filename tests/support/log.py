@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from worker.contract.errors import WorkerError
+
 
 class RecordingLog:
     """A log that keeps its lines, each as level, event and fields."""
@@ -14,19 +16,19 @@ class RecordingLog:
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
 
     def debug(self, event: str, **fields: Any) -> None:
-        self.lines.append(("debug", event, fields))
+        self.lines.append(("debug", event, _told(fields)))
 
     def info(self, event: str, **fields: Any) -> None:
-        self.lines.append(("info", event, fields))
+        self.lines.append(("info", event, _told(fields)))
 
     def warning(self, event: str, **fields: Any) -> None:
-        self.lines.append(("warning", event, fields))
+        self.lines.append(("warning", event, _told(fields)))
 
     def error(self, event: str, **fields: Any) -> None:
-        self.lines.append(("error", event, fields))
+        self.lines.append(("error", event, _told(fields)))
 
     def exception(self, event: str, **fields: Any) -> None:
-        self.lines.append(("exception", event, fields))
+        self.lines.append(("exception", event, _told(fields)))
 
     def record(self, event: str, fields: msgspec.Struct) -> None:
         self.info(event, **msgspec.structs.asdict(fields))
@@ -39,3 +41,10 @@ class RecordingLog:
     def of(self, event: str) -> list[dict[str, Any]]:
         """The fields of each line of this name."""
         return [fields for _, name, fields in self.lines if name == event]
+
+
+def _told(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with the text of an error in its place, as a log with plain accounts writes it."""
+    return {
+        name: value.message if isinstance(value, WorkerError) else value for name, value in fields.items()
+    }

@@ -56,6 +56,7 @@ PURE_MODULES = frozenset(
         "worker.lcm.frames",
         "worker.lcm.http_answer",
         "worker.lcm.outcome_list",
+        "worker.lcm.told",
         "worker.lcm.pacing",
         "worker.observability.readiness",
     }

@@ -78,6 +78,10 @@ class Connection(aio_pika.Connection):
         super().__init__(*args, **kwargs)
         self._socket = self.kwargs["transport_factory"] = Socket()
 
+    def __str__(self) -> str:
+        """Where it leads, with the user, but without password and query, which may hold a token."""
+        return str(self.url.with_password(None).with_query(None))
+
     def __del__(self) -> None:
         """Do nothing: whoever opened it closes it. The library starts a task here, even on a loop that has ended."""
 

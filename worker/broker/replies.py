@@ -16,6 +16,7 @@ from worker.broker.connection import means_loss, text_of
 from worker.broker.delivery import TRANSIENT
 from worker.broker.link import Link
 from worker.broker.sizes import fitted_properties
+from worker.contract.job import Job
 from worker.contract.message import Message
 from worker.contract.reply_to import DIRECT, refusal_of
 from worker.observability.log import Log
@@ -34,19 +35,19 @@ class Replies:
         self._own_prefix = settings.prefix
         self._timeout = settings.publish_timeout
         self._log = log
-        self._waiting: asyncio.Queue[tuple[Message, str]] = asyncio.Queue(_MOST_WAITING)
+        self._waiting: asyncio.Queue[tuple[Message, Job]] = asyncio.Queue(_MOST_WAITING)
         self._channel: AbstractChannel | None = None
         self._opening = asyncio.Lock()
 
-    def __call__(self, result: Message, reply_to: str, job_id: str) -> None:
-        """Hand over a result for a caller; what can't be sent is logged and dropped."""
+    def __call__(self, result: Message, reply_to: str, job: Job) -> None:
+        """Hand over the result of a job for a caller; what can't be sent is logged and dropped."""
         if reason := refusal_of(reply_to, self._allowed, self._own_prefix):
-            self._log.info("reply.refused", job_id=job_id, reply_to=reply_to, reason=reason)
+            self._log.info("reply.refused", **_named(job), reply_to=reply_to, reason=reason)
             return
         try:
-            self._waiting.put_nowait((replace(result, exchange="", routing_key=reply_to), job_id))
+            self._waiting.put_nowait((replace(result, exchange="", routing_key=reply_to), job))
         except asyncio.QueueFull:
-            self._say_lost(job_id, reply_to, f"{_MOST_WAITING} replies wait already")
+            self._say_lost(job, reply_to, f"{_MOST_WAITING} replies wait already")
 
     async def run(self) -> None:
         """Send what is handed over, until cancelled."""
@@ -62,16 +63,16 @@ class Replies:
 
     async def _send_each(self) -> None:
         while True:
-            message, job_id = await self._waiting.get()
+            message, job = await self._waiting.get()
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._send(message)
             except PublishError:
-                self._say_lost(job_id, message.routing_key, "there is no such queue")
+                self._say_lost(job, message.routing_key, "there is no such queue")
             except BaseException as error:
                 if not (isinstance(error, TimeoutError) or means_loss(error)):
                     raise
-                self._say_lost(job_id, message.routing_key, text_of(error))
+                self._say_lost(job, message.routing_key, text_of(error))
             finally:
                 self._waiting.task_done()
 
@@ -97,5 +98,11 @@ class Replies:
                 self._channel = await self._link.side_channel()
             return self._channel
 
-    def _say_lost(self, job_id: str, reply_to: str, reason: str) -> None:
-        self._log.warning("reply.lost", job_id=job_id, reply_to=reply_to, reason=reason)
+    def _say_lost(self, job: Job, reply_to: str, reason: str) -> None:
+        self._log.warning("reply.lost", **_named(job), reply_to=reply_to, reason=reason)
+
+
+def _named(job: Job) -> dict[str, str | None]:
+    """Return the fields of a line that name a job; its account is to be hashed in all of them."""
+    unread = {"unread": job.unread} if job.unread else {}
+    return {"job_id": job.job_id, "account": job.account_number or None, **unread}

@@ -58,7 +58,7 @@ def main() -> None:
         except OutputLost:
             pass  # told where the streams are left
         except WorkerError as error:
-            for line in str(error).splitlines():
+            for line in error.message.splitlines():
                 note(line)
             sys.exit(status_of(error))
         except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import typer
 from worker.cli.common import ConfigOption, run_async, settings_of
 from worker.common.callbacks import ignore
 from worker.contract.errors import BrokerAway, SessionNotOpened
-from worker.settings import Settings, exposures_of
+from worker.settings import Scrubber, Settings, exposures_of
 
 if TYPE_CHECKING:
     from worker.broker.admin.inspect import Finding
@@ -83,9 +83,10 @@ def check(
     ]
     findings += run_async(_check(settings, management))
     console = Terminal(soft_wrap=True)
+    hide = Scrubber(settings, management or "")
     for finding in findings:
         line = Text(f"{finding.level:<8}", style=_STYLES[finding.level])
-        console.print(line.append_text(one_line(f"{finding.what}: {finding.detail}", "default")))
+        console.print(line.append_text(one_line(hide(f"{finding.what}: {finding.detail}"), "default")))
     if status := max(_STATUS[finding.level] for finding in findings):
         raise typer.Exit(status)
 
@@ -121,12 +122,12 @@ async def _check_lcm(settings: Settings) -> Finding:
     from worker.lcm.handshake import SessionOpener
 
     try:
-        session = await SessionOpener(settings.lcm, settings.worker.name)(1, ignore)
+        session = await SessionOpener(settings.lcm, settings.worker.name, Scrubber(settings))(1, ignore)
         await session.lasts()
         await session.close()
         if session.not_opened is not None:
             raise session.not_opened
     except SessionNotOpened as error:
         usual = "see the credentials and certificates in [lcm]" if error.refused else "see lcm.url"
-        return Finding("away", "lcm", str(error) if error.remedy else f"{error}; {usual}")
+        return Finding("away", "lcm", error.message if error.remedy else f"{error.message}; {usual}")
     return Finding("ok", "lcm", f"{repr(settings.lcm.url).strip(chr(39))} opens a session")

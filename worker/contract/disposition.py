@@ -57,12 +57,13 @@ class Disposition(msgspec.Struct):
 
     Times are in milliseconds. `attempts` counts exchanges over all deliveries of the job, `exchanges` those of this
     delivery alone; `last_exchange` is the last of them, answered or not. `outcomes` is the length of the list, `-1`
-    where there is none. `sent` is what became of its result, None where it has none.
+    where there is none. `unread` is the job's. `sent` is what became of its result, None where it has none.
     """
 
     ending: Ending
     job_id: str = ""
     account: str = ""
+    unread: str = ""
     attempts: int = 0
     exchanges: int = 0
     outcomes: int = -1

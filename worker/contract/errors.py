@@ -46,7 +46,16 @@ from worker.contract.job import Job
 
 
 class WorkerError(Exception):
-    """The base of every error that this package raises on purpose."""
+    """The base of every error that this package raises on purpose.
+
+    `str()` of it is in this worker's own words. What others said, LCM above all, is kept beside them, so that a log
+    that may not hold account numbers can leave it out.
+    """
+
+    @property
+    def message(self) -> str:
+        """The whole text, with what others said."""
+        return str(self)
 
 
 class SettingsError(WorkerError):
@@ -64,25 +73,35 @@ class EntityMissing(TopologyError):
 class SessionNotOpened(WorkerError):
     """No session with LCM could be opened.
 
-    `refused` is true where LCM answered that it does not want us (401, 403, a certificate that does not
-    verify): trying again soon can lock an account out, and does not help. `pause` is for how many seconds it asked
-    to be left alone. `nobody_listens` where the port is closed. The text ends with the remedy, where one is known.
+    `remedy` tells what to do, where that is known; the text ends with it. `said` holds LCM's own words, where it said
+    any. `refused` is true where LCM answered that it does not want us (401, 403, a certificate that does not verify):
+    trying again soon can lock an account out, and does not help. `pause` is for how many seconds it asked to be left
+    alone. `nobody_listens` where the port is closed.
     """
 
     def __init__(
         self,
         reason: str,
-        remedy: str = "",
         *,
+        remedy: str = "",
+        said: str = "",
         refused: bool = False,
         pause: float = 0.0,
         nobody_listens: bool = False,
     ) -> None:
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self._reason = reason
         self.remedy = remedy
+        self.said = said
         self.refused = refused
         self.pause = pause
         self.nobody_listens = nobody_listens
+
+    @property
+    def message(self) -> str:
+        """Why, with LCM's own words."""
+        why = f"{self._reason}: {self.said}" if self.said else self._reason
+        return f"{why}; {self.remedy}" if self.remedy else why
 
 
 class BrokerError(WorkerError):
@@ -151,8 +170,7 @@ class Deferred(WorkerError):
 class JobError(WorkerError):
     """What ends a job with the status `failed`.
 
-    `str()` of it is in this worker's own words; `remote_message` holds LCM's own words, where it sent any, so that
-    the log can leave them out when account numbers must not appear there.
+    `remote_message` holds LCM's own words, where it sent any.
 
     Attributes:
         code: the `error.code` of the failed result.
@@ -178,15 +196,23 @@ class JobError(WorkerError):
 class InvalidJob(JobError):
     """The job's body, a field of it, or its size is wrong.
 
+    `message` quotes what was found, which may be an account number in the wrong field; `str()` does not.
+
     `job` holds what could be read, enough for the failed result and the dead-letter copy; its
     `account_number` is "" where that field couldn't be read.
     """
 
     code = "invalid_job"
 
-    def __init__(self, message: str, *, job: Job) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, job: Job, unquoted: str = "") -> None:
+        super().__init__(unquoted or message)
         self.job = job
+        self._whole = message
+
+    @property
+    def message(self) -> str:
+        """What is wrong, and what was found."""
+        return self._whole
 
 
 class Expired(JobError):

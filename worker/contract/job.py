@@ -60,11 +60,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `attempts` counts the exchanges, `retries` the retry delays, that earlier deliveries have used;
     `passes` counts how often it was deferred for what its producer's jobs came to;
     `last_error` is what the last of them ended with, "" where there was none.
+    `unread` is what stands in the place of an account number that can't be read, which is "" then.
     `correlation_id` and `trace` are ready to be put into a result's properties.
     """
 
     job_id: str
     account_number: str
+    unread: str = ""
     route: str | None = None
     deadline: datetime | None = None
     metadata: Raw = NO_METADATA

@@ -19,7 +19,7 @@ A body that can't be read is told as what it is, where that can be seen: compres
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -59,6 +59,13 @@ _MAX_COUNT = 2**31 - 1  # an AMQP integer ends at 2**63 - 1, and a copy counts o
 _NOTHING = (b"", b"null")
 
 
+class _Mistake(NamedTuple):
+    """What is wrong with a field, in full, and without what was found there, which may be an account number."""
+
+    told: str
+    unquoted: str
+
+
 class Fields(msgspec.Struct):
     """A body's fields as raw JSON; b"" is absent."""
 
@@ -87,11 +94,14 @@ def read_job(body: bytes, properties: Properties) -> Job:
         fields, unreadable = _scan(body, properties.content_encoding), ""
     except ValueError as error:
         fields, unreadable = Fields(), str(error)
-    mistakes: list[str] = []
+    mistakes: list[_Mistake] = []
     job = _job(body, properties, fields, mistakes)
-    if unreadable or mistakes:
-        # Without a cause, whose frames would hold the body.
-        raise InvalidJob(unreadable or "; ".join(mistakes), job=job)
+    if unreadable:
+        # Without a cause, whose frames would hold the body; so below.
+        raise InvalidJob(unreadable, job=job)
+    if mistakes:
+        told, unquoted = ("; ".join(texts) for texts in zip(*mistakes, strict=True))
+        raise InvalidJob(told, job=job, unquoted=unquoted)
     return job
 
 
@@ -122,7 +132,7 @@ def _parse(body: bytes) -> Fields:
         raise ValueError("the body must be a JSON object, found one that is nested too deeply") from error
 
 
-def _job(body: bytes, properties: Properties, fields: Fields, mistakes: list[str]) -> Job:
+def _job(body: bytes, properties: Properties, fields: Fields, mistakes: list[_Mistake]) -> Job:
     headers = properties.headers
     # In the order in which mistakes are told.
     asked_as = _job_id(bytes(fields.job_id), mistakes)
@@ -132,6 +142,7 @@ def _job(body: bytes, properties: Properties, fields: Fields, mistakes: list[str
     return Job(
         job_id=job_id,
         account_number=account_number,
+        unread="" if account_number else _text_of(bytes(fields.account_number)),
         route=route,
         deadline=_deadline(bytes(fields.deadline), mistakes),
         metadata=_metadata(fields.metadata, mistakes),
@@ -153,64 +164,76 @@ def _producer(properties: Properties, route: str | None) -> Producer:
     return Producer(user_id if isinstance(user_id, str) else "", properties.app_id or "", route or "")
 
 
-def _account_number(raw: bytes, mistakes: list[str]) -> str:
+def _account_number(raw: bytes, mistakes: list[_Mistake]) -> str:
     rule = f"account_number must be a string of 1 to {MAX_ACCOUNT_NUMBER} characters"
     if not raw.startswith(b'"'):
         # a number may well be an account number, so its digits stay out of the text
         size = f" of {len(raw)} characters" if raw not in _NOTHING else ""
-        mistakes.append(f"{rule}, found {kind_of(raw)}{size}")
+        mistakes.append(_unquoting(f"{rule}, found {kind_of(raw)}{size}"))
         return ""
     text = _STRING.decode(raw)
     if not 1 <= len(text) <= MAX_ACCOUNT_NUMBER:
-        mistakes.append(f"{rule}, found {len(text)}")
+        mistakes.append(_unquoting(f"{rule}, found {len(text)}"))
         return ""
     if not text.isprintable() and (control := CONTROL.search(text)):
         found = f"U+{ord(control[0]):04X} as character {control.start() + 1} of {len(text)}"
-        mistakes.append(f"account_number must have no control characters, found {found}")
+        mistakes.append(_unquoting(f"account_number must have no control characters, found {found}"))
         return ""
     return text
 
 
-def _job_id(raw: bytes, mistakes: list[str]) -> str | None:
+def _job_id(raw: bytes, mistakes: list[_Mistake]) -> str | None:
     if raw in _NOTHING:
         return None
     text = _STRING.decode(raw) if raw.startswith(b'"') else ""
     if 1 <= len(text) <= MAX_JOB_ID:
         return text
     rule = f"job_id must be a string of 1 to {MAX_JOB_ID} characters"
-    mistakes.append(f"{rule}, found {f'{len(text)}: ' if text else ''}{_found(raw)}")
+    mistakes.append(_quoting(rule, raw, f"{len(text)}: " if text else ""))
     return None
 
 
-def _route(raw: bytes, mistakes: list[str]) -> str | None:
+def _route(raw: bytes, mistakes: list[_Mistake]) -> str | None:
     if raw in _NOTHING:
         return None
     text = _STRING.decode(raw) if raw.startswith(b'"') else ""
     if ROUTE.fullmatch(text):
         return text
-    mistakes.append(f"route must be a string of 1 to 64 of A-Z a-z 0-9 _ -, found {_found(raw)}")
+    mistakes.append(_quoting("route must be a string of 1 to 64 of A-Z a-z 0-9 _ -", raw))
     return None
 
 
-def _deadline(raw: bytes, mistakes: list[str]) -> datetime | None:
+def _deadline(raw: bytes, mistakes: list[_Mistake]) -> datetime | None:
     if raw in _NOTHING:
         return None
     try:
         return read_rfc3339(_STRING.decode(raw) if raw.startswith(b'"') else "")
     except ValueError:
         rule = "deadline must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00Z"
-        mistakes.append(f"{rule}, found {_found(raw)}")
+        mistakes.append(_quoting(rule, raw))
         return None
 
 
-def _metadata(raw: Raw, mistakes: list[str]) -> Raw:
+def _metadata(raw: Raw, mistakes: list[_Mistake]) -> Raw:
     value = bytes(raw)
     if value in _NOTHING:
         return NO_METADATA
     if value.startswith(b"{"):
         return raw
-    mistakes.append(f"metadata must be a JSON object, found {_found(value)}")
+    mistakes.append(_quoting("metadata must be a JSON object", value))
     return NO_METADATA
+
+
+def _unquoting(text: str) -> _Mistake:
+    return _Mistake(text, text)
+
+
+def _quoting(rule: str, raw: bytes, size: str = "") -> _Mistake:
+    return _Mistake(f"{rule}, found {size}{_found(raw)}", f"{rule}, found {kind_of(raw)}")
+
+
+def _text_of(raw: bytes) -> str:
+    return _STRING.decode(raw) if raw.startswith(b'"') else raw.decode()
 
 
 def _found(raw: bytes) -> str:

@@ -39,12 +39,12 @@ def is_refusal(gone: ConnectionClosed) -> bool:
     return gone.rcvd is not None and gone.rcvd.code in _REFUSALS
 
 
-def loss_of(gone: ConnectionClosed) -> JobError:
-    """Return the error of the exchange that was under way."""
+def loss_of(gone: ConnectionClosed, said: str) -> JobError:
+    """Return the error of the exchange that was under way; `said` is LCM's reason as it may be told."""
     match gone.__cause__:
         case PayloadTooBig():
             return ReplyTooLarge("LCM's reply is larger than lcm.max_reply")
         case TooManyFragments():
             return MalformedReply("LCM's reply comes in too many fragments")
     text = f"the session closed in mid-exchange: {how_it_closed(gone)}"
-    return ConnectionLost(text, remote_message=said_of(gone))
+    return ConnectionLost(text, remote_message=said)

@@ -28,6 +28,8 @@ TOPIC = "WebService"
 UNREADABLE = (ValueError, RecursionError)
 
 _LONGEST_LABEL = 80
+# So that a secret is masked whole before the text is cut to what is kept of it.
+_LONGEST_TEXT = 16 * MAX_ERROR_MESSAGE
 _LONGEST_REASON = 200
 _REPLY_TOPIC = TOPIC.casefold()
 _ABSENT = msgspec.Raw()
@@ -43,9 +45,10 @@ class ErrorReply:
 
 @dataclass(slots=True, frozen=True)
 class Malformed:
-    """A reply to our request that can't be read as what it should be."""
+    """A reply to our request that can't be read as what it should be: why, and what LCM wrote there."""
 
     why: str
+    said: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -63,7 +66,11 @@ class Unparseable:
 
 
 class UnreadableReply(Exception):
-    """The reply is malformed; the text says how."""
+    """The reply is malformed; the text says how, and `said` has LCM's own words."""
+
+    def __init__(self, why: str, said: str = "") -> None:
+        super().__init__(why)
+        self.said = said
 
 
 class ErrorFields(msgspec.Struct, gc=False):
@@ -254,10 +261,10 @@ def _parts(*raw: msgspec.Raw) -> list[bytes]:
 
 
 def _remote_message(fields: ErrorFields) -> str:
-    """Join LCM's texts of an error, each once, the type first, cut to what a result keeps of them."""
+    """Join LCM's texts of an error, each once, the type first; more of them than is kept, see `told.told`."""
     texts = [
         value if isinstance(value, str) else _encode(value).decode()
         for value in (fields.error_type, fields.error_message, fields.msg)
         if value not in (None, "")
     ]
-    return cut(" | ".join(dict.fromkeys(texts)), MAX_ERROR_MESSAGE)
+    return cut(" | ".join(dict.fromkeys(texts)), _LONGEST_TEXT)

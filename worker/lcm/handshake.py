@@ -24,6 +24,7 @@ from worker.lcm.envelope import ErrorReply
 from worker.lcm.not_opened import Way, not_opened, port_of
 from worker.lcm.session import Ended, Session
 from worker.lcm.socket import Socket
+from worker.lcm.told import NO_SECRETS, Secrets, told
 from worker.settings import LcmSettings
 from worker.settings.rereading import Rereader
 from worker.settings.tls import system_context
@@ -63,11 +64,15 @@ class _Connect(connect):
 
 
 class SessionOpener:
-    """Opens sessions as the settings say. Raises SettingsError where the TLS files can't be used."""
+    """Opens sessions as the settings say. Raises SettingsError where the TLS files can't be used.
 
-    def __init__(self, settings: LcmSettings, worker: str) -> None:
+    `secrets` masks those that LCM tells back, here and in the sessions.
+    """
+
+    def __init__(self, settings: LcmSettings, worker: str, secrets: Secrets = NO_SECRETS) -> None:
         self._settings = settings
         self._worker = worker
+        self._secrets = secrets
         self._session_errors = envelope.session_errors_of(settings.session_errors)
         self._memory = outcome_list.ReplyMemory()
         # The library's own would obey SSLKEYLOGFILE, and the proxy's password is for the proxy alone.
@@ -93,10 +98,18 @@ class SessionOpener:
             if socket is not None:
                 socket.transport.abort()
             if isinstance(error, OSError | WebSocketException | ValueError | EOFError | SettingsError):
-                raise not_opened(error, way, self._settings, datetime.now(UTC)) from error
+                raise not_opened(error, way, self._settings, datetime.now(UTC), self._secrets) from error
             raise
         fenced = bool(self._settings.ping_interval)
-        return Session(socket, slot, self._session_errors, on_ended, fenced=fenced, memory=self._memory)
+        return Session(
+            socket,
+            slot,
+            self._session_errors,
+            on_ended,
+            fenced=fenced,
+            memory=self._memory,
+            secrets=self._secrets,
+        )
 
     async def _connect(self, slot: int, way: Way) -> Socket:
         settings = self._settings
@@ -144,6 +157,5 @@ class SessionOpener:
             if isinstance(error, ErrorReply):
                 # An agent whose login is refused may get locked out by fast retries, as with a wrong password.
                 refused = answered and not error.about_lcm
-                raise SessionNotOpened(
-                    f"LCM answered the greeting with an error: {error.remote_message}", refused=refused
-                )
+                said = told(error.remote_message, self._secrets)
+                raise SessionNotOpened("LCM answered the greeting with an error", said=said, refused=refused)

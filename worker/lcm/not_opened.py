@@ -14,6 +14,7 @@ from worker.contract.errors import SessionNotOpened, SettingsError
 from worker.lcm.closing import how_it_closed, is_refusal, said_of
 from worker.lcm.http_answer import Answer
 from worker.lcm.socket import Socket
+from worker.lcm.told import NO_SECRETS, Secrets
 from worker.settings import LcmSettings
 from worker.settings.tls_faults import TlsFault, TlsFaults
 
@@ -55,22 +56,28 @@ def port_of(url: SplitResult) -> int:
     return url.port or _PORTS[url.scheme]
 
 
-def not_opened(error: Exception, way: Way, settings: LcmSettings, now: datetime) -> SessionNotOpened:
-    """Return the error for what kept a session from being opened."""
+def not_opened(
+    error: Exception, way: Way, settings: LcmSettings, now: datetime, secrets: Secrets = NO_SECRETS
+) -> SessionNotOpened:
+    """Return the error for what kept a session from being opened; what LCM said, without secrets."""
     url, proxy = urlsplit(settings.url), urlsplit(settings.proxy)
     at_proxy = bool(settings.proxy) and way.socket is None and not isinstance(error, SettingsError)
     text = f"no session with LCM at {url.hostname}:{port_of(url)}: "
     if at_proxy:
         text += f"the proxy {proxy.hostname}:{port_of(proxy)} (lcm.proxy): "
     if (answer := _answer_in(error, way)) is not None:
-        told, pause = answer.told(now)
+        answered, pause = answer.told(now)
         refused = answer.status in (_REFUSED_BY_PROXY if at_proxy else _REFUSED)
-        return SessionNotOpened(f"{text}it {told}", refused=refused, pause=pause)
+        return SessionNotOpened(f"{text}it {answered}", refused=refused, pause=pause)
     if (fault := _tls_fault(error, way, settings)) is not None:
-        return SessionNotOpened(text + fault.why, "" if at_proxy else fault.remedy, refused=fault.refused)
-    why, refused = _why(error, way, settings)
+        remedy = "" if at_proxy else fault.remedy
+        return SessionNotOpened(text + fault.why, remedy=remedy, refused=fault.refused)
+    why, said, remedy, refused = _why(error, way, settings)
     nobody_listens = isinstance(error, ConnectionRefusedError)
-    return SessionNotOpened(text + why, refused=refused, nobody_listens=nobody_listens)
+    said = cut(secrets(said), _LONGEST_REASON)
+    return SessionNotOpened(
+        text + why, remedy=remedy, said=said, refused=refused, nobody_listens=nobody_listens
+    )
 
 
 def _tls_fault(error: Exception, way: Way, settings: LcmSettings) -> TlsFault | None:
@@ -104,37 +111,27 @@ def _answer_in(error: Exception, way: Way) -> Answer | None:
     return None if way.socket is None else way.socket.answer
 
 
-def _why(error: Exception, way: Way, settings: LcmSettings) -> tuple[str, bool]:
-    """Return why a session could not be opened, and whether LCM refused our identity."""
+def _why(error: Exception, way: Way, settings: LcmSettings) -> tuple[str, str, str, bool]:
+    """Return why a session could not be opened, what LCM said, the remedy, and whether LCM refused our identity."""
+    why, said, remedy, refused = type(error).__name__, "", "", False
     match error:
         case TimeoutError():
-            return _not_in_time(settings), False
+            why = _not_in_time(settings)
         case ConnectionClosed():
-            said = said_of(error)
-            how = f"{how_it_closed(error)}: {said}" if said else how_it_closed(error)
-            return f"it closed during the greeting ({how})", is_refusal(error)
+            why = f"it closed during the greeting ({how_it_closed(error)})"
+            said, refused = said_of(error), is_refusal(error)
         case NegotiationError() if "subprotocol" in str(error):
-            how = _cut(error) if settings.subprotocols else "LCM chose one, and none was offered"
-            return f"no agreement on a subprotocol, see lcm.subprotocols: {how}", False
-        case InvalidMessage() if way.tls is None or way.heard:
-            return _no_websocket(way.heard), False
-        case OSError():
-            said = error.strerror or str(error) or type(error).__name__
+            why, remedy = "no agreement on a subprotocol", "see lcm.subprotocols"
+            said = str(error) if settings.subprotocols else "LCM chose one, and none was offered"
+        case InvalidMessage() if not way.heard and way.tls is None:
+            why, remedy = "it closed the connection without a word", "see whether lcm.url needs wss:// there"
+        case InvalidMessage() if way.heard:
+            why, remedy = "it is no websocket server", "see lcm.url"
+            said = quote(way.heard.split(b"\n")[0].decode(errors="replace").rstrip())
         case SettingsError():
-            said = _cut(error)
+            why = str(error)
+        case OSError():
+            why = error.strerror or str(error) or why
         case _:
-            said = f"{type(error).__name__}: {_cut(error)}"
-    return said, False
-
-
-def _no_websocket(heard: bytes) -> str:
-    """Tell who it is that answers the handshake without HTTP."""
-    if not heard:
-        return "it closed the connection without a word; see whether lcm.url needs wss:// there"
-    first_line = quote(printable(heard.split(b"\n")[0].decode(errors="replace").rstrip()))
-    return f"it is no websocket server: it says {first_line}; see lcm.url"
-
-
-def _cut(error: Exception) -> str:
-    # The text may quote a header of the reply.
-    return cut(printable(str(error)), _LONGEST_REASON)
+            said = str(error)  # it may quote a header of the reply
+    return why, printable(said), remedy, refused

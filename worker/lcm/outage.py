@@ -62,20 +62,22 @@ class OutageMonitor:
 
     def not_answered(self, account: str, error: LookupFailed) -> None:
         reason = f"the exchanges of different accounts fail in a row, last by {error.code}"
-        self._before(self.breaker.not_answered(account, reason, self._monotonic()))
+        self._before(self.breaker.not_answered(account, reason, self._monotonic()), reason)
 
     def session_opened(self) -> None:
         self._after(self.breaker.session_opened())
 
     def session_not_opened(self, error: SessionNotOpened) -> None:
-        self._before(self.breaker.session_not_opened(str(error), self._monotonic(), refused=error.refused))
+        # What LCM said is told here, once: where the reason goes from here, not everybody may read it.
+        outage = self.breaker.session_not_opened(str(error), self._monotonic(), refused=error.refused)
+        self._before(outage, error)
 
-    def _before(self, outage: Outage | None) -> None:
+    def _before(self, outage: Outage | None, reason: str | SessionNotOpened) -> None:
         if outage is None:
             return
         self._log.warning(
             "lcm.outage_started",
-            reason=outage.reason,
+            reason=reason,
             by="exchanges" if outage.by_exchanges else "sessions",
             remedy=_BY_EXCHANGES if outage.by_exchanges else _BY_SESSIONS,
         )

@@ -252,9 +252,9 @@ class Pool:
             pause=error.pause,
             nobody_listens=error.nobody_listens,
         )
-        if self._telling.tells(str(error), self._pace.attempt, fast=error.nobody_listens):
+        if self._telling.tells(error.message, self._pace.attempt, fast=error.nobody_listens):
             level = self._log.error if error.refused else self._log.warning
-            level("lcm.session_failed", error=str(error), waiting=self.waiting)
+            level("lcm.session_failed", error=error, waiting=self.waiting)
         # Openings that fail together are reported once: the others were no probes.
         if counts and not self._idle and not any(session.alive for session in self._busy):
             self._on_away(error)

@@ -37,6 +37,7 @@ from worker.lcm.envelope import ErrorReply, Malformed, Unparseable, Unsolicited
 from worker.lcm.flood import FLOOD_SECONDS, MOST_UNSOLICITED, FloodCounter
 from worker.lcm.outcome_list import Frame, Reply, ReplyMemory
 from worker.lcm.socket import Socket
+from worker.lcm.told import NO_SECRETS, Secrets, told
 
 _CANCELLED = "cancelled in mid-exchange"
 _CLOSED_BY_US = "closed by us"
@@ -74,6 +75,7 @@ class Session:
         *,
         fenced: bool = True,
         memory: ReplyMemory | None = None,
+        secrets: Secrets = NO_SECRETS,
     ) -> None:
         self.slot = slot
         self.exchanges = 0
@@ -86,6 +88,7 @@ class Session:
         self._socket = socket
         self._session_errors = session_errors
         self._memory = memory
+        self._secrets = secrets
         self._on_ended = on_ended
         self._fenced = fenced
         self._ended: str | None = None
@@ -170,11 +173,12 @@ class Session:
         if self._ended is None:
             self.flooded = bool(self._socket.fault)
             reason = self._socket.fault or how_it_closed(gone)
-            self._end_by_peer(reason, said_of(gone), loss_of(gone), refused=is_refusal(gone))
+            said = told(said_of(gone), self._secrets)
+            self._end_by_peer(reason, said, loss_of(gone, said), refused=is_refusal(gone))
 
     def _take(self, raw: bytes) -> None:
         if self._ended is None:
-            self._hear(outcome_list.classify(raw, self._session_errors, self._memory))
+            self._hear(outcome_list.classify(raw, self._session_errors, self._memory, self._secrets))
 
     def _hear(self, frame: Frame) -> None:
         exchanging = self._is_exchanging
@@ -193,8 +197,8 @@ class Session:
                 self._end("LCM reported an error", error)
             case ErrorReply(text):
                 self._end_by_peer("LCM reported an error", text)
-            case Malformed(why) | Unparseable(why) if exchanging:
-                self._end("malformed reply", MalformedReply(f"LCM's reply can't be read: {why}"))
+            case Malformed() | Unparseable() if exchanging:
+                self._end("malformed reply", _malformed(frame))
             case Unparseable(why):
                 self._end_by_peer(f"said something that is no message: {why}")
             case Reply() | Malformed():
@@ -223,8 +227,8 @@ class Session:
         self, reason: str, said: str = "", error: JobError | None = None, *, refused: bool = False
     ) -> None:
         if not (self._lasted.done() or self.flooded):
-            why = f"LCM ended the session as soon as it was open: {reason}" + (f": {said}" if said else "")
-            self.not_opened = SessionNotOpened(why, refused=refused)
+            why = f"LCM ended the session as soon as it was open: {reason}"
+            self.not_opened = SessionNotOpened(why, said=said, refused=refused)
         self._end(reason, error, said=said)
 
     def _end(self, reason: str, error: JobError | None = None, *, said: str = "") -> None:
@@ -242,6 +246,11 @@ class Session:
         if not self._lasted.done():
             self._trial.cancel()
             self._lasted.set_result(lasted)
+
+
+def _malformed(frame: Malformed | Unparseable) -> MalformedReply:
+    said = frame.said if isinstance(frame, Malformed) else ""
+    return MalformedReply(f"LCM's reply can't be read: {frame.why}", remote_message=said)
 
 
 def _forget(pending: asyncio.Future[OutcomeList]) -> None:

@@ -50,7 +50,12 @@ class JobLog:
         else:
             self._log.record(ending.event, line)
         if disposition.sent is Sent.RETURNED:
-            self._log.warning("result.unroutable", job_id=disposition.job_id, account=disposition.account)
+            self._log.warning(
+                "result.unroutable",
+                job_id=disposition.job_id,
+                account=disposition.account or None,
+                **_unread(disposition),
+            )
 
 
 def _line(disposition: Disposition) -> _Line:
@@ -76,12 +81,18 @@ def _line(disposition: Disposition) -> _Line:
     )
 
 
+def _unread(disposition: Disposition) -> dict[str, str]:
+    """Return what the log never writes, and has to know where it hashes accounts."""
+    return {"unread": disposition.unread} if disposition.unread else {}
+
+
 def _more(disposition: Disposition) -> dict[str, Any]:
     """Return the fields that only some lines have, behind the others; none for a plain success."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = _unread(disposition)
     error = disposition.error
     if error is not None:
-        fields["reason"] = str(error)
+        # With LCM's words in a field of their own; of another error, the log takes as much as it may hold.
+        fields["reason"] = str(error) if error.remote_message else error
         fields["said"] = error.remote_message or None
         if error.__cause__ is not None and isinstance(error, InternalError):
             fields["exc_info"] = error.__cause__

@@ -19,11 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
+from urllib.parse import quote
 
 import msgspec
 
 from worker.common.callbacks import ignore
 from worker.common.text import cut, printable, well_formed
+from worker.contract.errors import WorkerError
 from worker.observability.sink import ByteStream, Sink
 from worker.observability.structured import structlog
 from worker.settings import LogSettings
@@ -150,19 +152,30 @@ def hash_account(account: str) -> str:
 def hash_accounts(_log: object, _method: str, event: Event) -> Event:
     """Replace the account of a line by its hash in all fields, and remove texts that may hold any other account.
 
-    Those are LCM's own words (`said`) and the messages of libraries, which may hold frames.
+    Those are LCM's own words (`said`, and what an error quotes of others), the messages of libraries, which may hold
+    frames, and the id of a message whose account is not known. `unread` is what a job has in its account's place.
     """
     event.pop("said", None)
     if event["event"] == "library.log":
         event["message"] = event["template"].partition("\n")[0]
-    if account := event.get("account"):
-        forms = {account, repr(account)[1:-1], json.dumps(account)[1:-1]}
+    for name, value in event.items():
+        if isinstance(value, WorkerError):
+            event[name] = str(value)
+    if message_id := event.get("message_id"):
+        event["message_id"] = hash_account(message_id)
+    if account := event.get("account") or event.get("unread"):
         hashed = hash_account(account)
-        for name in event.keys() - {"timestamp", "level", "event"}:
-            for form in forms:
+        for name in event.keys() - {"timestamp", "level", "event", "unread"}:
+            for form in _forms_of(account):
                 if isinstance(event[name], str):
                     event[name] = event[name].replace(form, hashed)
     return event
+
+
+def _forms_of(account: str) -> set[str]:
+    """Return an account as texts have it: as it is, quoted by Python or in a URL, escaped in JSON or for a terminal."""
+    in_url = quote(account.encode("utf-8", "replace"), safe="")
+    return {account, repr(account)[1:-1], json.dumps(account)[1:-1], printable(account), in_url}
 
 
 def _without_texts(exc_info: _ExcInfo) -> str:
@@ -186,6 +199,7 @@ class _Plain:
 
     def __call__(self, _log: object, _method: str, event: Event) -> Event:
         event.pop("template", None)
+        event.pop("unread", None)
         for name, value in event.items():
             if type(value) not in _AS_IT_IS:
                 event[name] = self._plain(value)
@@ -200,6 +214,8 @@ class _Plain:
             return {self._plain(str(name)): self._plain(item) for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._plain(item) for item in value]
+        if isinstance(value, WorkerError):
+            return self._plain(value.message)
         return self._plain(str(value))
 
 

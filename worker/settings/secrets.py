@@ -1,10 +1,9 @@
-"""Every secret in force, in each form in which it may appear, and how the log masks them."""
+"""Every secret in force, in each form in which it may appear, and how they are masked in texts and in data."""
 
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from worker.settings.secret_file import SecretFile
@@ -12,42 +11,71 @@ from worker.settings.sections import Settings
 
 MASKED = "***"
 _SHORTEST_SECRET = 4
+_SHORTEST_IN_DATA = 8
 _SECRET_NAME = re.compile("pass|pwd|token|secret|credential|jwt|api.?key|pin$", re.IGNORECASE)
 _LONG = 24  # characters of a text without blanks, such as a token has and a topic has not
 
 
 class Scrubber:
-    """Masks every secret in a text, also those that a file has held since, or held before the present one."""
+    """Masks every secret in a text, also those that a file has held since, or held before the present one.
 
-    def __init__(self, settings: Settings) -> None:
+    `urls` hold secrets as well.
+    """
+
+    def __init__(self, settings: Settings, *urls: str) -> None:
         self._settings = settings
+        self._urls = urls
         self._files = _files_of(settings)
         self._held: object = None
-        self._hide: Callable[[str], str] = str
+        self._secrets: tuple[str, ...] = ()
+        self._in_data: tuple[str, ...] = ()
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets."""
+        self._look()
+        return _masked(text, self._secrets)
+
+    def in_data(self, text: str) -> str:
+        """Return data without secrets: without those that can't be mistaken for what the data say.
+
+        A word in an outcome's description stays, although somebody made a password of it.
+        """
+        self._look()
+        return _masked(text, self._in_data)
+
+    def _look(self) -> None:
         held = [file.held for file in self._files]
         if held != self._held:
-            self._hide, self._held = hiding(secrets_of(self._settings)), held
-        return self._hide(text)
+            self._secrets, self._held = secrets_of(self._settings, *self._urls), held
+            self._in_data = tuple(filter(_is_unmistakable, self._secrets))
 
 
 def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
     """Return what masks these secrets. The longest come first, or one that contains another would be masked in part."""
-    known = "|".join(map(re.escape, secrets))
-    return partial(re.compile(known).sub, MASKED) if known else str
+    known = tuple(secrets)
+    return lambda text: _masked(text, known)
 
 
-def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """Return every secret in force, in each form in which it may come to light, the longest first.
+def _masked(text: str, secrets: Iterable[str]) -> str:
+    # One after the other: where a text holds none, as nearly all do, a pattern of them all takes ten times as long.
+    for secret in secrets:
+        text = text.replace(secret, MASKED)
+    return text
+
+
+def _is_unmistakable(secret: str) -> bool:
+    return len(secret) >= _SHORTEST_IN_DATA and not secret.isalpha()
+
+
+def secrets_of(settings: Settings, *urls: str) -> tuple[str, ...]:
+    """Return every secret in force, and of these URLs, in each form in which it may come to light, the longest first.
 
     So are those that password files have held, as far as they are remembered: a library may still tell them.
 
     Secrets of less than 4 characters are left out, and so is the password "guest": as words of their own
     they would be scrubbed from everything else as well.
     """
-    found = {form for secret in _secrets(settings) for form in spellings(secret)}
+    found = {form for secret in _secrets(settings, *urls) for form in spellings(secret)}
     kept = (form for form in found if len(form) >= _SHORTEST_SECRET and form != "guest")
     return tuple(sorted(kept, key=lambda form: (-len(form), form)))
 
@@ -57,11 +85,11 @@ def _files_of(settings: Settings) -> tuple[SecretFile, ...]:
     return tuple(file for section in sections for file in (section.password_file, section.key_password_file))
 
 
-def _secrets(settings: Settings) -> Iterator[str]:
+def _secrets(settings: Settings, *urls: str) -> Iterator[str]:
     lcm = settings.lcm
-    for url in (*settings.broker.urls, lcm.url, lcm.proxy):
+    for url in (*settings.broker.urls, lcm.url, lcm.proxy, *urls):
         yield from secrets_in_url(url)
-    for url in (lcm.url, lcm.proxy):
+    for url in (lcm.url, lcm.proxy, *urls):
         yield from basic_of_url(url)
     for file in _files_of(settings):
         yield from (secret.get_secret_value() for secret in file.held)
@@ -71,9 +99,7 @@ def _secrets(settings: Settings) -> Iterator[str]:
             yield from basic_forms(lcm.username or lcm.session_name, password)
     for name, value in lcm.headers.items():
         yield value.get_secret_value()
-        if name.lower().endswith("authorization"):
-            # "Bearer" and the like are no secret, what follows is.
-            yield value.get_secret_value().partition(" ")[2].strip()
+        yield from secrets_in_header(name, value.get_secret_value())
     for greeting in lcm.greeting:
         yield greeting.send.get_secret_value()
         yield from secrets_in_json(greeting.send.get_secret_value())
@@ -100,6 +126,23 @@ def secrets_in_json(text: str) -> Iterator[str]:
             yield value
 
 
+def secrets_in_header(name: str, value: str) -> Iterator[str]:
+    """Yield what is secret by itself in the value of a header that carries credentials."""
+    if name.lower().endswith("authorization"):
+        # "Bearer" and the like are no secret, what follows is.
+        scheme, _, token = value.partition(" ")
+        yield token.strip()
+        if scheme.lower() == "basic":
+            try:
+                user, _, password = b64decode(token, validate=True).decode().partition(":")
+            except ValueError:
+                return
+            yield password
+            yield from basic_forms(user, password)
+    elif name.lower() == "cookie":
+        yield from (pair.partition("=")[2].strip() for pair in value.split(";"))
+
+
 def secrets_in_url(url: str) -> Iterator[str]:
     """Yield every secret of a URL, percent-encoded as it is written and decoded."""
     parts = urlsplit(url)
@@ -110,7 +153,9 @@ def secrets_in_url(url: str) -> Iterator[str]:
         # The `name` parameter names a session; it is no secret, and may be as common a word as "worker".
         if not item.startswith("name="):
             # A token may stand there without a name.
-            yield item.partition("=")[2] if "=" in item else item
+            value = item.partition("=")[2] if "=" in item else item
+            yield value
+            yield unquote(value)
     yield from (value for name, value in parse_qsl(parts.query) if name != "name")
 
 

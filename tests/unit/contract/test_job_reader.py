@@ -25,7 +25,7 @@ def body_of(**fields: Any) -> bytes:
 def refused(body: bytes, properties: Properties = NOTHING) -> tuple[str, Job]:
     with pytest.raises(InvalidJob) as caught:
         read_job(body, properties)
-    return str(caught.value), caught.value.job
+    return caught.value.message, caught.value.job
 
 
 def test_a_full_job_is_read() -> None:
@@ -190,6 +190,26 @@ def test_a_wrong_field_is_named_with_rule_and_finding(fields: dict[str, Any], mi
     """Each field's mistake tells the field, its rule, and what was found."""
     text, _ = refused(body_of(**fields))
     assert text == mistake
+
+
+def test_what_was_found_stands_apart_from_this_workers_own_words() -> None:
+    """A log that may not hold account numbers leaves out what a field holds, which may be one in the wrong place."""
+    account = "18|77001|2"
+    for field in ("job_id", "route", "deadline", "metadata"):
+        wrong = {"account_number": "9|9", field: "x" * 119 + account if field == "job_id" else account}
+        with pytest.raises(InvalidJob) as caught:
+            read_job(body_of(**wrong), NOTHING)
+        assert field in str(caught.value)
+        assert account not in str(caught.value)
+        assert field == "job_id" or repr(account) in caught.value.message
+
+
+@pytest.mark.parametrize("raw", ["7700188", "[7700188]", '"7700188\\n"', f'"{"7700188" * 40}"'])
+def test_an_account_that_can_t_be_read_is_known_for_what_it_is(raw: str) -> None:
+    """So it can be hashed where an id repeats it."""
+    _, job = refused(b'{"account_number": %b}' % raw.encode())
+    assert job.account_number == ""
+    assert "7700188" in job.unread
 
 
 def test_all_mistakes_are_reported_together() -> None:

@@ -46,10 +46,10 @@ def test_a_close_of_our_own_is_no_refusal() -> None:
 
 def test_the_exchange_under_way_is_told_why() -> None:
     """LCM's reason comes apart from our words, so that a log without LCM's texts can leave it out."""
-    error = loss_of(ConnectionClosedError(Close(1012, "restart"), None))
+    error = loss_of(ConnectionClosedError(Close(1012, "restart"), None), "restart")
     assert isinstance(error, ConnectionLost)
     assert str(error) == "the session closed in mid-exchange: closed by LCM with code 1012"
     assert error.remote_message == "restart"
     large = ConnectionClosedError(None, Close(1009, ""))
     large.__cause__ = PayloadTooBig(2, 1)
-    assert isinstance(loss_of(large), ReplyTooLarge)
+    assert isinstance(loss_of(large, ""), ReplyTooLarge)

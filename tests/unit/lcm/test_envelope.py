@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.canaries import masking
 from tests.support.lcm import SAMPLE, reply
 from worker.contract.result import MAX_ERROR_MESSAGE
 from worker.lcm.envelope import (
@@ -28,6 +29,7 @@ from worker.lcm.envelope import (
     repeated_key,
     session_errors_of,
 )
+from worker.lcm.told import NO_SECRETS, told
 from worker.simulator import documents
 
 SUBTOPIC = "SetCallOutComeOfflineResponse"
@@ -237,8 +239,12 @@ def test_a_long_name_of_an_unasked_message_is_cut(fields: dict[str, Any]) -> Non
 
 
 def test_a_long_error_text_is_cut() -> None:
-    """Of LCM's error texts no more is kept than a result keeps, however long they are."""
+    """Of LCM's error texts no more is kept than a result keeps, however long they are, and a secret is masked whole."""
     raw = reply(None, message={"errorType": "E" * 100, "errorMessage": "é" * 1_000_000, "msg": "m"})
     error = error_of(raw)
     assert error is not None
-    assert len(error.remote_message.encode()) in range(MAX_ERROR_MESSAGE - 1, MAX_ERROR_MESSAGE + 1)
+    kept = told(error.remote_message, NO_SECRETS)
+    assert len(kept.encode()) in range(MAX_ERROR_MESSAGE - 1, MAX_ERROR_MESSAGE + 1)
+    at_the_cut = error_of(reply(None, message={"errorType": "E" * (MAX_ERROR_MESSAGE - 4) + "hunter22"}))
+    assert at_the_cut is not None
+    assert told(at_the_cut.remote_message, masking("hunter22")).endswith("E***")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.canaries import masking
 from tests.support.lcm import SAMPLE, raw_reply, reply
 from worker.contract.outcomes import OutcomeList
 from worker.lcm import outcome_list
@@ -207,13 +208,13 @@ def test_repeated_keys_are_malformed(response: str, key: str, value: str) -> Non
     assert isinstance(classify(text.encode()), Reply)
     for again in (key, f"\\u{ord(key[0]):04x}{key[1:]}"):
         spoiled = text.replace(f'"{key}":', f'"{again}":{value},"{key}":', 1)
-        assert classify(spoiled.encode()) == Malformed(f"the key {key!r} stands twice in one object")
+        assert classify(spoiled.encode()) == Malformed("a key stands twice in one object", key)
 
 
 def test_a_repeated_key_is_found_where_another_outcome_lacks_it() -> None:
     """Two descriptions in one outcome and none in the next are not taken for one in each."""
     spoiled = raw_reply('[{"OutComeID":"1","Description":"a","Description":"b"},{"OutComeID":"2"}]')
-    assert classify(spoiled) == Malformed("the key 'Description' stands twice in one object")
+    assert classify(spoiled) == Malformed("a key stands twice in one object", "Description")
 
 
 @pytest.mark.parametrize("place", ["id", "Description", "Extra", "envelope"])
@@ -380,3 +381,35 @@ def test_a_list_can_not_be_changed() -> None:
     assert isinstance(frame.items, tuple)
     assert {type(item) for item in frame.items} == {tuple}
     assert isinstance(frame.items.normalized.outcomes, tuple)
+
+
+@pytest.mark.parametrize(
+    ("raw", "frame"),
+    [
+        (
+            reply(
+                [
+                    {"OutComeID": "hunter22", "Description": "of hunter22"},
+                    {"OutComeID": "7", "Description": "x"},
+                ]
+            ),
+            Reply(OutcomeList([("***", "of ***"), ("7", "x")])),
+        ),
+        (documents.reply({"success": False, "msg": "no hunter22"}), ErrorReply("no ***", about_lcm=False)),
+        (
+            raw_reply('[{"hunter22":1,"hunter22":2,"OutComeID":"7"}]'),
+            Malformed("a key stands twice in one object", "***"),
+        ),
+    ],
+    ids=["outcomes", "error", "malformed"],
+)
+def test_a_secret_that_lcm_tells_back_is_masked(raw: bytes, frame: Frame) -> None:
+    """Outcomes and errors go to others than those who may know it; what comes again is masked again."""
+    memory, secrets = ReplyMemory(), masking("hunter22")
+    assert [classify(raw, NOT_LISTED, memory, secrets) for _ in range(3)] == [frame] * 3
+
+
+def test_a_list_without_secrets_stays_as_it_is() -> None:
+    """Masking changes no outcome list that holds none."""
+    frame = classify(SAMPLE, NOT_LISTED, None, masking("hunter22"))
+    assert frame == classify(SAMPLE)

@@ -10,17 +10,21 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from worker.contract.errors import InvalidJob, SessionNotOpened
+from worker.contract.job import Job
 from worker.observability.log import LONGEST_TEXT, RecordLog, build_log, hash_account, route_library_logs
 from worker.settings import LogSettings
 from worker.settings.secrets import hiding
 
 ACCOUNT = "18|1|2|0|0|44|274"
+JOB = Job(job_id="job-1", account_number="9|9", correlation_id="job-1")
 NASTY = {
     "line feed": "one\ntwo",
     "carriage return": "one\r\ntwo",
@@ -205,13 +209,43 @@ def test_hashed_accounts_stand_in_no_field() -> None:
     assert "said" not in line
 
 
+@pytest.mark.parametrize("accounts", ["plain", "hashed"])
+def test_an_error_is_told_with_the_words_of_others_only_where_accounts_are_plain(accounts: str) -> None:
+    """What an error quotes of LCM's, or of a job's wrong field, may be an account number of any job."""
+    stream = Stream()
+    wrong = InvalidJob("route must be a word, found '18|1'", job=JOB, unquoted="route must be a word")
+    errors = {"error": SessionNotOpened("refused", said="18|1 is unknown"), "reason": wrong}
+    log_to(stream, accounts=accounts).warning("lcm.session_failed", **errors)
+    told = (stream.line["error"], stream.line["reason"])
+    if accounts == "plain":
+        assert told == ("refused: 18|1 is unknown", "route must be a word, found '18|1'")
+    else:
+        assert told == ("refused", "route must be a word")
+
+
+@pytest.mark.parametrize("accounts", ["plain", "hashed"])
+def test_what_stands_in_an_accounts_place_is_hashed_where_an_id_repeats_it(accounts: str) -> None:
+    """A job whose account is a number has no readable account; that number is never a field of its own."""
+    stream = Stream()
+    log_to(stream, accounts=accounts).warning("job.failed", account=None, unread="77001", job_id="job 77001")
+    assert "unread" not in stream.line
+    assert stream.line["job_id"] == ("job 77001" if accounts == "plain" else f"job {hash_account('77001')}")
+
+
+def test_the_id_of_a_message_whose_account_is_unknown_is_hashed() -> None:
+    """A producer may have made it of the account number."""
+    stream = Stream()
+    log_to(stream, accounts="hashed").error("job.crashed", message_id=ACCOUNT)
+    assert stream.line["message_id"] == hash_account(ACCOUNT)
+
+
 @pytest.mark.parametrize("account", ["18\\1", "it's\u20281", 'a"b', "ü|1"])
 def test_hashed_accounts_are_found_in_their_escaped_forms(account: str) -> None:
-    """An account that a text quotes as Python or as JSON does is found as well."""
+    """An account that a text quotes as Python, as JSON or as a URL does is found as well."""
     stream = Stream()
-    quoted = f"{account!r} and {msgspec.json.encode(account).decode()}"
+    quoted = f"{account!r} and {msgspec.json.encode(account).decode()} and {quote(account, safe='')}"
     log_to(stream, accounts="hashed").info("job.failed", account=account, reason=quoted)
-    assert stream.line["reason"].count(hash_account(account)) == 2
+    assert stream.line["reason"].count(hash_account(account)) == 3
 
 
 def test_hashed_accounts_leave_the_numbers_of_a_line_alone() -> None:

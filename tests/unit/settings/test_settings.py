@@ -633,6 +633,39 @@ def test_what_is_secret_within_a_greeting_is_masked_by_itself() -> None:
     assert hide("Agent: no JSON {") == "Agent: ***"
 
 
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({"Authorization": f"Basic {b64encode(b'me:hunter22').decode()}"}, "hunter22"),
+        ({"Proxy-Authorization": "Bearer hunter22"}, "hunter22"),
+        ({"Cookie": "lang=en; sid=hunter22"}, "hunter22"),
+    ],
+    ids=["basic", "bearer", "cookie"],
+)
+def test_what_a_header_carries_is_masked_by_itself(headers: dict[str, str], told: str) -> None:
+    """An LCM may tell back the password of a Basic credential, the token alone, or a cookie's value."""
+    assert Scrubber(from_env(lcm__headers=json.dumps(headers)))(f"{told} is wrong") == "*** is wrong"
+
+
+def test_a_token_without_a_name_is_masked_as_it_was_meant() -> None:
+    """A server shows it decoded, the URL has it quoted."""
+    hide = Scrubber(from_env(lcm__url="ws://lcm/?hunter%2F22"))
+    assert hide("hunter/22 hunter%2F22") == "*** ***"
+
+
+def test_data_are_not_garbled_by_a_password_that_is_a_word() -> None:
+    """An outcome list is masked where a secret can't be mistaken for a word of it; a log and an error, always."""
+    hide = Scrubber(from_env(lcm__url="ws://lcm/?mode=Answering&pin=4711&token=hunter22"))
+    assert hide("Answering Machine 4711 hunter22") == "*** Machine *** ***"
+    assert hide.in_data("Answering Machine 4711 hunter22") == "Answering Machine 4711 ***"
+
+
+def test_a_url_of_a_command_line_holds_secrets_as_well() -> None:
+    """Those of `check --management` are masked in what it prints."""
+    hide = Scrubber(load(None, {}), "http://me:hunter22@broker:15672")
+    assert hide(f"hunter22 {b64encode(b'me:hunter22').decode()}") == "*** ***"
+
+
 def test_what_a_file_held_stays_masked(tmp_path: Path) -> None:
     """The last 8 values of a secret file are masked, quoted and as credentials too, and each new one at once."""
     file = tmp_path / "password"

@@ -45,7 +45,7 @@ def lookup(
     try:
         all_succeeded = run_async(look_up_all(settings, _expand(accounts), show))
     except SessionNotOpened as error:
-        note(str(error) if error.remedy else f"{error}; see [lcm] in the settings")
+        note(error.message if error.remedy else f"{error.message}; see [lcm] in the settings")
         raise typer.Exit(1) from error
     if not all_succeeded:
         raise typer.Exit(1)

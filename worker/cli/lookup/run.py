@@ -28,7 +28,7 @@ from worker.contract.message import Properties
 from worker.lcm.handshake import SessionOpener
 from worker.lcm.lookup import build_lookup
 from worker.lcm.pool import Pool
-from worker.settings import Settings
+from worker.settings import Scrubber, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ async def look_up_all(settings: Settings, accounts: Iterable[Asked], show: Show)
     unreachable: asyncio.Future[SessionNotOpened] = asyncio.get_running_loop().create_future()
     async with AsyncExitStack() as stack:
         pool = Pool(
-            SessionOpener(settings.lcm, settings.worker.name),
+            SessionOpener(settings.lcm, settings.worker.name, Scrubber(settings)),
             settings.lcm,
             settings.outage,
             structlog.wrap_logger(structlog.ReturnLogger(), processors=[_drop]),
