@@ -1,4 +1,4 @@
-"""What the container files promise: they run as nobody, lose nothing on shutdown, and name only what exists."""
+"""What the container files and the unit promise: they run as nobody, lose nothing at the end, name only what exists."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support import service_unit
 from worker.common.durations import parse_duration
 from worker.settings import Settings, WorkerSettings, load
 
@@ -167,3 +168,40 @@ def test_environment_names_real_settings(services: dict[str, Any]) -> None:
         f"amqp://{user['RABBITMQ_DEFAULT_USER']}:{user['RABBITMQ_DEFAULT_PASS']}@rabbitmq:5672/"
     )
     assert settings.lcm.url == f"ws://lcm:{services['lcm']['command'][-1]}/"
+
+
+SPECIFIERS = {"d": "/run/credentials", "H": "host-1", "i": "1"}
+
+
+def test_the_unit_reads_nothing_but_its_credentials() -> None:
+    """Its user can read no file of root's: each path that the worker is given is a credential, and each is used."""
+    arguments = service_unit.command(SPECIFIERS)
+    variables = service_unit.environment(SPECIFIERS)
+    named = [arguments[arguments.index("--config") + 1]]
+    named += [value for name, value in variables.items() if name.endswith("_FILE")]
+    assert sorted(named) == sorted(f"/run/credentials/{name}" for name in service_unit.credentials())
+    assert list(service_unit.values_of("DynamicUser")) == ["yes"]
+
+
+def test_the_units_environment_names_real_settings() -> None:
+    """Each variable, also of the lines that wait to be used, is a setting."""
+    lines = re.findall(r"^#?Environment=(\w+)=", service_unit.UNIT.read_text(), flags=re.MULTILINE)
+    assert len(lines) == len(set(lines))
+    for variable in lines:
+        section, _, name = variable.removeprefix(PREFIX).lower().partition("__")
+        assert name in type(getattr(Settings(), section)).model_fields
+
+
+def test_credentials_are_installed_for_root_alone() -> None:
+    """The commands of the documentation make each file that the unit loads, with a mode that only root can read."""
+    text = (TOP / "docs/deployment.md").read_text()
+    for file in service_unit.credentials().values():
+        [mode] = re.findall(rf"^install (?:-D )?-m (\d+) \S+ {re.escape(file)}", text, flags=re.MULTILINE)
+        assert mode == "600"
+
+
+def test_the_unit_gives_a_worker_time_to_drain() -> None:
+    """Systemd kills only after the worker's own grace has passed, and starts none that has wrong settings again."""
+    [seconds] = service_unit.values_of("TimeoutStopSec")
+    assert parse_duration(seconds) > WorkerSettings().shutdown_grace
+    assert list(service_unit.values_of("RestartPreventExitStatus")) == ["2"]
