@@ -145,7 +145,11 @@ def check_told(told: list[dict[str, Any]], case: Case, section: str, url: str) -
     """Check that a failure is told in one line, with the address and what to do."""
     assert told
     error = told[0]["error"]
-    assert case.told.format(section=section) in error
+    words = [case.told]
+    if section == "broker" and case.asks and not case.version:
+        # After its alert the broker resets the connection, which may overtake it.
+        words.append("without a word right after the TLS handshake; it may ")
+    assert any(each.format(section=section) in error for each in words)
     assert url.rpartition("@")[2].removeprefix("wss://").split("/")[0] in error
     assert "\n" not in error
     assert "whether RabbitMQ runs" not in error

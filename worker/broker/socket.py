@@ -92,6 +92,9 @@ class Socket(TransportFactory):
             lambda: protocol, sock=sock, ssl=context, server_hostname=url.host if context else None, **kwargs
         )
         self.is_open = True
+        if context is not None:
+            # An alert that has come by now is read: to write first, on what the broker has reset since, would lose it.
+            await asyncio.sleep(0)
         return reader, _Writer(self._transport, protocol, reader, loop, flush=self._bundle.flush)
 
     def _end(self, lost: Exception | None) -> None:
