@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from worker.broker.admin.dead_letter import as_json
 from worker.broker.admin.dead_letters import Browser
 from worker.cli.common import note
 from worker.common.callbacks import ignore
+from worker.common.private_file import private
 
 
 class Declined(Exception):
@@ -93,8 +93,8 @@ def _saving(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], object]
     if path is None:
         yield ignore
         return
-    # Readable by its owner alone, since it holds account numbers; never over an existing file.
-    with open(path, "xb", opener=partial(os.open, mode=0o600)) as file:
+    # It holds account numbers; and it never goes over an existing file.
+    with open(path, "xb", opener=private) as file:
         try:
             yield lambda record: file.write(as_json(record) + b"\n")
             file.flush()

@@ -106,6 +106,7 @@ def simulate(
 
     Example: lcm-worker simulate --fault reset=0.05 --account '9|*=refuse' --seed 7
     """
+    from worker.common.private_file import private
     from worker.simulator.scenarios import behaviour_from
     from worker.simulator.server import serve
 
@@ -136,7 +137,14 @@ def simulate(
         raise typer.BadParameter(str(error)) from error
     try:
         run_until_signalled(
-            serve(behaviour, host, port, record, lambda url: typer.echo(f"LCM simulator on {url}", err=True))
+            serve(
+                behaviour,
+                host,
+                port,
+                record,
+                lambda url: typer.echo(f"LCM simulator on {url}", err=True),
+                opener=private,
+            )
         )
     except OSError as error:
         record_file = f"{error.filename}: " if error.filename else ""

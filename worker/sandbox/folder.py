@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from worker.common.private_file import private
+
 # Below the ports that Linux hands to outgoing connections: the node binds its own seconds after they were chosen.
 _PORTS = range(20_000, 32_000)
 _DEFAULTS: Mapping[str, int | bool | str] = {
@@ -34,7 +36,9 @@ def write_folder(
     """
     folder.mkdir(parents=True)
     cookie_file = folder / ".erlang.cookie"
-    cookie_file.write_text(cookie)
+    # Whoever can read it may do anything on the node.
+    with open(cookie_file, "x", encoding="ascii", opener=private) as file:
+        file.write(cookie)
     cookie_file.chmod(0o400)
     plugins = "" if management_port is None else "rabbitmq_management"
     (folder / "enabled_plugins").write_text(f"[{plugins}].\n")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    Opener = Callable[[str, int], int]
+
 _Entry = TypeVar("_Entry")
 
 
@@ -55,13 +57,13 @@ def note(entries: list[_Entry], entry: _Entry, keep: int | None) -> None:
 
 
 @contextmanager
-def json_lines(path: Path | None) -> Iterator[Callable[[Exchange], object]]:
+def json_lines(path: Path | None, opener: Opener | None = None) -> Iterator[Callable[[Exchange], object]]:
     """Open a file to append exchanges to, a line each; without a path they go nowhere. Raises OSError."""
     if path is None:
         yield lambda _: None
         return
     # Unbuffered, so that a reader that follows the file sees each line at once.
-    with path.open("ab", buffering=0) as lines:
+    with open(path, "ab", buffering=0, opener=opener) as lines:
 
         def write(exchange: Exchange) -> None:
             lines.write(msgspec.json.encode(asdict(exchange)) + b"\n")

@@ -247,11 +247,13 @@ async def serve(
     ready: Callable[[str], None],
     *,
     ssl_context: SSLContext | None = None,
+    opener: Callable[[str, int], int] | None = None,
 ) -> None:
     """Run a simulator until cancelled, then drop everything at once.
 
     `ready` is called with its URL when it listens. Each exchange is appended to `record` as a JSON line: the
-    fields of `Exchange`. Raises OSError where the address or the file can't be had, or the file takes no more.
+    fields of `Exchange`; `opener` opens it, as for `open`. Raises OSError where the address or the file can't be
+    had, or the file takes no more.
     """
     full = asyncio.get_running_loop().create_future()
 
@@ -262,7 +264,7 @@ async def serve(
             if not full.done():
                 full.set_exception(OSError(error.errno, error.strerror, str(record)))
 
-    with json_lines(record) as write:
+    with json_lines(record, opener) as write:
         simulator = Simulator(
             behaviour,
             host,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,8 @@ async def test_without_a_broker_it_ends_at_once() -> None:
     [
         (["--output", "r.csv"], "go with --wait"),
         (["--wait", "--output", "r.json"], "ends in none of .csv, .jsonl, .ndjson"),
+        (["--wait", "--csv-safe"], "--csv-safe goes with CSV"),
+        (["--csv-safe"], "go with --wait"),
         (["--wait", "--append"], "--append goes with --output"),
         (
             ["--collect", "lcm.outcome.jobs"],
@@ -242,3 +245,21 @@ async def test_a_reader_that_leaves_ends_it(vhost: str, tmp_path: Path) -> None:
     assert ended.out.count("\n") == 1
     assert "nobody reads the results any more" in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_a_file_for_a_spreadsheet(vhost: str, tmp_path: Path) -> None:
+    """With --csv-safe an account that reads as a formula is guarded, also for the run that goes on with the file."""
+    file, output = tmp_path / "a.txt", tmp_path / "r.csv"
+    file.write_text("+49|1\n=2|1\n")
+    safe = ("--wait", "--timeout", "100ms", "--output", output, "--csv-safe")
+    async with open_channel(vhost) as channel:
+        await declared(channel, vhost)
+    early = await command("submit", file, *safe, broker__url=vhost)
+    words = shlex.split(early.err.partition("collect it with: lcm-worker ")[2].splitlines()[0])
+    assert "--csv-safe" in words
+    async with Simulator() as lcm, worker(vhost, lcm.url):
+        late = await command(*words, broker__url=vhost)
+    assert late.status == 0, late.err
+    with output.open(newline="") as rows:
+        assert {row["account_number"] for row in csv.DictReader(rows)} == {"'+49|1", "'=2|1"}
+    assert output.stat().st_mode & 0o777 == 0o600

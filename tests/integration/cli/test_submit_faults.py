@@ -33,11 +33,13 @@ JOBS = "lcm.outcome.jobs"
 
 
 @asynccontextmanager
-async def submitting(*arguments: str | Path, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def submitting(
+    *arguments: str | Path, url: str, stdout: int = asyncio.subprocess.PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Give a `submit` that runs, and end it with the test."""
     process = await asyncio.create_subprocess_exec(
         COMMAND, "submit", *arguments,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL, stdout=stdout, stderr=asyncio.subprocess.PIPE,
         env=environment({"broker.url": url}),
     )  # fmt: skip
     try:
@@ -341,14 +343,15 @@ async def test_the_queue_keeps_results_until_they_are_written(
     broker: Node, vhost: str, tmp_path: Path
 ) -> None:
     """A run is over once the last result is written, not once it has come: else a slow disk would lose it."""
-    output = tmp_path / "results.jsonl"
-    os.mkfifo(output)
-    reader = os.open(output, os.O_RDONLY | os.O_NONBLOCK)
-    filled = os.open(output, os.O_WRONLY)
+    reader, filled = os.pipe()
     os.write(filled, b"\n" * fcntl.fcntl(filled, fcntl.F_SETPIPE_SZ, 4096))
-    os.close(filled)
-    arguments: list[str | Path] = [accounts(tmp_path, 1), "--wait", "--output", output]
-    async with Simulator() as lcm, worker(vhost, lcm.url), submitting(*arguments, url=vhost) as process:
+    job = accounts(tmp_path, 1)
+    async with (
+        Simulator() as lcm,
+        worker(vhost, lcm.url),
+        submitting(job, "--wait", url=vhost, stdout=filled) as process,
+    ):
+        os.close(filled)
 
         async def it_has_come() -> bool:
             queues = await broker.queues(vhost.rpartition("/")[2])
@@ -356,7 +359,6 @@ async def test_the_queue_keeps_results_until_they_are_written(
 
         await until(it_has_come)
         assert process.returncode is None
-        os.set_blocking(reader, True)
         with os.fdopen(reader, "rb") as file:
             read = await asyncio.to_thread(file.read)
         assert await process.wait() == 0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import msgspec
 
 from worker.cli.submit.jobs import digest
-from worker.cli.submit.results import COLUMNS, HEADER, OutputFormat, read_result
+from worker.cli.submit.results import COLUMNS, HEADER, OutputFormat, read_result, unguarded
 from worker.common.text import quote
 
 _LONGEST_ROW = 16 * 1024 * 1024  # bytes; where a quote is missing, all that follows looks like one row
@@ -53,7 +53,9 @@ def held_in(file: BinaryIO, kind: OutputFormat) -> Held:
         ValueError: it is no file of results, or garbled before its end; the text says in which line.
         OSError: it can't be read.
     """
-    return _Rows().read(file) if kind is OutputFormat.CSV else _json_lines(file)
+    if not kind.is_csv:
+        return _json_lines(file)
+    return _Rows(unguarded if kind is OutputFormat.CSV_SAFE else str).read(file)
 
 
 def _json_lines(file: BinaryIO) -> Held:
@@ -96,6 +98,7 @@ class _Missing:
 class _Rows:
     """Reads rows of CSV. A result has a row for each outcome, one at least; each row says how many outcomes it has."""
 
+    id_of: Callable[[str], str]  # the first cell as it was before it was written
     whole: set[bytes] = field(default_factory=set)
     missing: dict[bytes, _Missing] = field(default_factory=dict)
     size: int = 0
@@ -113,7 +116,7 @@ class _Rows:
                     continue
                 _check_header(number, row.removeprefix(codecs.BOM_UTF8))
             elif not ended and not _only_lacks_its_end(row, cells):
-                torn = _torn(number, row, cells)
+                torn = self.id_of(_torn(number, row, cells))
                 break
             elif row.strip():
                 self._add(number, cells)
@@ -124,7 +127,7 @@ class _Rows:
     def _add(self, number: int, cells: list[str]) -> None:
         if not _is_row(cells):
             raise ValueError(f"line {number} is no row of a result with {len(COLUMNS)} cells; {_MEND}")
-        job_id, rows = cells[0], max(1, int(cells[_ROWS]))
+        job_id, rows = self.id_of(cells[0]), max(1, int(cells[_ROWS]))
         if job_id != self.last or digest(job_id) not in self.missing:
             self.last, self.last_start = job_id, self.size
         missing = self.missing.setdefault(digest(job_id), _Missing(job_id, rows, rows))

@@ -10,7 +10,7 @@ import typer
 
 from worker.cli.common import ConfigOption, duration, on_terminal, settings_of
 
-_COLLECTING = ("--output", "--output-format", "--append", "--timeout")
+_COLLECTING = ("--output", "--output-format", "--csv-safe", "--append", "--timeout")
 
 
 def submit(
@@ -83,6 +83,14 @@ def submit(
             show_default=False,
         ),
     ] = None,
+    csv_safe: Annotated[
+        bool,
+        typer.Option(
+            "--csv-safe",
+            help="With CSV, for spreadsheets: put ' before a cell that one would carry out as a formula. It changes"
+            " data, so +49… becomes '+49….",
+        ),
+    ] = False,
     append: Annotated[
         bool, typer.Option("--append", help="With --output: add to a FILE that holds something.")
     ] = False,
@@ -111,13 +119,18 @@ def submit(
 
     Example: grep '^18|' accounts.txt | lcm-worker submit --wait > results.jsonl
     """
+    from worker.cli.submit.output import output_as_parameter
     from worker.cli.submit.reading import Format
     from worker.cli.submit.request import Request
     from worker.cli.submit.results import OutputFormat
     from worker.cli.submit.resume import new_run_id, run_id_of
     from worker.cli.submit.run import run_submit
 
-    if not wait and collect is None and (output or output_format or append or timeout is not None):
+    if (
+        not wait
+        and collect is None
+        and (output or output_format or csv_safe or append or timeout is not None)
+    ):
         raise typer.BadParameter(f"{', '.join(_COLLECTING)} go with --wait")
     if not files and sys.stdin.isatty():
         raise typer.BadParameter("name a FILE; standard input, which is read without one, is this terminal")
@@ -142,9 +155,14 @@ def submit(
         collect=collect,
         output=output,
         output_format=OutputFormat(output_format) if output_format else None,
+        csv_safe=csv_safe,
         append=append,
         timeout=timeout,
         run_id=run_id,
         on_terminal=on_terminal(),
     )
+    with output_as_parameter():
+        safe = request.result_format is OutputFormat.CSV_SAFE
+    if csv_safe and not safe:
+        raise typer.BadParameter("--csv-safe goes with CSV; spreadsheets do not read JSON lines")
     raise typer.Exit(run_submit(request, settings))

@@ -15,6 +15,7 @@ from worker.cli.streams import PatientFile, TerminalFile
 from worker.cli.submit.held import Held, held_in
 from worker.cli.submit.request import Request
 from worker.cli.submit.results import HEADER, OutputFormat, Result, encoded
+from worker.common.private_file import private
 from worker.common.text import quote
 
 
@@ -34,7 +35,7 @@ class ResultWriter:
         if self._held.torn is not None:
             self._file.truncate(self._held.size)
         self._send(self._held.lacks)
-        if self._kind is OutputFormat.CSV and not self._held.size:
+        if self._kind.is_csv and not self._held.size:
             self._send(HEADER)
 
     def write(self, results: Sequence[Result]) -> None:
@@ -58,10 +59,11 @@ def held_by(request: Request) -> Held:
     if path is None or not (request.append or request.collect):
         return Held()
     with output_as_parameter(), _naming(path):
-        if not path.is_file():
+        try:
+            with open(path, "rb", opener=private) as file:
+                held = held_in(file, request.result_format)
+        except FileNotFoundError:
             return Held()
-        with path.open("rb") as file:
-            held = held_in(file, request.result_format)
         if request.publishes and held.torn is not None:
             raise ValueError(
                 f"it ends with a part of the result of job {quote(held.torn)}: complete it first, by the --collect that"
@@ -104,6 +106,8 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -120,13 +124,13 @@ def open_output(path: Path, *, append: bool) -> io.FileIO:
 
     Raises:
         FileExistsError: without `append`, where the file holds something.
-        OSError: the file can't be opened.
+        OSError: the file can't be opened, or is none that results may go to.
     """
-    if path.is_file() and path.stat().st_size and not append:
+    with _naming(path):
+        file = open(path, "ab", buffering=0, opener=private)  # noqa: SIM115 - whoever asks for it closes it
+    if os.fstat(file.fileno()).st_size and not append:
+        file.close()
         raise FileExistsError(
             f"{path} holds something already: name another file, or add to it with --append"
         )
-    try:
-        return path.open("ab", buffering=0)
-    except OSError as error:
-        raise OSError(f"{path}: {error.strerror or error}") from error
+    return file

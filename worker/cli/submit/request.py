@@ -30,6 +30,7 @@ class Request:
     collect: str | None
     output: Path | None
     output_format: OutputFormat | None
+    csv_safe: bool
     append: bool
     timeout: float | None
     run_id: str
@@ -58,5 +59,7 @@ class Request:
             ValueError: none was chosen, and the suffix is none of a format.
         """
         if self.output is None:
-            return self.output_format or OutputFormat.JSONL
-        return format_of(self.output.name, self.output_format)
+            kind = self.output_format or OutputFormat.JSONL
+        else:
+            kind = format_of(self.output.name, self.output_format)
+        return OutputFormat.CSV_SAFE if self.csv_safe and kind.is_csv else kind

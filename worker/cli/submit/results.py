@@ -27,11 +27,23 @@ COLUMNS = (
 )
 
 
+_GUARD = "'"
+# What a spreadsheet takes for the beginning of a formula, full width too; and the guard, so that it can be taken off.
+_TO_GUARD = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20" + _GUARD)
+
+
 class OutputFormat(Enum):
     """The format that results are written in."""
 
     JSONL = "jsonl"
     CSV = "csv"
+    CSV_SAFE = "csv-safe"
+    """CSV in which no cell is one that a spreadsheet would carry out."""
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether it has rows and cells."""
+        return self is not OutputFormat.JSONL
 
 
 class _Outcome(msgspec.Struct):
@@ -91,8 +103,9 @@ def format_of(path: str, chosen: OutputFormat | None) -> OutputFormat:
 
 def encoded(results: Iterable[Result], kind: OutputFormat) -> bytes:
     """Write results as lines of JSON, or as rows of CSV."""
-    if kind is OutputFormat.CSV:
-        return _csv(row for result in results for row in rows_of(result))
+    if kind.is_csv:
+        rows = (row for result in results for row in rows_of(result))
+        return _csv(map(_guarded, rows) if kind is OutputFormat.CSV_SAFE else rows)
     return b"".join(_one_line(bytes(result.body)) for result in results)
 
 
@@ -106,6 +119,15 @@ def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
         yield (*start, "", "", "", *end)
     for outcome in result.outcomes:
         yield (*start, outcome.id, outcome.code, outcome.description, *end)
+
+
+def unguarded(cell: str) -> str:
+    """Return what stood in a cell before it was guarded."""
+    return cell.removeprefix(_GUARD)
+
+
+def _guarded(row: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple(_GUARD + cell if isinstance(cell, str) and cell[:1] in _TO_GUARD else cell for cell in row)
 
 
 def _csv(rows: Iterable[tuple[object, ...]]) -> bytes:

@@ -46,6 +46,7 @@ def collect_command(request: Request, queue: str) -> str:
         "--collect": queue,
         "--output": request.output,
         "--output-format": request.output_format.value if request.output_format else None,
+        "--csv-safe": request.csv_safe,
     }
     words = ["lcm-worker", "submit", *request.files]
     for name, value in options.items():

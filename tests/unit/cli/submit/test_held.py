@@ -35,7 +35,7 @@ def result(job_id: str, outcomes: int | list[dict[str, str]] = 3, **fields: Any)
 
 
 def written(results: list[Result], kind: OutputFormat) -> bytes:
-    return (HEADER if kind is CSV else b"") + encoded(results, kind)
+    return (HEADER if kind.is_csv else b"") + encoded(results, kind)
 
 
 def held(data: bytes, kind: OutputFormat = CSV) -> Held:
@@ -45,7 +45,7 @@ def held(data: bytes, kind: OutputFormat = CSV) -> Held:
 def records(data: bytes, kind: OutputFormat) -> Counter[tuple[str, ...]]:
     """Return each row or line that a reader finds."""
     text = data.decode()
-    if kind is CSV:
+    if kind.is_csv:
         return Counter(map(tuple, csv.reader(io.StringIO(text, newline=""))))
     return Counter((line,) for line in text.splitlines() if msgspec.json.decode(line))
 
@@ -53,7 +53,7 @@ def records(data: bytes, kind: OutputFormat) -> Counter[tuple[str, ...]]:
 def mended(data: bytes, found: Held, kind: OutputFormat) -> bytes:
     """Return a file as the writer goes on with it."""
     kept = data[: found.size] if found.torn is not None else data
-    return kept + found.lacks + (HEADER if kind is CSV and not found.size else b"")
+    return kept + found.lacks + (HEADER if kind.is_csv and not found.size else b"")
 
 
 def check_cut(results: list[Result], kind: OutputFormat, end: int) -> None:
@@ -70,7 +70,7 @@ def check_cut(results: list[Result], kind: OutputFormat, end: int) -> None:
 @pytest.mark.parametrize("kind", OutputFormat)
 def test_wherever_it_was_cut_each_result_is_there_once(kind: OutputFormat) -> None:
     """Cut at any byte, a file is gone on with from its last whole result; those that lack come again."""
-    results = [result("a"), result('b,"\n', 0), result("ab", 1), result("c", 2)]
+    results = [result("a"), result('b,"\n', 0), result("ab", 1), result("=c", 2), result("'d")]
     for end in range(len(written(results, kind)) + 1):
         check_cut(results, kind, end)
 

@@ -38,3 +38,20 @@ def test_the_end_is_mended_first(tmp_path: Path, held: Held, left: bytes) -> Non
     with open_output(file, append=True) as output:
         ResultWriter(output, OutputFormat.CSV, held).begin()
     assert file.read_bytes() == left
+
+
+def test_a_new_file_is_its_owners(tmp_path: Path) -> None:
+    """Results hold account numbers: the file is made for its owner alone."""
+    file = tmp_path / "r.csv"
+    open_output(file, append=False).close()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_no_link_is_followed(tmp_path: Path, append: bool) -> None:
+    """A link where the file should be is refused, and nothing is made or changed where it leads."""
+    link, target = tmp_path / "r.csv", tmp_path / "other"
+    link.symlink_to(target)
+    with pytest.raises(OSError, match=r"r\.csv: is a symbolic link; name the file itself"):
+        open_output(link, append=append)
+    assert not target.exists()

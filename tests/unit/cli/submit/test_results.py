@@ -21,6 +21,7 @@ from worker.cli.submit.results import (
     encoded,
     format_of,
     read_result,
+    unguarded,
 )
 from worker.cli.submit.sources import Source
 from worker.cli.submit.tally import Collected, Published
@@ -45,7 +46,7 @@ def result(job_id: str = "j", *, error: str = "", **fields: Any) -> Result:
 
 
 def written(kind: OutputFormat, *results: Result) -> bytes:
-    return (HEADER if kind is OutputFormat.CSV else b"") + encoded(results, kind)
+    return (HEADER if kind.is_csv else b"") + encoded(results, kind)
 
 
 @given(st.lists(st.tuples(TEXT, st.lists(OUTCOME, min_size=1, max_size=3)), max_size=3))
@@ -159,3 +160,30 @@ def test_lines_published_for_sure_end_before_the_first_in_doubt() -> None:
     assert published.continuation(sources) == (
         "published all of a b.csv, lines 1-2 of c.csv; continue with --from-line 3 c.csv"
     )
+
+
+EXECUTED = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001 - those that spreadsheets take, too
+
+
+def cells(data: bytes) -> list[str]:
+    """Return every cell below the header."""
+    rows = list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]
+    return [cell for row in rows for cell in row]
+
+
+@given(st.text(st.sampled_from(EXECUTED + "'a,\""), max_size=4))
+def test_csv_for_a_spreadsheet(text: str) -> None:
+    """No cell begins with what a spreadsheet carries out, whatever LCM or a producer says; and each can be had back."""
+    found = [{"id": text, "code": text, "description": text}]
+    one = result(text, account_number=text, outcomes=found)
+    failed = result(text, error="c")
+    plain = cells(HEADER + encoded([one, failed], OutputFormat.CSV))
+    safe = cells(HEADER + encoded([one, failed], OutputFormat.CSV_SAFE))
+    assert not [cell for cell in safe if cell[:1] in set(EXECUTED)]
+    assert [unguarded(cell) for cell in safe] == plain
+
+
+def test_csv_as_it_is() -> None:
+    """Without the option nothing is changed: a number such as +49 is one."""
+    assert b",+49," in encoded([result(account_number="+49")], OutputFormat.CSV)
+    assert b",'+49," in encoded([result(account_number="+49")], OutputFormat.CSV_SAFE)

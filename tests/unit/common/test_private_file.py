@@ -1,0 +1,109 @@
+"""Files for what is confidential: whatever stands at their name, nobody else gets to read or change what is written."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from worker.common.private_file import private
+
+ADDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+OVERWRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+
+
+def a_link(path: Path) -> None:
+    path.with_name("ours").write_text("kept")
+    path.symlink_to(path.with_name("ours"))
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.with_name("ours"))
+
+
+def a_pipe_with_a_reader(path: Path) -> int:
+    os.mkfifo(path)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+
+def test_a_new_file_is_its_owners(tmp_path: Path) -> None:
+    """Whatever the umask allows: readable and writable for its owner alone, and not left open to children."""
+    usual = os.umask(0)
+    try:
+        with open(tmp_path / "new", "ab", opener=private) as file:
+            assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600
+            assert not os.get_inheritable(file.fileno())
+    finally:
+        os.umask(usual)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (a_link, "is a symbolic link"),
+        (a_link_to_nothing, "is a symbolic link"),
+        (os.mkfifo, "is no regular file"),
+        (a_pipe_with_a_reader, "is no regular file"),
+        (a_socket, "is no regular file"),
+        (Path.mkdir, "is no regular file"),
+    ],
+)
+@pytest.mark.parametrize("flags", [ADDING, OVERWRITING])
+def test_what_stands_in_the_way_is_refused(
+    tmp_path: Path, make: Callable[[Path], object], why: str, flags: int
+) -> None:
+    """A link, be it to nothing, a pipe, with a reader or not, and the like: none is opened or waited for."""
+    reader = make(tmp_path / "there")
+    with pytest.raises(OSError, match=why):
+        private(str(tmp_path / "there"), flags)
+    if isinstance(reader, int):
+        os.close(reader)
+    ours = tmp_path / "ours"
+    assert not ours.exists() or ours.read_text() == "kept"
+
+
+def test_a_device_is_refused() -> None:
+    """What is written to /dev/null, or to a terminal, is kept by nobody."""
+    with pytest.raises(OSError, match="is no regular file"):
+        private("/dev/null", ADDING)
+
+
+@pytest.mark.parametrize("flags", [ADDING, OVERWRITING])
+def test_a_file_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int
+) -> None:
+    """Its owner could read all that is added, and change it; the file stays as it was."""
+    file = tmp_path / "theirs"
+    file.write_text("kept")
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    with pytest.raises(OSError, match="belongs to another user"):
+        private(str(file), flags)
+    assert file.read_text() == "kept"
+
+
+def test_a_file_of_ours_keeps_its_mode(tmp_path: Path) -> None:
+    """Who made it readable for a group, meant it: it is added to, and stays so."""
+    file = tmp_path / "ours"
+    file.write_text("a")
+    file.chmod(0o640)
+    with open(file, "ab", opener=private) as added:
+        added.write(b"b")
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("ab", 0o640)
+    with open(file, "w", encoding="ascii", opener=private) as overwritten:
+        overwritten.write("c")
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("c", 0o640)
+
+
+def test_nothing_is_overwritten_where_a_new_file_is_asked_for(tmp_path: Path) -> None:
+    """With mode x even a link to nothing is something that exists."""
+    a_link_to_nothing(tmp_path / "there")
+    with pytest.raises(FileExistsError):
+        private(str(tmp_path / "there"), ADDING | os.O_EXCL)
