@@ -51,7 +51,6 @@ def _login(**message: Any) -> bytes:
 # Of an account, the answers; of nobody, what may come at any time.
 ANSWERS: dict[str, Callable[[str], bytes]] = {
     "good": good,
-    "empty": lambda _: reply([{"OutComeID": "1", "Description": ""}]).replace(b"}]", b"}]"),
     "refuse": lambda account: documents.BAD["refuse"](account, frozenset()),
     "no-id": lambda account: documents.BAD["no-id"](account, frozenset()),
 }

@@ -10,6 +10,7 @@ from dataclasses import replace
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused
 
+from worker.broker.bytes_in_hand import BytesInHand, limit_for
 from worker.broker.connection import broker_call, means_loss, text_of
 from worker.broker.declare import declare
 from worker.broker.link import Link
@@ -62,6 +63,8 @@ class Subscription:
         self._topology = replace(topology, exchanges=(), queues=(Queue(queue, arguments),), bindings=bindings)
         self.link = Link("results", settings, self._prepare, log, worker=name, confirms=False)
         self._handle = handle
+        # Anybody may publish results, of the broker's largest size.
+        self._bytes = BytesInHand(self.link.read, limit_for(_PREFETCH))
         self._waiting: asyncio.Queue[tuple[AbstractChannel, DeliveredMessage]] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -74,6 +77,7 @@ class Subscription:
         """Delete the queue, if the broker is there; else it expires."""
         if not self.link.is_up:
             return
+        self.link.read(on=True)
         with suppress(BrokerAway):
             async with broker_call(_DELETE_TIMEOUT):
                 await (await self.link.channel()).queue_delete(self.queue)
@@ -91,9 +95,13 @@ class Subscription:
         await channel.basic_qos(prefetch_count=_PREFETCH)
 
         async def receive(message: DeliveredMessage) -> None:
-            self._waiting.put_nowait((channel, message))
+            self._take(channel, message)
 
         await channel.basic_consume(self.queue, receive)
+
+    def _take(self, channel: AbstractChannel, message: DeliveredMessage) -> None:
+        self._waiting.put_nowait((channel, message))
+        self._bytes.took(len(message.body))
 
     async def _pass_on(self) -> None:
         while True:
@@ -101,6 +109,7 @@ class Subscription:
             while not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             await self._handle([message.body for _, message in batch])
+            self._bytes.left(sum(len(message.body) for _, message in batch))
             # A batch may hold deliveries of several channels. Only the last of these can still be open, and all that it
             # delivered up to this tag has been handled.
             channel, last = batch[-1]
