@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from worker.broker.topology import topology_of
 from worker.common.clock import Clock
@@ -236,6 +237,18 @@ async def test_a_bad_body_is_invalid_and_never_looked_up() -> None:
     assert copy.properties.headers["outcome-job-id"] == body_of(result)["job_id"]
     assert copy.properties.message_id
     assert body_of(result)["account_number"] is None
+
+
+async def test_a_job_that_came_back_too_often_is_never_looked_up() -> None:
+    """At the delivery limit a job is dead-lettered as `poison`: it seems to kill the workers that have it."""
+    world = World(failing(AssertionError("it was looked up")))
+    end = await world.handle(replace(delivery(), delivery_count=20))
+    copy, result = world.published
+    assert end.ending is Ending.FAILED
+    assert copy.properties.headers["outcome-error-code"] == body_of(result)["error"]["code"] == "poison"
+    assert (
+        await World(answering()).handle(replace(delivery(), delivery_count=19))
+    ).ending is Ending.SUCCEEDED
 
 
 async def test_an_expired_job_has_a_result_alone() -> None:

@@ -183,6 +183,23 @@ async def test_no_other_pong_passes_the_fence(foreign: bool) -> None:
             await session.exchange(ACCOUNT, LONG)
 
 
+async def test_a_pong_that_answers_nothing_passes_no_fence() -> None:
+    """A pong may come unasked: it does not count as the fence's where no other ping is under way either."""
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await lcm.hear_request()
+        lcm.say(text(good(ACCOUNT)))
+        await lcm.hear_request()
+        lcm.say(Frame(Opcode.PONG, b"x" * 8), text(good(ACCOUNT)))
+        await lcm.hear()
+
+    async with raw_peer(talk) as url, opened(url, ping_interval=LONG, ping_timeout=LONG) as session:
+        await ask(session)
+        with pytest.raises(ConnectionLost, match="before it had read the request"):
+            await session.exchange(ACCOUNT, LONG)
+
+
 @pytest.mark.parametrize("turns", [0, 1])
 async def test_cancelled_before_or_after_its_first_step(turns: int) -> None:
     """An exchange cancelled before its first step leaves the session as it was; a step later it takes it along."""

@@ -64,8 +64,9 @@ def silent(port: int) -> socket.socket:
     return connection
 
 
-async def test_slow_clients_keep_nobody_from_an_answer() -> None:
+async def test_slow_clients_keep_nobody_from_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """With many connections that never end their request, few are kept open, and a good one is answered."""
+    monkeypatch.setattr(health, "_REQUEST_TIMEOUT", 600.0)  # none of them gives way by its age
     pages = {"/livez": lambda: Page(b"fine")}
     before = threading.active_count()
     async with HealthServer(("127.0.0.1", 0), pages, RecordingLog()) as server:

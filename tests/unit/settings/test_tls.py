@@ -33,6 +33,11 @@ def test_keys_are_logged_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_older_than_tls_1_2_is_spoken() -> None:
+    """TLS 1.0 and 1.1 are broken: a server that speaks no more than these is refused."""
+    assert client_context(Files()).minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
 def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str = "127.0.0.1") -> ssl.SSLObject:
     """Make a TLS connection in memory, and return the server's end of it."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
