@@ -16,7 +16,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults soak fuzz bench lint lock sbom audit package image clean
+.PHONY: help setup demo test faults soak fuzz mutants bench lint lock sbom audit package image clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,10 @@ soak: setup  ## the exchange with LCM under 200,000 random schedules; ARGS="--si
 
 fuzz: setup  ## random inputs for all that reads from outside, by coverage; ARGS="--seconds 60 --target job"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+mutants: setup  ## take out each protection and see its test fail; ARGS="-k pong" picks some
+	@$(BIN)/python -m worker.sandbox.server ensure --for-tests
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: setup  ## measure the worker beside other programs; ARGS="--only cpu --quick", --json FILE, --plot DIR
 	@$(BIN)/python -m worker.sandbox.server ensure

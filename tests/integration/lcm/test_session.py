@@ -119,6 +119,27 @@ async def test_lcm_behind_a_proxy_is_named() -> None:
         assert (str(error).endswith(": it answered HTTP 401"), error.refused) == (True, True)
 
 
+async def test_a_redirect_is_not_followed() -> None:
+    """Nobody but the LCM of the settings gets credentials and accounts; a proxy would lead anywhere."""
+    asked: list[bytes] = []
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 307 Temporary Redirect\r\nLocation: ws://elsewhere.test/\r\n\r\n",
+        ):
+            asked.append((await reader.readuntil(b"\r\n\r\n")).split()[1])
+            writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(redirect, "127.0.0.1") as proxy:
+        at = proxy.sockets[0].getsockname()
+        error = await refusal("ws://lcm.test/", proxy=f"http://127.0.0.1:{at[1]}")
+        assert str(error).endswith(": it answered HTTP 307")
+        assert asked == [b"lcm.test:80", b"/"]
+
+
 async def test_a_subprotocol_is_agreed_upon() -> None:
     """LCM may choose of the names that are offered."""
 

@@ -61,6 +61,12 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
         SecretFile.read(str(pipe))
 
 
+def test_a_device_is_refused_at_once() -> None:
+    """It has no end, or another content each time."""
+    with pytest.raises(ValueError, match="no regular file"):
+        SecretFile.read("/dev/zero")
+
+
 def test_it_knows_what_it_held() -> None:
     """The newest comes first, the same one counts once in a row, eight are remembered, none is shown."""
     file = SecretFile("/run/secrets/token", "one")
