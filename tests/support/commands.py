@@ -10,7 +10,7 @@ import signal
 import struct
 import sys
 import termios
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +71,24 @@ async def program(
     return Ended(process.returncode, out.decode(), err.decode())
 
 
-async def on_terminal(*arguments: str, columns: int = 80, **settings: object) -> Ended:
-    """Run `lcm-worker` to its end on a terminal, of which `out` holds everything."""
+async def on_terminal(
+    *arguments: str,
+    columns: int = 80,
+    program: str | Path = COMMAND,
+    told: bytes = b"",
+    meanwhile: Coroutine[Any, Any, object] | None = None,
+    **settings: object,
+) -> Ended:
+    """Run `lcm-worker`, or any program, to its end on a terminal, of which `out` holds everything.
+
+    Standard input is the terminal as well, or a pipe that holds `told`. With `meanwhile` it ends by SIGTERM after that.
+    """
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 200, columns, 0, 0))
     process = await asyncio.create_subprocess_exec(
-        COMMAND,
+        program,
         *arguments,
-        stdin=follower,
+        stdin=asyncio.subprocess.PIPE if told else follower,
         stdout=follower,
         stderr=follower,
         env=environment(_dotted(settings)),
@@ -86,7 +96,14 @@ async def on_terminal(*arguments: str, columns: int = 80, **settings: object) ->
     os.close(follower)
     try:
         async with asyncio.timeout(_DEADLINE):
-            shown = await asyncio.to_thread(_read_terminal, leader)
+            if process.stdin is not None:
+                process.stdin.write(told)
+                process.stdin.close()
+            reading = asyncio.ensure_future(asyncio.to_thread(_read_terminal, leader))
+            if meanwhile is not None:
+                await meanwhile
+                process.terminate()
+            shown = await reading
             status = await process.wait()
     finally:
         os.close(leader)

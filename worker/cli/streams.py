@@ -1,4 +1,7 @@
-"""The standard streams: there are always three of them, and one that takes nothing more ends in no traceback."""
+"""The standard streams: there are always three of them, and one that takes nothing more ends in no traceback.
+
+Those that are a terminal show printable characters alone.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from worker.common.text import printable_json
+from worker.common.text import printable_json, printable_lines
 from worker.contract.errors import WorkerError
 
 _STREAMS = range(3)
@@ -56,9 +59,32 @@ def _open_closed() -> None:
 
 def _text(raw: io.FileIO, *, like: TextIO | None, errors: str) -> TextIO:
     encoding, errors = (like.encoding, like.errors or errors) if like else ("utf-8", errors)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=encoding, errors=errors, newline="\n", line_buffering=True
-    )
+    kind = _OnTerminal if raw.isatty() else io.TextIOWrapper
+    return kind(io.BufferedWriter(raw), encoding=encoding, errors=errors, newline="\n", line_buffering=True)
+
+
+class _OnTerminal(io.TextIOWrapper):
+    """Text for a terminal: whoever prints it, an error of usage or a traceback too, only printable lines get there."""
+
+    def write(self, text: str, /) -> int:
+        super().write(printable_lines(text))
+        return len(text)
+
+
+class AsItIs:
+    """A standard stream for who has made printable what others said, and has control sequences of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write without looking at the text."""
+        if isinstance(self._stream, _OnTerminal):
+            return io.TextIOWrapper.write(self._stream, text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class PatientFile(io.FileIO):

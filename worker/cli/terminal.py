@@ -7,13 +7,15 @@ could forge a line, the text is shown by `one_line`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from worker.cli.streams import AsItIs
 from worker.common.text import printable
 
 
@@ -21,7 +23,9 @@ class Terminal(Console):
     """A console that interprets nothing in what is printed: no markup, no emoji, no control sequences."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**({"markup": False, "highlight": False, "emoji": False} | options))
+        file = options.pop("file", None) or (sys.stderr if options.get("stderr") else sys.stdout)
+        plain = {"markup": False, "highlight": False, "emoji": False}
+        super().__init__(file=cast(IO[str], AsItIs(file)), **(plain | options))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render something; the library's own control sequences stay as they are."""

@@ -61,7 +61,12 @@ def printable_json(lines: bytes) -> bytes:
 
     JSON means the same with them.
     """
-    return _UNPRINTABLE.sub(_as_json_escape, lines.decode(errors="backslashreplace")).encode()
+    return printable_lines(lines.decode(errors="backslashreplace")).encode()
+
+
+def printable_lines(text: str) -> str:
+    r"""Return text for a terminal likewise: line breaks stay, an escape stands for what else is not printable."""
+    return text if text.isprintable() else _UNPRINTABLE.sub(_as_json_escape, text)
 
 
 def _as_json_escape(found: re.Match[str]) -> str:
