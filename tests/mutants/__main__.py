@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.benchmarks.progress import Progress
 from tests.mutants.laboratory import Laboratory
-from tests.mutants.mutant import Mutant, mutants
+from tests.mutants.mutant import Mutant, mutants, threat_model
 
 TOP = Path(__file__).parents[2]
 TREE = TOP / ".sandbox" / "mutants" / "tree"
@@ -19,7 +19,14 @@ def chosen() -> list[Mutant]:
     parser.add_argument(
         "-k", metavar="WORD", default="", help="those with this word in their name or protection"
     )
-    word = parser.parse_args().k
+    parser.add_argument(
+        "--table", action="store_true", help="print the threat model for SECURITY.md, run nothing"
+    )
+    options = parser.parse_args()
+    if options.table:
+        sys.stdout.write(threat_model(mutants()))
+        parser.exit()
+    word = options.k
     found = [mutant for mutant in mutants() if word in mutant.name or word in mutant.protection]
     return found or parser.error(f"no mutant has {word!r} in its name or protection")
 

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-_LINE = re.compile(r"^(Protection|Test): (.+)$", re.MULTILINE)
+_LINE = re.compile(r"^(Asset|Threat|Protection|Test): (.+)$", re.MULTILINE)
+_ONCE = ("Asset", "Threat", "Protection")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """What a patch file says: the protection, and the node ids of the tests that fail without it."""
+    """What a patch file says: what is threatened by what, the protection, and the tests that fail without it."""
 
     patch: Path
+    asset: str
+    threat: str
     protection: str
     tests: tuple[str, ...]
 
@@ -27,15 +30,17 @@ class Mutant:
 
 
 def read(patch: Path) -> Mutant:
-    """Read a patch file. Raises ValueError where it does not name one protection and a test."""
-    said = _LINE.findall(patch.read_text().partition("\n--- ")[0])
-    protections = [text for kind, text in said if kind == "Protection"]
-    tests = tuple(text for kind, text in said if kind == "Test")
-    if len(protections) != 1 or not tests:
+    """Read a patch file. Raises ValueError where it does not name one asset, threat and protection, and a test."""
+    said: dict[str, list[str]] = {name: [] for name in (*_ONCE, "Test")}
+    for name, text in _LINE.findall(patch.read_text().partition("\n--- ")[0]):
+        said[name].append(text)
+    if not said["Test"] or any(len(said[name]) != 1 for name in _ONCE):
         raise ValueError(
-            f"{patch.name}: one line `Protection: …` and a line `Test: …` have to stand before the patch"
+            f"{patch.name}: one line each of `Asset: …`, `Threat: …` and `Protection: …`, and a line `Test: …`, have to"
+            " stand before the patch"
         )
-    return Mutant(patch, protections[0], tests)
+    asset, threat, protection = (said[name][0] for name in _ONCE)
+    return Mutant(patch, asset, threat, protection, tuple(said["Test"]))
 
 
 def mutants(folder: Path = FOLDER) -> list[Mutant]:
@@ -55,3 +60,16 @@ def apply(mutant: Mutant, tree: Path, options: Iterable[str] = ()) -> str:
         check=False,
     )
     return done.stderr.strip() if done.returncode else ""
+
+
+def threat_model(found: Iterable[Mutant]) -> str:
+    """Return the threat model in Markdown: a table for each asset."""
+    rows: dict[str, list[str]] = {}
+    for mutant in found:
+        tests = ", ".join(f"[{test.rpartition('::')[2]}]({test.partition('::')[0]})" for test in mutant.tests)
+        row = f"| {mutant.threat} | {mutant.protection} | {tests} |\n"
+        rows.setdefault(mutant.asset, []).append(row)
+    head = "| threat | what stops it | the test that shows it |\n|---|---|---|\n"
+    return "\n".join(
+        f"### {asset[0].upper()}{asset[1:]}\n\n{head}{''.join(rows[asset])}" for asset in sorted(rows)
+    )

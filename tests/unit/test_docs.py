@@ -48,6 +48,17 @@ def test_the_runbook_has_every_loud_event() -> None:
     assert first_cells(section("Log events at warning or above")) == events
 
 
+def test_every_test_that_a_document_names_exists() -> None:
+    """A link to a test by its name leads to a file that has it."""
+    named = {
+        (test, page.parent / file)
+        for page in (*TOP.glob("*.md"), *TOP.glob("docs/*.md"))
+        for test, file in re.findall(r"\[(test_\w+)\]\(([^)]+\.py)\)", page.read_text())
+    }
+    assert len(named) > 50
+    assert [test for test, file in named if f"def {test}(" not in file.read_text()] == []
+
+
 def test_the_runbook_has_every_reason_for_not_being_ready() -> None:
     """Each code that /readyz can answer with is explained, and no other."""
     assert first_cells(section("Not ready")) == {reason.code for reason in NotReady}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ast
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tests.mutants.laboratory import Laboratory, Ran, fault_in
-from tests.mutants.mutant import Mutant, apply, mutants, read
+from tests.mutants.mutant import Mutant, apply, mutants, read, threat_model
 
 TOP = Path(__file__).parents[2]
 MUTANTS = mutants()
 _MOST_LINES = 12
 
 PATCH = """\
+Asset: the answer
+Threat: it is wrong
 Protection: the answer is right
 Test: {test}
 
@@ -57,11 +60,11 @@ def placed(folder: Path, test: str, before: str, after: str) -> Mutant:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_applies_to_this_tree(mutant: Mutant) -> None:
-    """Its patch fits the worker's code, changes a few lines of that alone, and names tests that exist."""
+    """Its patch fits what runs, changes a few lines of that alone, and names tests that exist."""
     lines = mutant.patch.read_text().splitlines()
     files = [line for line in lines if line.startswith(("--- ", "+++ "))]
     assert apply(mutant, TOP, ["--check"]) == ""
-    assert {file[4:].partition("/worker/")[0] for file in files} == {"a", "b"}
+    assert {tuple(file[4:].split("/")[:2]) for file in files} <= set(product("ab", ("worker", "config")))
     assert 1 <= len([line for line in lines if line[:1] in {"+", "-"}]) - len(files) <= _MOST_LINES
     assert unknown(mutant) == []
 
@@ -71,12 +74,18 @@ def test_each_protection_has_one_mutant() -> None:
     assert len({mutant.protection for mutant in MUTANTS}) == len(MUTANTS) >= 50
 
 
+def test_the_threat_model_is_written_down() -> None:
+    """SECURITY.md has the threat model as the mutants tell it; `python -m tests.mutants --table` prints it."""
+    assert threat_model(MUTANTS) in (TOP / "SECURITY.md").read_text()
+
+
 def test_a_patch_without_its_front_text_is_refused(tmp_path: Path) -> None:
     """Which test must fail, and for what, is never left open."""
     patch = tmp_path / "bare.patch"
-    patch.write_text("Protection: one\n\n--- a/worker/x.py\nTest: in the patch itself\n")
-    with pytest.raises(ValueError, match=r"bare\.patch"):
-        read(patch)
+    for front in ("Asset: a\nThreat: t\nProtection: p\n", "Asset: a\nProtection: p\nTest: t\n"):
+        patch.write_text(f"{front}\n--- a/worker/x.py\nTest: in the patch itself\nThreat: likewise\n")
+        with pytest.raises(ValueError, match=r"bare\.patch"):
+            read(patch)
 
 
 def test_a_test_that_does_not_exist_is_noticed(tmp_path: Path) -> None:

@@ -26,12 +26,16 @@ _MAGIC = {
 }
 
 
-def foreign_form(body: bytes, content_encoding: str | None) -> str:
-    """Say what a body is, that can't be read, and what to send instead, such as "is gzip data; …"; "" if unknown."""
+def foreign_form(body: bytes, content_encoding: str | None, *, quoting: bool = True) -> str:
+    """Say what a body is, that can't be read, and what to send instead, such as "is gzip data; …"; "" if unknown.
+
+    Without `quoting` it does not say what its content_encoding is, which may be any text of the producer's.
+    """
     if unicode := _unicode(body):
         return unicode
     named = (content_encoding or "").strip().lower()
-    says = "" if named in _PLAIN else f"content_encoding {quote(printable(content_encoding or ''))}"
+    shown = f" {quote(printable(content_encoding or ''))}" if quoting else ""
+    says = "" if named in _PLAIN else f"content_encoding{shown}"
     if found := _starting(body, _MAGIC):
         if says:
             return f"is {found} data, as its {says} says; send it uncompressed, without content_encoding"

@@ -90,32 +90,32 @@ def read_job(body: bytes, properties: Properties) -> Job:
         InvalidJob: the text names every mistake, separated by `; `, each with the field, the rule and what
             was found (of an account number, never its characters). Its `job` holds what could be read.
     """
+    unreadable: _Mistake | None = None
     try:
-        fields, unreadable = _scan(body, properties.content_encoding), ""
+        fields = _scan(body)
     except ValueError as error:
-        fields, unreadable = Fields(), str(error)
+        fields, unreadable = Fields(), _unreadable(body, properties.content_encoding, str(error))
     mistakes: list[_Mistake] = []
     job = _job(body, properties, fields, mistakes)
     if unreadable:
         # Without a cause, whose frames would hold the body; so below.
-        raise InvalidJob(unreadable, job=job)
+        raise InvalidJob(unreadable.told, job=job, unquoted=unreadable.unquoted)
     if mistakes:
         told, unquoted = ("; ".join(texts) for texts in zip(*mistakes, strict=True))
         raise InvalidJob(told, job=job, unquoted=unquoted)
     return job
 
 
-def _scan(body: bytes, content_encoding: str | None) -> Fields:
-    try:
-        return _parse(body)
-    except ValueError as mistake:
-        if not (form := foreign_form(body, content_encoding)):
-            raise
-        too_large = f"{mistake}; " if len(body) > MAX_BODY else ""
-        raise ValueError(f"{too_large}the body must be a JSON object: it {form}") from mistake
+def _unreadable(body: bytes, content_encoding: str | None, mistake: str) -> _Mistake:
+    if not foreign_form(body, content_encoding):
+        return _unquoting(mistake)
+    too_large = f"{mistake}; " if len(body) > MAX_BODY else ""
+    told, unquoted = (foreign_form(body, content_encoding, quoting=quoting) for quoting in (True, False))
+    what = f"{too_large}the body must be a JSON object: it "
+    return _Mistake(what + told, what + unquoted)
 
 
-def _parse(body: bytes) -> Fields:
+def _scan(body: bytes) -> Fields:
     if len(body) > MAX_BODY:
         raise ValueError(f"the body must have at most {MAX_BODY} bytes, found {len(body)}")
     try:

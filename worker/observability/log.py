@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _REPEATING = "aiormq.connection"
 # UTF-8 of characters that some readers take for line breaks, though JSON doesn't, and of terminal control codes.
 _BREAKING = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\x7f")
 _DROPPED = "the reader of the log stalled or the disk was full; see what reads the worker's standard error"
+_UNHANDLED = "an exception that nobody handled"
 LONGEST_TEXT = 32 * 1024  # bytes of UTF-8; the longest are tracebacks
 _encode = msgspec.json.Encoder().encode
 _AS_IT_IS = {int, float, bool, type(None)}
@@ -115,7 +117,8 @@ def _standard_error() -> ByteStream:
 def route_library_logs(log: Log) -> None:
     """Send what libraries log through `log`, as events named `library.log`, never below WARNING.
 
-    Touches Python's global logging, so it is for the process's entry point alone.
+    Likewise the exceptions that nobody handled, which Python itself would print with whatever they hold. Touches
+    Python's global state, so it is for the process's entry point alone.
     """
     root = logging.getLogger()
     for handler in list(root.handlers):
@@ -126,6 +129,12 @@ def route_library_logs(log: Log) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger(_REPEATING).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
+
+    def tell(error: BaseException | None) -> None:
+        log.error("library.log", library="python", message=_UNHANDLED, template=_UNHANDLED, exc_info=error)
+
+    sys.unraisablehook = lambda unraisable: tell(unraisable.exc_value)
+    threading.excepthook = lambda ended: tell(ended.exc_value)
 
 
 class _Forward(logging.Handler):

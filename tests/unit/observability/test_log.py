@@ -7,6 +7,8 @@ import io
 import logging
 import os
 import re
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +26,7 @@ from worker.settings import LogSettings
 from worker.settings.secrets import hiding
 
 ACCOUNT = "18|1|2|0|0|44|274"
+SECRET = "hush-7d2f9"
 JOB = Job(job_id="job-1", account_number="9|9", correlation_id="job-1")
 NASTY = {
     "line feed": "one\ntwo",
@@ -84,8 +87,10 @@ def chained(cause: Exception, error: Exception) -> Exception:
 
 
 @pytest.fixture
-def libraries() -> Iterator[None]:
+def libraries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave Python's global logging as it was."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -305,6 +310,33 @@ def test_what_the_link_says_is_not_said_twice() -> None:
     route_library_logs(log_to(stream))
     logging.getLogger("aiormq.connection").error("error when creating transport")
     assert stream.lines == []
+
+
+class Unfinished:
+    """Fails where it is finalized, which Python can tell nobody."""
+
+    def __del__(self) -> None:
+        raise ValueError(SECRET)
+
+
+@pytest.mark.usefixtures("libraries")
+def test_an_exception_that_nobody_handles_is_a_masked_line() -> None:
+    """In a thread, or where an object is finalized, Python itself would print it, with whatever it holds."""
+
+    def fail() -> None:
+        raise ValueError(SECRET)
+
+    stream = Stream()
+    log = build_log(LogSettings(format="json"), worker="w-1", hide=hiding([SECRET]), stream=stream)
+    route_library_logs(log)
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    Unfinished()
+    assert len(stream.lines) == 2
+    for line in map(msgspec.json.decode, stream.lines):
+        assert (line["event"], line["level"]) == ("library.log", "error")
+        assert "ValueError: ***" in line["exception"]
 
 
 @pytest.mark.usefixtures("libraries")

@@ -35,7 +35,7 @@ def test_keys_are_logged_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_nothing_older_than_tls_1_2_is_spoken() -> None:
     """TLS 1.0 and 1.1 are broken: a server that speaks no more than these is refused."""
-    assert client_context(Files()).minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert client_context("lcm", Files()).minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
 def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str = "127.0.0.1") -> ssl.SSLObject:
