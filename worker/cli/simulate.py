@@ -70,6 +70,19 @@ def simulate(
     open_id: Annotated[
         bool | None, typer.Option("--open-id/--no-open-id", help="Send an OpenID frame first.")
     ] = None,
+    max_sessions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER", min=0, help="Sessions at one time; one more is refused. Default: 0, any number."
+        ),
+    ] = None,
+    when_full: Annotated[
+        str | None,
+        typer.Option(
+            metavar="http|close|error",
+            help="How one more is refused: HTTP 503, close code 4429, or an error in reply. Default: http.",
+        ),
+    ] = None,
     unique_names: Annotated[
         bool | None, typer.Option("--unique-names/--any-names", help="Refuse a second session of one name.")
     ] = None,
@@ -128,6 +141,8 @@ def simulate(
             slow_by=slow_by,
             heartbeat=heartbeat,
             open_id=open_id,
+            max_sessions=max_sessions,
+            when_full=when_full,
             unique_names=unique_names,
             credentials=credentials,
             login=login,
@@ -155,7 +170,7 @@ def simulate(
 
 
 def _list_names() -> None:
-    from worker.simulator.behaviour import CONNECTION_FAULTS, FAULTS
+    from worker.simulator.behaviour import CONNECTION_FAULTS, FAULTS, WHEN_FULL
     from worker.simulator.documents import UNASKED, VARIANTS
     from worker.simulator.scenarios import SCENARIOS
 
@@ -163,6 +178,7 @@ def _list_names() -> None:
         "scenarios": {name: scenario.description for name, scenario in SCENARIOS.items()},
         "faults of an exchange": FAULTS,
         "faults of a connection": CONNECTION_FAULTS,
+        "when full": WHEN_FULL,
         "variants": VARIANTS,
         "unasked messages": UNASKED,
     }

@@ -45,6 +45,11 @@ CONNECTION_FAULTS: Mapping[str, str] = {
     "unauthorized": "the handshake is answered with 401",
     "unavailable": "the handshake is answered with 503",
 }
+WHEN_FULL: Mapping[str, str] = {
+    "http": "the handshake is answered with 503",
+    "close": "the connection is accepted, then closed with code 4429",
+    "error": "the connection is accepted, and each message answered with topic Error: TOO_MANY_SESSIONS",
+}
 MIXED = "mixed"
 EVERY = "all"
 
@@ -111,6 +116,8 @@ class Behaviour:
     close_code: int = 1000
     open_id: bool = False  # an OpenID frame comes first
     heartbeat: float = 0.0  # the interval; 0 = none
+    max_sessions: int = 0  # as many at one time as there is room for; 0 = any number
+    when_full: str = "http"  # what one session more gets, a name of WHEN_FULL
     unique_names: bool = False  # a second live connection of one `name` parameter is refused, with 409
     credentials: str = ""  # `user:password` that Basic authentication must give; user `*` is anyone
     login: str = ""  # the subtopic that a connection must send once; until then: not-logged-in
@@ -121,12 +128,15 @@ class Behaviour:
         check_names("fault", [self.unknown], FAULTS)
         check_names("variant", self.variants, (*VARIANTS, MIXED))
         check_names("unasked message", self.unasked, (*UNASKED, EVERY))
+        check_names("way to be full", [self.when_full], WHEN_FULL)
         for kind in FAULTS, CONNECTION_FAULTS:
             self._check_probabilities({name: p for name, p in self.faults.items() if name in kind})
         for name in "delay", "jitter", "slow_by", "late_by", "unprompted_after", "huge_size", "heartbeat":
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a finite number, 0 or more, not {value}")
+        if self.max_sessions < 0:
+            raise ValueError(f"max_sessions must be 0 (any number) or more, not {self.max_sessions}")
         if self.credentials and ":" not in self.credentials:
             raise ValueError("credentials must be user:password")
 

@@ -94,6 +94,11 @@ def good(account: str, variants: Variants = frozenset()) -> bytes:
     return head + _encode(f" {text}  " if "stray-blanks" in variants else text) + tail
 
 
+def full() -> bytes:
+    """Return the error that a session gets for which there is no room."""
+    return error("TOO_MANY_SESSIONS", "LCM has as many sessions as it may have")
+
+
 def error(error_type: str, message: str, variants: Variants = frozenset()) -> bytes:
     """Return error shape (a): an Error message on the LCM channel, about LCM itself."""
     under = "message" if "error-under-message" in variants else "data"

@@ -7,11 +7,12 @@ import time
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as listen
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from worker.simulator import documents
 from worker.simulator.behaviour import Behaviour, Chooser
@@ -33,6 +34,9 @@ __all__ = ["Attempt", "Behaviour", "Exchange", "Simulator", "serve"]
 _CLOSE_TIMEOUT = 1.0
 _OPEN_TIMEOUT = 5.0
 
+_HOLDS_A_PLACE = frozenset({State.CONNECTING, State.OPEN})
+_NO_ROOM = 4429
+
 # What a simulator that runs for days remembers.
 _KEEP_WHILE_SERVING = 1000
 
@@ -45,9 +49,10 @@ class Simulator:
 
     What it saw, for tests to count by: `record` and `connections` (at least the newest `keep` of each; all
     where `keep` is None), `violations` (messages that are not the documented request; `last_violation` says
-    what was wrong), and `max_in_flight` (the most requests that were ever unanswered on one connection at one
-    time: a client that keeps to one stays at 1). `on_exchange` is called once for every exchange, as soon as
-    nothing more will come of it.
+    what was wrong), `max_in_flight` (the most requests that were ever unanswered on one connection at one
+    time: a client that keeps to one stays at 1), `sessions` (those of now, without the ones for which there is no
+    room) and `peak_sessions` (the most that there ever were at one time). `on_exchange` is called once for every
+    exchange, as soon as nothing more will come of it.
     """
 
     def __init__(
@@ -70,12 +75,15 @@ class Simulator:
         self.violations = 0
         self.last_violation = ""
         self.max_in_flight = 0
+        self.peak_sessions = 0
         self._ssl_context = ssl_context
         self._keep = keep
         self._clock = clock
         self._attempts = 0
         # From the handshake to the handler, which a connection that was refused or lost never reaches.
         self._admitted: WeakKeyDictionary[ServerConnection, tuple[Attempt, str | None]] = WeakKeyDictionary()
+        # From the handshake to the first word of a goodbye.
+        self._places: WeakSet[ServerConnection] = WeakSet()
         self._live: set[Session] = set()
         self._server: Server | None = None
 
@@ -95,6 +103,11 @@ class Simulator:
     def live(self) -> int:
         """The number of connections that are open."""
         return len(self._live)
+
+    @property
+    def sessions(self) -> int:
+        """The number of sessions that hold one of `max_sessions` places."""
+        return sum(websocket.state in _HOLDS_A_PLACE for websocket in self._places)
 
     @property
     def url(self) -> str:
@@ -150,6 +163,9 @@ class Simulator:
             status = self._verdict(fault, name, request.headers.get("Authorization", ""))
             if status is not HTTPStatus.SWITCHING_PROTOCOLS:
                 refusal = websocket.respond(status, f"{status.phrase}\n")
+        if status is HTTPStatus.SWITCHING_PROTOCOLS and not self._is_full:
+            self._places.add(websocket)
+            self.peak_sessions = max(self.peak_sessions, self.sessions)
         if refusal and status is HTTPStatus.UNAUTHORIZED:
             refusal.headers["WWW-Authenticate"] = 'Basic realm="LCM", charset="UTF-8"'
         attempt = Attempt(self._attempts, self._clock(), name, status.value)
@@ -166,7 +182,13 @@ class Simulator:
         taken = name is not None and any(session.name == name for session in self._live)
         if self.behaviour.unique_names and taken:
             return HTTPStatus.CONFLICT
+        if self._is_full and self.behaviour.when_full == "http":
+            return HTTPStatus.SERVICE_UNAVAILABLE
         return HTTPStatus.SWITCHING_PROTOCOLS
+
+    @property
+    def _is_full(self) -> bool:
+        return 0 < self.behaviour.max_sessions <= self.sessions
 
     async def _attend(self, websocket: ServerConnection) -> None:
         """Serve one connection until it ends."""
@@ -188,6 +210,9 @@ class Simulator:
     async def _converse(self, session: Session, fault: str | None) -> None:
         if fault == "accept-and-close":
             await session.close(self.behaviour.close_code)
+        has_place = session.websocket in self._places
+        if not has_place and self.behaviour.when_full == "close":
+            await session.close(_NO_ROOM)
         if self.behaviour.open_id:
             await session.say(documents.open_id(session.name or ""))
         if self.behaviour.heartbeat:
@@ -196,7 +221,12 @@ class Simulator:
         async for message in session.websocket:
             session.in_flight += 1
             self.max_in_flight = max(self.max_in_flight, session.in_flight)
-            session.spawn(self._respond(session, message))
+            session.spawn(self._respond(session, message) if has_place else self._turn_away(session))
+
+    async def _turn_away(self, session: Session) -> None:
+        with suppress(ConnectionClosed):
+            await session.say(documents.full())
+            session.in_flight -= 1
 
     async def _respond(self, session: Session, message: str | bytes) -> None:
         with suppress(ConnectionClosed):

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 
 from tests.support.certificates import Authority
+from tests.support.waiting import until
 from worker.simulator.documents import UNASKED, VARIANTS
 from worker.simulator.scenarios import SCENARIOS, behaviour_from
 from worker.simulator.server import Behaviour, Exchange, Simulator, serve
@@ -562,6 +563,61 @@ def test_a_name_can_be_refused_while_it_is_taken() -> None:
             await simulator.close_sessions()
             async with dial(simulator, "?name=a") as websocket:
                 assert is_good(await ask(websocket))
+
+    run(main())
+
+
+@pytest.mark.parametrize("when_full", ["http", "close", "error"])
+def test_sessions_beyond_the_limit_are_refused(when_full: str) -> None:
+    """One more than there is room for is turned away as asked, none other is, and a place that is left is free."""
+
+    async def main() -> None:
+        async with Simulator(Behaviour(max_sessions=2, when_full=when_full)) as simulator:
+            async with dial(simulator) as one, dial(simulator) as two:
+                if when_full == "http":
+                    assert await _status(simulator) == 503
+                else:
+                    async with dial(simulator) as third:
+                        if when_full == "close":
+                            with pytest.raises(ConnectionClosed) as closed:
+                                await third.recv()
+                            assert closed.value.rcvd is not None
+                            assert closed.value.rcvd.code == 4429
+                        else:
+                            replies = [await ask(third), await ask(third)]
+                            assert all(_is_lcm_error(reply) for reply in replies)
+                            assert "TOO_MANY_SESSIONS" in replies[0]
+                assert is_good(await ask(one))
+                assert is_good(await ask(two))
+                assert (simulator.sessions, simulator.peak_sessions) == (2, 2)
+                await two.close()
+                async with dial(simulator) as again:
+                    assert is_good(await ask(again))
+            assert (simulator.peak_sessions, len(simulator.record)) == (2, 3)
+
+    run(main())
+
+
+def test_sessions_that_come_at_once_share_the_places() -> None:
+    """Handshakes that overlap are counted as well: there are never more sessions than places."""
+
+    async def main() -> None:
+        async def status() -> int:
+            try:
+                async with dial(simulator) as websocket:
+                    await done.wait()
+                    await ask(websocket)
+                    return 101
+            except InvalidStatus as refused:
+                return refused.response.status_code
+
+        done = asyncio.Event()
+        async with Simulator(Behaviour(max_sessions=3)) as simulator:
+            asked = [asyncio.ensure_future(status()) for _ in range(8)]
+            await until(lambda: len(simulator.connections) == len(asked))
+            done.set()
+            assert sorted(await asyncio.gather(*asked)) == [101] * 3 + [503] * 5
+            assert simulator.peak_sessions == 3
 
     run(main())
 
