@@ -68,6 +68,7 @@ class Bench:
         self.away: list[Exception] = []
         self.told = 0
         self.sleeps: list[float] = []
+        self._awake: asyncio.Future[None] | None = None
         self.openings: list[tuple[int, Ended, asyncio.Future[Scripted]]] = []
         self.pool = Pool(
             self._open,
@@ -89,6 +90,13 @@ class Bench:
 
     async def _sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
+        if self._awake is not None:
+            await self._awake
+
+    def sleeping(self) -> asyncio.Future[None]:
+        """Return what ends the sleep of whoever goes to sleep from now on; others sleep no time at all."""
+        self._awake = asyncio.get_running_loop().create_future()
+        return self._awake
 
     def acquire(self, *, fresh: bool = False) -> asyncio.Task[Scripted]:
         """Ask for a session."""

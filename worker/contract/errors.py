@@ -76,7 +76,8 @@ class SessionNotOpened(WorkerError):
     `remedy` tells what to do, where that is known; the text ends with it. `said` holds LCM's own words, where it said
     any. `refused` is true where LCM answered that it does not want us (401, 403, a certificate that does not verify):
     trying again soon can lock an account out, and does not help. `pause` is for how many seconds it asked to be left
-    alone. `nobody_listens` where the port is closed.
+    alone. `nobody_listens` where the port is closed. `full` where it says that it has no room for one more session, or
+    none for now.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class SessionNotOpened(WorkerError):
         refused: bool = False,
         pause: float = 0.0,
         nobody_listens: bool = False,
+        full: bool = False,
     ) -> None:
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self._reason = reason
@@ -96,6 +98,7 @@ class SessionNotOpened(WorkerError):
         self.refused = refused
         self.pause = pause
         self.nobody_listens = nobody_listens
+        self.full = full
 
     @property
     def message(self) -> str:

@@ -17,6 +17,8 @@ _REFUSALS: Mapping[int, str] = {
     4401: "unauthorized",
     4403: "forbidden",
 }
+# Too many requests, after the HTTP status of that number; try again later.
+_FULL = frozenset({4429, 1013})
 
 
 def how_it_closed(gone: ConnectionClosed) -> str:
@@ -37,6 +39,11 @@ def said_of(gone: ConnectionClosed) -> str:
 def is_refusal(gone: ConnectionClosed) -> bool:
     """Whether LCM closed because of who we are: insisting is no remedy, and may lock an account out."""
     return gone.rcvd is not None and gone.rcvd.code in _REFUSALS
+
+
+def is_full(gone: ConnectionClosed) -> bool:
+    """Whether LCM closed because it has no room for one more session, or none for now."""
+    return gone.rcvd is not None and gone.rcvd.code in _FULL
 
 
 def loss_of(gone: ConnectionClosed, said: str) -> JobError:

@@ -32,6 +32,7 @@ _LONGEST_LABEL = 80
 _LONGEST_TEXT = 16 * MAX_ERROR_MESSAGE
 _LONGEST_REASON = 200
 _REPLY_TOPIC = TOPIC.casefold()
+_BETWEEN_TEXTS = " | "
 _ABSENT = msgspec.Raw()
 
 
@@ -181,6 +182,11 @@ def session_errors_of(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(map(_folded, texts))
 
 
+def says(remote_message: str, texts: frozenset[str]) -> bool:
+    """Whether one of an error's texts is among these, which `session_errors_of` has returned."""
+    return any(_folded(text) in texts for text in remote_message.split(_BETWEEN_TEXTS))
+
+
 def repeated_key(raw: bytes) -> str | None:
     """Find a key that stands twice in one object, whose meaning depends on who reads it."""
     repeated: list[str] = []
@@ -267,4 +273,4 @@ def _remote_message(fields: ErrorFields) -> str:
         for value in (fields.error_type, fields.error_message, fields.msg)
         if value not in (None, "")
     ]
-    return cut(" | ".join(dict.fromkeys(texts)), _LONGEST_TEXT)
+    return cut(_BETWEEN_TEXTS.join(dict.fromkeys(texts)), _LONGEST_TEXT)

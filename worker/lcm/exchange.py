@@ -7,7 +7,7 @@ from collections.abc import Callable
 from worker.common.callbacks import ignore
 from worker.common.clock import Clock
 from worker.common.rate import Rate
-from worker.contract.errors import ConnectionLost, LookupFailed
+from worker.contract.errors import ConnectionLost, LcmError, LookupFailed
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
 from worker.lcm.pool import Pool
 from worker.lcm.session import Session
@@ -43,19 +43,27 @@ class Exchange:
         """Ask LCM once.
 
         A session that was used before may have been cut while it was idle, which says nothing about LCM or the
-        account: then the exchange is repeated once on a fresh session, and counted once.
+        account: then the exchange is repeated once on a fresh session, and counted once. One that LCM turned away for
+        want of room is repeated on whichever session comes, and not counted: the pool sees that it is not often.
         """
         try:
-            try:
-                found = await self._on_session(request, fresh=False)
-            except _CutWhileIdle:
-                request.exchanges -= 1
-                found = await self._on_session(request, fresh=True)
+            found = await self._until_let_in(request)
         except LookupFailed as error:
             self._count(error.code if error.transient else "answered")
             raise
         self._count("answered")
         return found
+
+    async def _until_let_in(self, request: LookupRequest) -> LookupResult:
+        fresh = False
+        while True:
+            try:
+                return await self._on_session(request, fresh=fresh)
+            except _CutWhileIdle:
+                fresh = True
+            except _TurnedAway:
+                pass
+            request.exchanges -= 1
 
     async def _on_session(self, request: LookupRequest, *, fresh: bool) -> LookupResult:
         session = await self._pool.acquire(fresh=fresh)
@@ -76,8 +84,10 @@ class Exchange:
         started = self._clock.monotonic()
         try:
             items = await session.exchange(request.account, timeout)
-        except ConnectionLost as lost:
-            if first or fresh:
+        except (ConnectionLost, LcmError) as lost:
+            if self._pool.turned_away(session):
+                raise _TurnedAway(str(lost)) from lost
+            if first or fresh or isinstance(lost, LcmError):
                 raise
             raise _CutWhileIdle(str(lost)) from lost
         finally:
@@ -89,3 +99,7 @@ class Exchange:
 
 class _CutWhileIdle(Exception):
     """A session that had served before closed in mid-exchange."""
+
+
+class _TurnedAway(Exception):
+    """LCM has no room for one more session; others of ours are open."""

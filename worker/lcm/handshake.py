@@ -73,7 +73,8 @@ class SessionOpener:
         self._settings = settings
         self._worker = worker
         self._secrets = secrets
-        self._session_errors = envelope.session_errors_of(settings.session_errors)
+        self._full_errors = envelope.session_errors_of(settings.full_errors)
+        self._session_errors = envelope.session_errors_of(settings.session_errors) | self._full_errors
         self._memory = outcome_list.ReplyMemory()
         # The library's own would obey SSLKEYLOGFILE, and the proxy's password is for the proxy alone.
         encrypted = settings.proxy.startswith("https:")
@@ -106,6 +107,7 @@ class SessionOpener:
             slot,
             self._session_errors,
             on_ended,
+            full_errors=self._full_errors,
             fenced=fenced,
             memory=self._memory,
             secrets=self._secrets,
@@ -158,4 +160,6 @@ class SessionOpener:
                 # An agent whose login is refused may get locked out by fast retries, as with a wrong password.
                 refused = answered and not error.about_lcm
                 said = told(error.remote_message, self._secrets)
-                raise SessionNotOpened("LCM answered the greeting with an error", said=said, refused=refused)
+                full = envelope.says(said, self._full_errors)
+                why = "LCM answered the greeting with an error"
+                raise SessionNotOpened(why, said=said, refused=refused, full=full)

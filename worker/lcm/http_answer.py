@@ -28,9 +28,14 @@ class Answer:
     status: int
     retry_after: str = ""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it says that it is asked too much, for now."""
+        return self.status in _BUSY
+
     def pause(self, now: datetime) -> float:
         """Return for how many seconds it asks to be left alone."""
-        if self.status not in _BUSY or not self.retry_after:
+        if not (self.is_busy and self.retry_after):
             return 0.0
         if self.retry_after.isdecimal():
             return float(self.retry_after[:12])

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidProxy
 
 from worker.common.text import cut, printable, quote
 from worker.contract.errors import SessionNotOpened, SettingsError
-from worker.lcm.closing import how_it_closed, is_refusal, said_of
+from worker.lcm.closing import how_it_closed, is_full, is_refusal, said_of
 from worker.lcm.http_answer import Answer
 from worker.lcm.socket import Socket
 from worker.lcm.told import NO_SECRETS, Secrets
@@ -68,15 +68,17 @@ def not_opened(
     if (answer := _answer_in(error, way)) is not None:
         answered, pause = answer.told(now)
         refused = answer.status in (_REFUSED_BY_PROXY if at_proxy else _REFUSED)
-        return SessionNotOpened(f"{text}it {answered}", refused=refused, pause=pause)
+        full = answer.is_busy and not at_proxy
+        return SessionNotOpened(f"{text}it {answered}", refused=refused, pause=pause, full=full)
     if (fault := _tls_fault(error, way, settings)) is not None:
         remedy = "" if at_proxy else fault.remedy
         return SessionNotOpened(text + fault.why, remedy=remedy, refused=fault.refused)
     why, said, remedy, refused = _why(error, way, settings)
     nobody_listens = isinstance(error, ConnectionRefusedError)
     said = cut(secrets(said), _LONGEST_REASON)
+    full = isinstance(error, ConnectionClosed) and is_full(error)
     return SessionNotOpened(
-        text + why, remedy=remedy, said=said, refused=refused, nobody_listens=nobody_listens
+        text + why, remedy=remedy, said=said, refused=refused, nobody_listens=nobody_listens, full=full
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from worker.common.backoff import Jitter, backoff
+from worker.contract.errors import SessionNotOpened
 
 
 class ReconnectPace:
@@ -42,6 +43,12 @@ class ReconnectPace:
         doublings = math.inf if self._refused else max(0, self._burdens - 1)
         return self._pause + backoff(self._first, self._longest, doublings, jitter)
 
+    def not_opened(self, attempt: int, error: SessionNotOpened) -> bool:
+        """Take note of an opening that failed; return as `failed` does."""
+        return self.failed(
+            attempt, refused=error.refused, pause=error.pause, nobody_listens=error.nobody_listens
+        )
+
     def failed(
         self, attempt: int, *, refused: bool = False, pause: float = 0.0, nobody_listens: bool = False
     ) -> bool:
@@ -62,3 +69,45 @@ class ReconnectPace:
         self._failures = self._burdens = 0
         self._refused = False
         self._pause = 0.0
+
+
+class Room:
+    """How many sessions LCM has room for, as far as its refusals tell, and when one more is tried.
+
+    Up to `places` sessions are opened as they are needed, since as many were ours. Beyond, one at a time is tried after
+    a backoff, which ends once LCM has answered on such a session: that others answer says nothing about room.
+    """
+
+    def __init__(self, size: int, first: float, longest: float) -> None:
+        self.places = self._size = size
+        self.refusals = 0
+        self._pace = ReconnectPace(first, longest)
+
+    @property
+    def attempt(self) -> int:
+        """To be read when an opening starts, and passed to `refused`."""
+        return self._pace.attempt
+
+    def delay(self, jitter: Jitter) -> float:
+        """Return the seconds to wait before one more is tried."""
+        return self._pace.delay(jitter)
+
+    def refused(self, attempt: int, held: int, error: SessionNotOpened) -> bool:
+        """Take note of an opening that failed while so many sessions were held; return as `ReconnectPace.failed`."""
+        self.places = held
+        counts = self._pace.not_opened(attempt, error)
+        self.refusals += counts
+        return counts
+
+    def answered(self, held: int) -> None:
+        """Take note that LCM has answered on a session beyond `places`: so many are ours now."""
+        self._pace.good_exchange()
+        self.places = max(self.places, held)
+        if self.places >= self._size:
+            self.refusals = 0
+
+    def forget(self) -> None:
+        """Begin anew, with room for all: LCM went away, and what comes back may be another."""
+        self.places = self._size
+        self.refusals = 0
+        self._pace.good_exchange()

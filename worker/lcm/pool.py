@@ -2,19 +2,23 @@
 
 Assignment is synchronous, so that no session can be given to two callers: `_assign` gives idle sessions to waiters
 and starts openings. Only openings and closings do I/O, in tasks of their own, and each ends in `_assign`.
+
+An opening that fails while other sessions are open is no outage: LCM may be full. Work goes on with those that there
+are, and one more is tried now and then, see `Room`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from worker.common.backoff import Telling
 from worker.common.callbacks import ignore
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import TaskSet, start
 from worker.contract.errors import Deferred, SessionNotOpened
-from worker.lcm.pacing import ReconnectPace
+from worker.lcm.pacing import ReconnectPace, Room
 from worker.lcm.session import Ended, Session
 from worker.lcm.waiters import Waiters
 from worker.observability.log import Log
@@ -23,7 +27,15 @@ from worker.settings import LcmSettings, OutageSettings
 OpenSession = Callable[[int, Ended], Awaitable[Session]]
 """Opens the session of a slot, or raises SessionNotOpened."""
 
-_NO_ATTEMPT = -1
+
+class _Attempt(NamedTuple):
+    """Which try an opening is, for either pace."""
+
+    pace: int
+    room: int
+
+
+_NO_ATTEMPT = _Attempt(-1, -1)
 _STOPS = "the worker stops"
 
 
@@ -53,6 +65,7 @@ class Pool:
         self._size = lcm.sessions
         self._max_exchanges = lcm.max_exchanges
         self._pace = ReconnectPace(outage.probe_delay, outage.probe_max_delay)
+        self._room = Room(self._size, outage.probe_delay, outage.probe_max_delay)
         self._log = log
         self._clock = clock
         self._on_away = on_away
@@ -61,8 +74,12 @@ class Pool:
         self._busy: set[Session] = set()
         self._waiters = Waiters(outage.hold)
         self._free_slots = list(range(self._size, 0, -1))
-        self._attempts: dict[int, int] = {}
+        self._attempts: dict[int, _Attempt] = {}
         self._opening: set[asyncio.Task[None]] = set()
+        self._connecting = 0
+        # The slot of the one session beyond the room, until LCM has answered on it; and whether its opening waits.
+        self._beyond: int | None = None
+        self._trying_later = False
         self._closing = TaskSet()
         self._in_doubt = False
         self._telling = Telling()
@@ -113,6 +130,9 @@ class Pool:
             # A session that is alive after an exchange was answered: everything else ends it.
             if session.exchanges and self._pace.failing:
                 self._pace.good_exchange()
+            if session.exchanges and session.slot == self._beyond:
+                self._beyond = None
+                self._room.answered(self._taken)
             if self._max_exchanges and session.exchanges >= self._max_exchanges:
                 self._start_closing(session)
             else:
@@ -123,6 +143,11 @@ class Pool:
     def backing_off(self) -> bool:
         """Whether the next session is opened only after a backoff, because the last ones failed."""
         return self._pace.failing
+
+    def turned_away(self, session: Session) -> bool:
+        """Whether LCM ended it for want of room, while others of ours are open: nothing was wrong with its request."""
+        error = session.not_opened
+        return error is not None and error.full and self._has_others(error)
 
     async def probe(self) -> bool:
         """Wait for a session and give it back; return whether one was opened, before the waiters were rejected."""
@@ -135,7 +160,7 @@ class Pool:
 
     async def ensure_session(self) -> None:
         """Open a session where there is none, to see whether LCM can be reached; it is kept for the next job."""
-        if self._busy or self._idle or self._opening:
+        if self._busy or self._idle or self._under_way:
             return
         try:
             session = await self.acquire()
@@ -170,30 +195,43 @@ class Pool:
         for index in range(len(self._idle) - 1, -1, -1):
             if self._waiters.serve(self._idle[index]):
                 self._busy.add(self._idle.pop(index))
-        if self._free_slots:
-            self._open_more()
+        self._open_more()
         # A waiter beside an idle session needs a fresh one: close an idle one to make room.
-        elif self._idle and not (self._opening or self._closing) and self.waiting:
+        if self._idle and not (self._under_way or self._closing) and self.waiting:
             self._start_closing(self._idle.pop(0))
+
+    @property
+    def _under_way(self) -> int:
+        """How many openings will soon succeed or fail."""
+        return len(self._opening) - self._trying_later
+
+    @property
+    def _taken(self) -> int:
+        """How many sessions are open, soon will be, or are saying goodbye."""
+        return self._size - len(self._free_slots) - self._trying_later
 
     def _open_more(self) -> None:
         needed = min(self.waiting, 1 if self._pace.failing else self._size)
-        while self._free_slots and len(self._opening) < needed:
-            self._start_opening()
+        while self._free_slots and self._under_way < needed:
+            beyond = self._taken >= self._room.places
+            if beyond and self._beyond is not None:
+                return
+            self._start_opening(beyond=beyond)
 
-    def _start_opening(self) -> None:
+    def _start_opening(self, *, beyond: bool) -> None:
         slot = self._free_slots.pop()
-        self._opening.add(start(self._open(slot), f"lcm-open-{slot}"))
+        if beyond:
+            self._beyond, self._trying_later = slot, True
+        self._opening.add(start(self._open(slot, beyond=beyond), f"lcm-open-{slot}"))
 
-    async def _open(self, slot: int) -> None:
-        self._attempts[slot] = self._pace.attempt
+    async def _open(self, slot: int, *, beyond: bool) -> None:
+        self._attempts[slot] = _Attempt(self._pace.attempt, self._room.attempt)
         session: Session | None = None
         try:
-            if delay := self._pace.delay(self._clock.jitter):
-                await self._clock.sleep(delay)
-            session = await self._open_session(slot, self._session_ended)
+            await self._wait_to_open(beyond=beyond)
+            session = await self._connect(slot)
             self._trials.start(self._try(session), f"lcm-trial-{slot}")
-            if self._in_doubt:
+            if self._in_doubt or beyond:
                 await session.lasts()
             if session.alive:
                 self._idle.append(session)
@@ -212,6 +250,19 @@ class Pool:
                 self._assign()
             elif session is not None:
                 session.abort(_STOPS)
+
+    async def _wait_to_open(self, *, beyond: bool) -> None:
+        if delay := (self._room if beyond else self._pace).delay(self._clock.jitter):
+            await self._clock.sleep(delay)
+        if beyond:
+            self._trying_later = False
+
+    async def _connect(self, slot: int) -> Session:
+        self._connecting += 1
+        try:
+            return await self._open_session(slot, self._session_ended)
+        finally:
+            self._connecting -= 1
 
     async def _try(self, session: Session) -> None:
         if await session.lasts():
@@ -235,26 +286,61 @@ class Pool:
             unasked=session.unsolicited,
             **({"said": session.said} if session.said else {}),
         )
-        self._in_doubt = self._in_doubt or session.not_opened is not None
-        if session.not_opened is not None and not session.exchanges:
+        turned_away = self.turned_away(session)
+        self._in_doubt = self._in_doubt or (session.not_opened is not None and not turned_away)
+        if session.not_opened is not None and (turned_away or not session.exchanges):
             self._not_opened(session.slot, session.not_opened)
         elif session.flooded:
             self._pace.failed(self._pace.attempt)
         elif not (session.answered or session.ended_by_us):
-            self._pace.failed(self._attempts[session.slot])
+            self._pace.failed(self._attempts[session.slot].pace)
+        self._leave(session.slot)
         self._assign()
 
     def _not_opened(self, slot: int, error: SessionNotOpened) -> None:
+        # Beyond the room there is one try at a time, which fails together with no other.
+        attempt = self._pace.attempt if slot == self._beyond else self._attempts[slot].pace
+        self._leave(slot)
+        if self._has_others(error):
+            self._no_room(slot, error)
+            return
         self._in_doubt = True
-        counts = self._pace.failed(
-            self._attempts[slot],
-            refused=error.refused,
-            pause=error.pause,
-            nobody_listens=error.nobody_listens,
-        )
+        self._room.forget()
+        counts = self._pace.not_opened(attempt, error)
         if self._telling.tells(error.message, self._pace.attempt, fast=error.nobody_listens):
             level = self._log.error if error.refused else self._log.warning
             level("lcm.session_failed", error=error, waiting=self.waiting)
         # Openings that fail together are reported once: the others were no probes.
-        if counts and not self._idle and not any(session.alive for session in self._busy):
+        if counts:
             self._on_away(error)
+
+    def _no_room(self, slot: int, error: SessionNotOpened) -> None:
+        """Go on with the other sessions."""
+        held = self._open_now + self._connecting + len(self._closing)
+        counts = self._room.refused(self._attempts[slot].room, held, error)
+        # A full LCM may ask for another pause each time.
+        why = "full" if error.full else error.message
+        if counts and self._telling.tells(why, self._room.refusals, fast=not error.refused):
+            level = self._log.error if error.refused else self._log.warning
+            level(
+                "lcm.session_failed",
+                error=error,
+                waiting=self.waiting,
+                open=self._open_now,
+                wanted=self._size,
+            )
+
+    def _leave(self, slot: int) -> None:
+        if slot == self._beyond:
+            self._beyond = None
+
+    def _has_others(self, error: SessionNotOpened) -> bool:
+        """Whether there are other sessions to go on with.
+
+        Where LCM is full, those that are being opened count: they may have come first, and be what leaves no room.
+        """
+        return bool(self._open_now or len(self._closing) or (error.full and self._connecting))
+
+    @property
+    def _open_now(self) -> int:
+        return len(self._idle) + sum(session.alive for session in self._busy)

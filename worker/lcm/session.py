@@ -30,8 +30,8 @@ from worker.contract.errors import (
     SessionNotOpened,
 )
 from worker.contract.outcomes import OutcomeList
-from worker.lcm import outcome_list
-from worker.lcm.closing import how_it_closed, is_refusal, loss_of, said_of
+from worker.lcm import envelope, outcome_list
+from worker.lcm.closing import how_it_closed, is_full, is_refusal, loss_of, said_of
 from worker.lcm.deadline import Deadline
 from worker.lcm.envelope import ErrorReply, Malformed, Unparseable, Unsolicited
 from worker.lcm.flood import FLOOD_SECONDS, MOST_UNSOLICITED, FloodCounter
@@ -63,7 +63,8 @@ class Session:
         unsolicited: how many messages LCM sent of its own accord.
         flooded: whether the session ended because LCM sent too many of them.
         said: the reason that LCM gave for closing it, "" where it gave none.
-        not_opened: why opening it has not succeeded after all: LCM ended it at once, or over the first request.
+        not_opened: why opening it has not succeeded after all: LCM ended it at once, or over the first request, or
+            answered that with one of `full_errors`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Session:
         session_errors: frozenset[str],
         on_ended: Ended,
         *,
+        full_errors: frozenset[str] = frozenset(),
         fenced: bool = True,
         memory: ReplyMemory | None = None,
         secrets: Secrets = NO_SECRETS,
@@ -87,6 +89,7 @@ class Session:
         self._flood = FloodCounter()
         self._socket = socket
         self._session_errors = session_errors
+        self._full_errors = full_errors
         self._memory = memory
         self._secrets = secrets
         self._on_ended = on_ended
@@ -174,11 +177,20 @@ class Session:
             self.flooded = bool(self._socket.fault)
             reason = self._socket.fault or how_it_closed(gone)
             said = told(said_of(gone), self._secrets)
-            self._end_by_peer(reason, said, loss_of(gone, said), refused=is_refusal(gone))
+            loss = loss_of(gone, said)
+            self._end_by_peer(reason, said, loss, refused=is_refusal(gone), full=is_full(gone))
 
     def _take(self, raw: bytes) -> None:
-        if self._ended is None:
-            self._hear(outcome_list.classify(raw, self._session_errors, self._memory, self._secrets))
+        if self._ended is not None:
+            return
+        frame = outcome_list.classify(raw, self._session_errors, self._memory, self._secrets)
+        if not self.answered and isinstance(frame, ErrorReply) and self._says_full(frame):
+            self._turn_away(frame.remote_message)
+        else:
+            self._hear(frame)
+
+    def _says_full(self, error: ErrorReply) -> bool:
+        return envelope.says(error.remote_message, self._full_errors)
 
     def _hear(self, frame: Frame) -> None:
         exchanging = self._is_exchanging
@@ -223,12 +235,24 @@ class Session:
         else:
             self._pending.set_result(answer)
 
+    def _turn_away(self, said: str) -> None:
+        # It may have lasted, since nothing was said on it.
+        reason = "LCM reported that it is full"
+        self.not_opened = SessionNotOpened(reason, said=said, full=True)
+        self._end(reason, LcmError(reason, remote_message=said), said=said)
+
     def _end_by_peer(
-        self, reason: str, said: str = "", error: JobError | None = None, *, refused: bool = False
+        self,
+        reason: str,
+        said: str = "",
+        error: JobError | None = None,
+        *,
+        refused: bool = False,
+        full: bool = False,
     ) -> None:
         if not (self._lasted.done() or self.flooded):
             why = f"LCM ended the session as soon as it was open: {reason}"
-            self.not_opened = SessionNotOpened(why, said=said, refused=refused)
+            self.not_opened = SessionNotOpened(why, said=said, refused=refused, full=full)
         self._end(reason, error, said=said)
 
     def _end(self, reason: str, error: JobError | None = None, *, said: str = "") -> None:

@@ -160,6 +160,12 @@ class LcmSettings(Section):
         "rather than of the account; letter case, blanks and _ don't count. They close the "
         "session and the job is tried again; all others fail it as lcm_rejected.",
     )
+    full_errors: Texts = Field(
+        default=("TOO_MANY_SESSIONS",),
+        description="Values of errorType or msg by which LCM answers the first message of a session for "
+        "which it has no room, read as those of session_errors. While other sessions are open, work goes on "
+        "there and the job is not charged.",
+    )
     ca_file: Readable = Field(
         default="",
         description="PEM file of the authorities that may have signed LCM's certificate (wss://). Empty: "

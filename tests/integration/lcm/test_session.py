@@ -13,7 +13,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from tests.support.certificates import Authority
-from tests.support.lcm import ACCOUNT, Ends, answering, good, names, opened, peer
+from tests.support.lcm import ACCOUNT, SAMPLE, Ends, answering, good, names, opened, peer
 from tests.support.settings import lcm_settings
 from tests.support.waiting import until
 from tests.support.wire.proxy import Proxy
@@ -364,6 +364,35 @@ async def test_an_error_as_soon_as_a_session_is_open() -> None:
         assert not await session.lasts()
         assert session.not_opened is not None
         assert "nobody is there" in session.not_opened.message
+
+
+@pytest.mark.parametrize("form", ["topic Error", "of the reply", "unasked", "after an answer"])
+async def test_an_error_that_says_that_lcm_is_full(form: str) -> None:
+    """In whatever form it comes before an answer, no session was opened; afterwards it is an error like any other."""
+    error = {"errorType": "Too_Many Sessions", "errorMessage": "3 of 3"}
+    of_the_reply = documents.reply(error)
+    said = of_the_reply if form == "of the reply" else documents.error("TOO_MANY_SESSIONS", "3 of 3")
+
+    async def turn_away(lcm: ServerConnection) -> None:
+        if form == "after an answer":
+            await lcm.recv()
+            await lcm.send(SAMPLE, text=True)
+        if form != "unasked":
+            await lcm.recv()
+        await lcm.send(said, text=True)
+        await lcm.wait_closed()
+
+    async with peer(turn_away) as url, opened(url) as session:
+        if form == "after an answer":
+            await session.exchange(ACCOUNT, 5)
+        if form == "unasked":
+            assert not await session.lasts()
+        else:
+            with pytest.raises(LcmError):
+                await session.exchange(ACCOUNT, 5)
+        assert not session.alive
+        full = session.not_opened is not None and session.not_opened.full
+        assert full == (form != "after an answer")
 
 
 async def test_a_session_lasts_by_an_answer_or_by_time() -> None:

@@ -7,7 +7,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, Pay
 from websockets.frames import Close
 
 from worker.contract.errors import ConnectionLost, ReplyTooLarge
-from worker.lcm.closing import how_it_closed, is_refusal, loss_of, said_of
+from worker.lcm.closing import how_it_closed, is_full, is_refusal, loss_of, said_of
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,13 @@ def test_the_code_tells_a_refusal(code: int, words: str, refusal: bool) -> None:
     """Codes that say what HTTP 401 and 403 say are refusals; others may pass."""
     gone = ConnectionClosedError(Close(code, "token expired"), Close(code, ""), rcvd_then_sent=True)
     assert (how_it_closed(gone), said_of(gone), is_refusal(gone)) == (words, "token expired", refusal)
+
+
+@pytest.mark.parametrize(("code", "full"), [(4429, True), (1013, True), (1000, False), (4401, False)])
+def test_the_code_tells_that_lcm_is_full(code: int, full: bool) -> None:
+    """Too many requests and try again later speak of room, where LCM says so; our own close does not."""
+    assert is_full(ConnectionClosedError(Close(code, ""), None)) == full
+    assert not is_full(ConnectionClosedError(None, Close(code, "")))
 
 
 def test_what_lcm_says_stays_on_one_line() -> None:

@@ -16,6 +16,7 @@ from worker.common.rate import Rate
 from worker.contract.errors import (
     ConnectionLost,
     Expired,
+    LcmError,
     LcmRejected,
     ReplyTimeout,
     ReplyTooLarge,
@@ -41,6 +42,7 @@ class OneSession:
         self.released = 0
         self.slot, self.exchanges, self.alive = 3, 0, True
         self.waits = 0.0
+        self.turns_away = 0
         self.back = asyncio.Event()
         self.back.set()
         self._clock = clock
@@ -56,6 +58,9 @@ class OneSession:
 
     def release(self, _session: Session) -> None:
         self.released += 1
+
+    def turned_away(self, session: object) -> bool:
+        return session is self and self.exchanges <= self.turns_away
 
     async def exchange(self, account: str, timeout: float) -> OutcomeList:  # noqa: ASYNC109 - a session's
         self.asked.append((account, timeout))
@@ -208,6 +213,17 @@ async def test_an_exchange_that_is_repeated_on_a_fresh_session_counts_once() -> 
     pool.exchanges = 4
     await exchanging(pool, clock, count=told.append)(LookupRequest("a"))
     assert told == ["answered"]
+
+
+async def test_an_exchange_that_lcm_had_no_room_for_is_repeated_uncounted() -> None:
+    """However often LCM turns a session away while others of ours are open, the job is charged for its answer alone."""
+    told: list[str] = []
+    clock = SetClock()
+    pool = OneSession(ConnectionLost("closed"), LcmError("full"), ITEMS, clock=clock)
+    pool.turns_away = 2
+    request = LookupRequest("a")
+    await exchanging(pool, clock, count=told.append)(request)
+    assert (request.exchanges, told, pool.acquired, pool.released) == (1, ["answered"], [False] * 3, 3)
 
 
 @pytest.mark.parametrize(

@@ -367,3 +367,123 @@ async def test_closing_ends_a_trial() -> None:
     assert (tried.reason, asked.cancelled()) == ("the worker stops", True)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("lcm-")]
     assert repr(bench.pool) == "<Pool 0 busy, 0 idle, 0 opening, 0 waiting>"
+
+
+FULL = SessionNotOpened("HTTP 503", full=True)
+
+
+async def test_a_full_lcm_is_not_away_and_is_tried_for_more_one_at_a_time() -> None:
+    """Openings that fail for want of room while others succeed leave those at work; answers on them hasten nothing."""
+    bench = Bench(sessions=8)
+    asked = [bench.acquire() for _ in range(12)]
+    await settled()
+    # Those that come first may be heard of last.
+    bench.openings.reverse()
+    for _ in range(5):
+        await bench.failed(FULL)
+    # One more is tried, beside the three that are under way.
+    more = bench.openings.pop()
+    sessions = [await bench.opened() for _ in range(3)]
+    bench.openings.append(more)
+    for _ in range(3):
+        for session in sessions:
+            bench.used(session)
+            await settled()
+        assert repr(bench.pool).startswith("<Pool 3 busy, 0 idle, 1 opening,")
+        if len(bench.sleeps) < 3:
+            await bench.failed(FULL)
+    assert (bench.away, bench.sleeps, bench.pool.backing_off) == ([], [1, 2, 4], False)
+    assert [(line["open"], line["wanted"]) for line in bench.log.of("lcm.session_failed")] == [(0, 8), (3, 8)]
+    await bench.pool.close()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_room_is_there_once_lcm_has_answered_on_one_session_more() -> None:
+    """Each answer on a session beyond the room has the next one tried at once, alone and given out once it lasts."""
+    bench = Bench(sessions=4)
+    first = await bench.session()
+    asked = [bench.acquire() for _ in range(6)]
+    await settled()
+    for _ in range(3):
+        await bench.failed(FULL)
+    for number in range(3):
+        assert len(bench.openings) == 1
+        session = await bench.opened(lasts=False)
+        assert sum(task.done() for task in asked) == number
+        session.last()
+        await settled()
+        assert sum(task.done() for task in asked) == number + 1
+        if number < 2:
+            session.exchange()
+            bench.release(session)
+            await settled()
+            taken = next(task for task in asked if task.done())
+            asked.remove(taken)
+    assert (bench.sleeps, bench.away) == ([1], [])
+    bench.used(first)
+    await bench.pool.close()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_a_place_of_ours_is_taken_again_at_once_where_lcm_is_full() -> None:
+    """A session that ends is replaced without a pause, though one more waits for its turn."""
+    bench = Bench(sessions=3, max_exchanges=1)
+    first, second = await bench.session(), await bench.session()
+    asked = [bench.acquire() for _ in range(3)]
+    await settled()
+    asleep = bench.sleeping()
+    await bench.failed(SessionNotOpened("HTTP 503", full=True, pause=60))
+    bench.used(first)
+    replaced = await bench.opened()
+    assert await asked[0] is replaced
+    assert (bench.sleeps, bench.openings) == ([61], [])
+    # All that were open are cut: those are opened anew as well, whoever waits for one more.
+    for session in (second, replaced):
+        session.exchange()
+        session.abort("cut")
+        bench.release(session)
+    await settled()
+    assert (len(bench.openings), bench.away) == (2, [])
+    asleep.set_result(None)
+    await bench.pool.close()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_who_needs_a_fresh_session_gets_one_of_a_full_lcm() -> None:
+    """Where there is no room for one more, an idle session is closed for it."""
+    bench = Bench(sessions=3)
+    idle = await bench.session()
+    asked = bench.acquire()
+    await settled()
+    asleep = bench.sleeping()
+    await bench.failed(FULL)
+    bench.used(idle)
+    assert await asked is idle
+    fresh = bench.acquire(fresh=True)
+    await settled()
+    assert bench.openings == []
+    bench.used(idle)
+    assert await bench.opened() is await fresh
+    assert idle.ended_by_us
+    asleep.set_result(None)
+    await bench.pool.close()
+
+
+async def test_lcm_that_refuses_every_session_is_away_though_it_says_that_it_is_full() -> None:
+    """With none of ours open it is an outage, told once, and what was known of its room is forgotten."""
+    bench = Bench(sessions=3)
+    asked = [bench.acquire() for _ in range(3)]
+    await settled()
+    asleep = bench.sleeping()
+    for _ in range(3):
+        await bench.failed(FULL)
+    assert len(bench.away) == 1
+    asleep.set_result(None)
+    assert bench.pool.backing_off
+    session = await bench.opened()
+    assert session is await asked[0]
+    bench.used(session)
+    await settled()
+    assert len(bench.openings) == 1
+    await bench.pool.close()
+    await asyncio.gather(*asked, return_exceptions=True)

@@ -88,6 +88,7 @@ def test_the_defaults_are_the_contract() -> None:
         "lcm.session_name": '""',
         "lcm.greeting": "[]",
         "lcm.session_errors": '["NOT_LOGGED_IN", "WEBSOCKET_ERROR"]',
+        "lcm.full_errors": '["TOO_MANY_SESSIONS"]',
         "lcm.ca_file": '""',
         "lcm.cert_file": '""',
         "lcm.key_file": '""',
