@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from worker import __version__
 from worker.cli import app
 from worker.contract.errors import SettingsError
-from worker.simulator.behaviour import CONNECTION_FAULTS, FAULTS
+from worker.simulator.behaviour import CONNECTION_FAULTS, FAULTS, WHEN_FULL
 from worker.simulator.documents import UNASKED, VARIANTS
 from worker.simulator.scenarios import SCENARIOS
 
@@ -149,9 +149,9 @@ def test_wrong_settings_stop_every_command_that_uses_them(command: str) -> None:
 
 
 def test_simulate_lists_every_name_that_it_takes() -> None:
-    """`simulate --list` names all scenarios, faults, variants and messages, each on a line of its own."""
+    """`simulate --list` names all that the other switches take, each on a line of its own."""
     listed = {line.split()[0] for line in said("simulate", "--list").splitlines() if line.startswith("  ")}
-    assert listed == {*SCENARIOS, *FAULTS, *CONNECTION_FAULTS, *VARIANTS, *UNASKED}
+    assert listed == {*SCENARIOS, *FAULTS, *CONNECTION_FAULTS, *WHEN_FULL, *VARIANTS, *UNASKED}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,7 @@ def test_simulate_lists_every_name_that_it_takes() -> None:
         ("--scenario", "nightmare", SCENARIOS),
         ("--fault", "nightmare", FAULTS),
         ("--variant", "nightmare", VARIANTS),
+        ("--when-full", "nightmare", WHEN_FULL),
     ],
 )
 def test_simulate_refuses_an_unknown_name_with_those_it_knows(
