@@ -219,6 +219,7 @@ class App:
             "broker": repr(self._settings.broker.url).strip("'"),
             "prefix": self._settings.broker.prefix,
             "sessions": self._settings.lcm.sessions,
+            "stats_interval": self._settings.log.stats_interval,
         }
 
 

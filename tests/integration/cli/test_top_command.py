@@ -223,6 +223,27 @@ async def test_the_live_view_of_a_pipe_ends(by: str) -> None:
         os.close(writing)
 
 
+async def test_the_live_view_tells_who_is_silent() -> None:
+    """A worker that goes on writing is heard; one that says nothing for two stats intervals is silent, others not."""
+    reading, writing = os.pipe()
+    with terminal(piped=reading) as shown:
+        os.close(reading)
+        for name in ("w-1", "w-2", "w-3"):
+            os.write(writing, line(1, "worker.started", worker=name, stats_interval=0.1).encode())
+        os.write(writing, line(1, "worker.stopped", worker="w-3").encode())
+
+        def silent() -> bool:
+            os.write(writing, line(1, worker="w-2").encode())
+            return shown.has("(silent ")
+
+        await until(silent, deadline=DEADLINE)
+        told = [row for row in STYLE.sub("", shown.text).splitlines() if "(silent " in row]
+        assert [row.split()[0] for row in told][:1] == ["w-1"]
+        os.close(writing)
+        left = await shown.ended()
+    assert "(silent " not in left
+
+
 async def test_a_signal_ends_the_following_without_a_terminal(tmp_path: Path) -> None:
     """In a pipe, SIGTERM ends `--follow` with the document of all that was written by then."""
     log = tmp_path / "worker.log"

@@ -78,7 +78,8 @@ def watch(feed: Feed, console: Console) -> None:
 def _screen(feed: Feed, console: Console, *, whole: bool, keys: bool) -> Screen:
     hint = f"q quit, w {'newest' if whole else 'whole'}" if keys else "Ctrl-C quits"
     height = console.size.height
-    return Screen(feed.tally, feed.lines, feed.skipped, live=True, whole=whole, hint=hint, height=height)
+    now = time.monotonic()
+    return Screen(feed.tally, feed.lines, feed.skipped, now=now, whole=whole, hint=hint, height=height)
 
 
 def _read(feed: Feed, seconds: float, keyboard: int | None = None) -> str:
@@ -90,7 +91,7 @@ def _read(feed: Feed, seconds: float, keyboard: int | None = None) -> str:
         ready, _, _ = select.select(watched, [], [], min(wait, left))
         if keyboard in ready and keyboard is not None:
             return _pressed(keyboard)
-        wait = 0.0 if feed.read(ready) else left
+        wait = 0.0 if feed.read(ready, time.monotonic()) else left
     return ""
 
 
@@ -105,7 +106,7 @@ def _finish(feed: Feed) -> None:
     """Read what is there already, for a second at most."""
     deadline = time.monotonic() + _LAST_READ_TIMEOUT
     while not feed.ended and time.monotonic() < deadline:
-        if not feed.read(select.select(feed.streams, [], [], 0)[0]):
+        if not feed.read(select.select(feed.streams, [], [], 0)[0], time.monotonic()):
             break
     feed.close()
 

@@ -44,25 +44,26 @@ def latency(tally: Tally) -> Panel:
     return Panel(6, 1 + len(LATENCIES), 1 + len(LATENCIES), draw)
 
 
-def workers(tally: Tally, clock: Clock, width: int, *, live: bool) -> Panel:
-    """Workers: those in trouble first, those that have stopped last."""
+def workers(tally: Tally, clock: Clock, width: int, *, now: float | None) -> Panel:
+    """Workers: those in trouble first, those that have stopped last; the rates of `now`, else means."""
+    silences = {worker.name: tally.silence(worker, now) for worker in tally.workers.values()}
 
     def row(worker: WorkerTally) -> list[Cell]:
-        rate = (
-            worker.rate.now(int(tally.last // 1))
-            if live
-            else mean_rate(worker.jobs, worker.first, worker.last)
-        )
+        second = tally.second(now, worker)
+        mean = mean_rate(worker.jobs, worker.first, worker.last)
+        rate = mean if now is None else worker.rate.now(second)
         state = Text(worker.state, STYLES[worker.state])
-        if worker.troubles:
-            state.append_text(one_line(f" ({', '.join(worker.troubles)})", "bold red"))
+        silence = silences[worker.name]
+        troubles = [*([f"silent {silence:,.0f} s"] if silence else []), *worker.troubles]
+        if troubles:
+            state.append_text(one_line(f" ({', '.join(troubles)})", "bold red"))
         return [
             worker.name,
             state,
             f"{rate:,.1f}",
             f"{worker.jobs.total():,}",
             _count(worker.jobs["failed"], "red"),
-            f"{worker.in_flight}",
+            f"{worker.present(second).in_flight}",
             milliseconds(worker.duration.percentile(0.99)) if worker.duration.count else "-",
             clock(worker.last),
         ]
@@ -74,7 +75,11 @@ def workers(tally: Tally, clock: Clock, width: int, *, live: bool) -> Panel:
         if width < _WIDE:
             # Numbers are shown in full, the state gets the rest of the width.
             made.expand, made.padding, made.columns[1].ratio = True, (0, 1, 0, 0), 1
-        return _fill(made, sorted(tally.workers.values(), key=_troubled_first), row, lines)
+        return _fill(made, sorted(tally.workers.values(), key=troubled_first), row, lines)
+
+    def troubled_first(worker: WorkerTally) -> tuple[int, str]:
+        running = _STOPPED if worker.state == "stopped" else _RUNNING
+        return (_TROUBLED if worker.troubles or silences[worker.name] else running, worker.name)
 
     return _rows(3, len(tally.workers), draw)
 
@@ -176,11 +181,6 @@ def _fill(made: Table, items: Sequence[Item], row: Callable[[Item], Sequence[Cel
     for item in shown:
         made.add_row(*(one_line(cell) if isinstance(cell, str) else cell for cell in row(item)))
     return made
-
-
-def _troubled_first(worker: WorkerTally) -> tuple[int, str]:
-    running = _STOPPED if worker.state == "stopped" else _RUNNING
-    return (_TROUBLED if worker.troubles else running, worker.name)
 
 
 def _count(number: int, style: str) -> Text:

@@ -38,6 +38,7 @@ class Event(msgspec.Struct, gc=False):
     role: str | None = None
     still_paused: list[str] | None = None
     seconds: float | None = None
+    stats_interval: float | None = None
     in_flight: int = 0
     busy: int = 0
     idle: int = 0

@@ -34,7 +34,8 @@ class Screen:
         tally: the counts.
         lines: how many lines were read.
         skipped: how many of them were not lines of a worker's log.
-        live: show current rates, else means.
+        now: the present time, by the clock that the tally was fed with: show current rates, and who is silent. Without
+            it means, and who was silent at the end of the log.
         whole: show the time line from the first line of the log on, else its newest seconds.
         hint: text at the upper right.
         height: lines of the screen; None shows every panel in full.
@@ -43,7 +44,7 @@ class Screen:
     tally: Tally
     lines: int
     skipped: int
-    live: bool = False
+    now: float | None = None
     whole: bool = True
     hint: str = ""
     height: int | None = None
@@ -72,7 +73,7 @@ class Screen:
         yield from _lines(1, self._timeline(clock, width, ascii_only))
         yield from _lines(2, self._counts(width))
         yield panels.latency(self.tally)
-        yield panels.workers(self.tally, clock, width, live=self.live)
+        yield panels.workers(self.tally, clock, width, now=self.now)
         yield panels.failures(self.tally, clock)
         yield panels.notices(self.tally, clock, width)
         yield panels.closings(self.tally)
@@ -89,7 +90,8 @@ class Screen:
 
     def _timeline(self, clock: chart.Clock, width: int, ascii_only: bool) -> Iterator[Text]:
         timeline = self.tally.whole if self.whole else self.tally.recent
-        stretch = timeline.stretch(max(width - _LABEL, 1))
+        until = 0 if self.now is None else self.tally.second(self.now)
+        stretch = timeline.stretch(max(width - _LABEL, 1), until)
         yield _labelled("jobs/s", chart.sparks(stretch.slots, ascii_only=ascii_only))
         yield _labelled("troubles", chart.bar(stretch.slots))
         yield _labelled("", Text.assemble((self._rate(), "bold"), ", ", chart.axis(stretch, clock)))
@@ -98,16 +100,17 @@ class Screen:
 
     def _rate(self) -> str:
         tally = self.tally
-        if self.live:
-            return f"now {tally.rate.now(int(tally.last // 1)):,.1f}"
+        if self.now is not None:
+            return f"now {tally.rate.now(tally.second(self.now)):,.1f}"
         return f"mean {mean_rate(tally.jobs, tally.first, tally.last):,.1f}"
 
     def _counts(self, width: int) -> Iterator[Text]:
         tally, workers = self.tally, self.tally.workers.values()
         jobs = [_item(name, tally.jobs[name], panels.STYLES[name]) for name in RESULTS]
         yield from _flow("jobs", jobs, width)
-        now = [_item("in flight", sum(worker.in_flight for worker in workers))]
-        now += [_item(name, sum(worker.sessions[name] for worker in workers)) for name in SESSIONS]
+        present = [worker.present(tally.second(self.now, worker)) for worker in workers]
+        now = [_item("in flight", sum(each.in_flight for each in present))]
+        now += [_item(name, sum(each.sessions[name] for each in present)) for name in SESSIONS]
         if counted_at := max((worker.counted_at for worker in workers), default=0.0):
             now.append(Text(f"at {_moment(counted_at)[11:]}", "dim"))
         yield from _flow("sessions", now, width)

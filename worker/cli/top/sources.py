@@ -132,15 +132,15 @@ class Feed:
             source.descriptor for source, _ in self._inputs if isinstance(source, Stream) and not source.ended
         ]
 
-    def read(self, ready: Sequence[int]) -> bool:
-        """Read one piece of each file, and of each stream that is `ready`; return whether there was any."""
+    def read(self, ready: Sequence[int], now: float = 0.0) -> bool:
+        """Read, `now`, one piece of each file, and of each stream that is `ready`; return whether there was any."""
         any_data = False
         for source, reader in self._inputs:
             if source.ended or (isinstance(source, Stream) and source.descriptor not in ready):
                 continue
             data = source.read()
             any_data = any_data or bool(data)
-            self.tally.feed(reader.feed(data))
+            self.tally.feed(reader.feed(data), now)
         return any_data
 
     def close(self) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from worker.cli.top.histogram import Histogram
 from worker.cli.top.tally import RESULTS, Tally
 from worker.cli.top.timeline import BROKER, GUARD, OUTAGE, Stretch, Timeline
-from worker.cli.top.worker_tally import SESSIONS, WorkerTally
+from worker.cli.top.worker_tally import SESSIONS, Present, WorkerTally
 from worker.common.text import rfc3339
 
 _LETTERS = {OUTAGE: "O", GUARD: "P", BROKER: "B"}
@@ -17,7 +17,12 @@ _SLOTS = 1 << 30
 
 
 def document(tally: Tally, *, lines: int, skipped: int) -> dict[str, Any]:
-    """Return all counts: times as RFC 3339 in UTC, durations in the unit that their names end with."""
+    """Return all counts: times as RFC 3339 in UTC, durations in the unit that their names end with.
+
+    Silent are workers that had stopped logging before the end of the log.
+    """
+    second = tally.second()
+    present = [worker.present(second) for worker in tally.workers.values()]
     return {
         "lines": lines,
         "skipped_lines": skipped,
@@ -25,7 +30,7 @@ def document(tally: Tally, *, lines: int, skipped: int) -> dict[str, Any]:
         "to": _time(tally.last),
         "jobs": {result: tally.jobs[result] for result in RESULTS},
         "jobs_per_second": mean_rate(tally.jobs, tally.first, tally.last),
-        "in_flight": sum(worker.in_flight for worker in tally.workers.values()),
+        "in_flight": sum(each.in_flight for each in present),
         "latency": {f"{name}_ms": _latency(values) for name, values in tally.latency.items()},
         "failures": {
             code: {
@@ -36,7 +41,7 @@ def document(tally: Tally, *, lines: int, skipped: int) -> dict[str, Any]:
             }
             for code, failure in tally.failures.items()
         },
-        "sessions": _sessions(tally),
+        "sessions": _sessions(tally, present),
         "outages": {
             "started": tally.events["lcm.outage_started"],
             "ended": tally.events["lcm.outage_ended"],
@@ -44,7 +49,9 @@ def document(tally: Tally, *, lines: int, skipped: int) -> dict[str, Any]:
         },
         "pauses": dict(tally.pauses),
         "events": dict(tally.events),
-        "workers": [_worker(worker) for worker in sorted(tally.workers.values(), key=lambda w: w.name)],
+        "workers": [
+            _worker(worker, tally) for worker in sorted(tally.workers.values(), key=lambda w: w.name)
+        ],
         "workers_forgotten": tally.forgotten_workers,
         "notices": [
             {
@@ -71,9 +78,9 @@ def letters(marks: int) -> str:
     return "".join(letter for mark, letter in _LETTERS.items() if marks & mark)
 
 
-def _sessions(tally: Tally) -> dict[str, Any]:
+def _sessions(tally: Tally, present: Sequence[Present]) -> dict[str, Any]:
     return {
-        **{name: sum(worker.sessions[name] for worker in tally.workers.values()) for name in SESSIONS},
+        **{name: sum(each.sessions[name] for each in present) for name in SESSIONS},
         "opened": tally.events["lcm.session_opened"],
         "failed_to_open": tally.events["lcm.session_failed"],
         "closed": tally.events["lcm.session_closed"],
@@ -81,14 +88,15 @@ def _sessions(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _worker(worker: WorkerTally) -> dict[str, Any]:
+def _worker(worker: WorkerTally, tally: Tally) -> dict[str, Any]:
     return {
         "name": worker.name,
         "state": worker.state,
         "troubles": worker.troubles,
         "jobs": {result: worker.jobs[result] for result in RESULTS},
         "jobs_per_second": mean_rate(worker.jobs, worker.first, worker.last),
-        "in_flight": worker.in_flight,
+        "in_flight": worker.present(tally.second()).in_flight,
+        "silent_seconds": round(tally.silence(worker), 1),
         "duration_ms": _latency(worker.duration),
         "from": _time(worker.first),
         "to": _time(worker.last),

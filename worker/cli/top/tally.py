@@ -53,10 +53,15 @@ class Notice:
 
 
 class Tally:
-    """Counts of all events that it was fed. Times are seconds since 1970."""
+    """Counts of all events that it was fed. Times are seconds since 1970, by the clocks of the hosts that logged.
+
+    A log that is read as it is written is fed with the time of reading, `now`, by any one clock: then silence is what
+    has not come for so long, whatever the clocks of the hosts say.
+    """
 
     def __init__(self) -> None:
         self.first = self.last = 0.0
+        self.heard = 0.0
         self.events: Counter[str] = Counter()
         self.jobs: Counter[str] = Counter()
         self.latency = {name: Histogram() for name in LATENCIES}
@@ -73,21 +78,45 @@ class Tally:
         self.forgotten_workers = 0
         self._latest: WorkerTally | None = None
 
-    def feed(self, events: Iterable[Event]) -> None:
-        """Count events."""
+    def feed(self, events: Iterable[Event], now: float = 0.0) -> None:
+        """Count events that came at this time."""
         for event in events:
+            self.heard = now
             self._count(event)
+
+    def second(self, now: float | None = None, worker: WorkerTally | None = None) -> int:
+        """Return the newest second of the log, or of a worker's, as it is `now`; without it, the log's last."""
+        if now is None:
+            return int(self.last // 1)
+        of = worker or self
+        return int((of.last + max(0.0, now - of.heard)) // 1)
+
+    def silence(self, worker: WorkerTally, now: float | None = None) -> float:
+        """Return for how many seconds a worker that should have said something has not, else 0.
+
+        Without `now`, up to the last line of all.
+        """
+        seconds = self.last - worker.last if now is None else now - worker.heard
+        return seconds if worker.silent(seconds) else 0.0
 
     def _count(self, event: Event) -> None:
         moment = event.timestamp
         at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        self.first = min(self.first, at) if self._latest else at
-        self.last = max(self.last, at) if self._latest else at
+        if self._latest is None:
+            self.first = self.last = at
+        elif at > self.last:
+            self.last = at
+        elif at < self.first:
+            self.first = at
         worker = self._worker_of(event.worker[:_LONGEST_NAME], at)
         # Not up to a start: after a crash the worker did not run, so its troubles did not go on.
         if worker.marks and event.event != "worker.started":
             self._mark(worker.last, at, worker.marks)
-        worker.first, worker.last = min(worker.first, at), max(worker.last, at)
+        if at > worker.last:
+            worker.last = at
+        elif at < worker.first:
+            worker.first = at
+        worker.heard = self.heard
         result = _RESULT_EVENTS.get(event.event)
         if result is not None:
             self._delivery_ended(event, result, worker, at)
@@ -112,7 +141,7 @@ class Tally:
         worker.jobs[result] += 1
         second = int(at // 1)
         self.rate.add(second)
-        worker.rate.add(second)
+        worker.ended(second, at, event.duration_ms)
         failed = result == "failed"
         for slot in (self.whole.at(second), self.recent.at(second)):
             slot.ended += 1

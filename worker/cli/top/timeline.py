@@ -59,15 +59,19 @@ class Timeline:
         for index in range(begin, (until >> self._shift) + 1):
             self.at(index << self._shift).marks |= marks
 
-    def stretch(self, width: int) -> Stretch:
-        """Return at most `width` slots: of a `whole` timeline all, merged until they fit, else the newest."""
+    def stretch(self, width: int, until: int = 0) -> Stretch:
+        """Return at most `width` slots: of a `whole` timeline all, merged until they fit, else the newest.
+
+        They go on to the second `until`, where nothing came as late as that.
+        """
         if not self._slots:
             return Stretch(0, 1, [])
+        newest = max(self._last, until >> self._shift)
         many = 1
-        while self._whole and self._last // many - self._first // many >= width:
+        while self._whole and newest // many - self._first // many >= width:
             many += 1
         merged = _merged(self._slots, many) if many > 1 else self._slots
-        last = self._last // many
+        last = newest // many
         first = max(self._first // many, last - width + 1)
         seconds = many << self._shift
         return Stretch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 
 from worker.cli.top.histogram import Histogram
 from worker.cli.top.reading import Event
@@ -12,6 +13,9 @@ from worker.cli.top.timeline import BROKER, GUARD, OUTAGE
 SESSIONS = ("busy", "idle", "opening", "waiting")
 _MOST_REASONS = 8
 _LONGEST_REASON = 40
+_STATS_INTERVAL = 30.0  # seconds, as in the worker's settings, where nothing tells another
+# So that a breath of the machine silences nobody.
+_SHORTEST_INTERVAL, _LONGEST_INTERVAL = 0.5, 86_400.0
 _TIME_CONSTANT = 3.0  # seconds
 _DECAY = math.exp(-1 / _TIME_CONSTANT)
 
@@ -19,51 +23,81 @@ _DECAY = math.exp(-1 / _TIME_CONSTANT)
 class RecentRate:
     """Events per second as an exponentially weighted mean: a second counts 1/e, about a third, 3 s later."""
 
-    __slots__ = ("_count", "_first", "_second", "_value")
+    __slots__ = ("_count", "_first", "_second", "_spent", "_spent_before", "_value")
 
     def __init__(self) -> None:
-        self._value = 0.0
+        self._value = self._spent_before = 0.0
         self._first = self._second = 0
         self._count = 0
+        self._spent = 0.0
 
-    def add(self, second: int) -> None:
-        """Count an event of this second; one of an earlier second counts for the newest."""
+    def add(self, second: int, milliseconds: float = 0.0) -> None:
+        """Count an event of this second, which took so long; one of an earlier second counts for the newest."""
         if second > self._second:
             self._advance_to(second)
         self._count += 1
+        self._spent += milliseconds
 
     def now(self, second: int) -> float:
         """Return the rate at this second."""
         if second > self._second:
             self._advance_to(second)
-        # The sum of the weights of the seconds so far, which is less than that of all for a new rate.
-        weights = 1 - _DECAY ** (self._second - self._first + 1)
-        return (self._value + self._count) * (1 - _DECAY) / weights
+        return (self._value + self._count) * self._share
+
+    def at_once(self, second: int) -> float:
+        """Return about how many were under way at one time of late: what they took, in a second.
+
+        No more than there were: a single one that took long does not count for several.
+        """
+        if second > self._second:
+            self._advance_to(second)
+        count, spent = self._value + self._count, (self._spent_before + self._spent) * self._share / 1000
+        return max(0.0, min(count, spent))
+
+    @property
+    def _share(self) -> float:
+        # Of the sum of the weights of the seconds so far, which is less than that of all for a new rate.
+        return (1 - _DECAY) / (1 - _DECAY ** (self._second - self._first + 1))
 
     def _advance_to(self, second: int) -> None:
         if not self._second:
             self._first = self._second = second
-        self._value = (self._value + self._count) * _DECAY ** (second - self._second)
-        self._count = 0
+        decay = _DECAY ** (second - self._second)
+        self._value = (self._value + self._count) * decay
+        self._spent_before = (self._spent_before + self._spent) * decay
+        self._count, self._spent = 0, 0.0
         self._second = second
+
+
+@dataclass(slots=True, frozen=True)
+class Present:
+    """Deliveries in flight, and sessions by state, as far as the log tells."""
+
+    in_flight: int
+    sessions: dict[str, int]
 
 
 class WorkerTally:
     """One worker: its jobs, its latency, and its state as of its last line. Times are seconds since 1970.
 
-    `in_flight` and `sessions` were logged at `counted_at`, which is 0 where they never were.
+    `heard` is when its last line came, by the clock of whoever reads. Its deliveries and sessions were last counted at
+    `counted_at`, which is 0 where they never were; what has happened since follows from its other lines.
     """
 
     def __init__(self, name: str, at: float) -> None:
         self.name = name
         self.first = self.last = at
+        self.heard = 0.0
         self.jobs: Counter[str] = Counter()
         self.duration = Histogram()
         self.rate = RecentRate()
-        self.in_flight = 0
-        self.sessions = dict.fromkeys(SESSIONS, 0)
         self.counted_at = 0.0
+        self.interval = _STATS_INTERVAL
         self.marks = 0
+        self._in_flight = self._ended = self._opened = self._closed = 0
+        self._sessions = dict.fromkeys(SESSIONS, 0)
+        self._is_told = False
+        self._stats_at = 0.0
         self._phase = "ready"
         self._paused: set[str] = set()
         self._lost: set[str] = set()
@@ -84,6 +118,42 @@ class WorkerTally:
             *(["broker blocked"] if self._blocked else []),
         ]
 
+    def silent(self, seconds: float) -> bool:
+        """Whether a worker that runs would have said something within so many seconds: it logs its stats."""
+        return self._phase != "stopped" and seconds > 2 * self.interval
+
+    def present(self, second: int) -> Present:
+        """Return what it has in hand at this second.
+
+        Of those in flight at the last count, those that have not ended since; or as many as its newest deliveries had
+        beside them, if that is more: nothing tells of a delivery before it ends. Busy are as many sessions as can be.
+        """
+        if self._phase == "stopped":
+            return Present(0, dict.fromkeys(SESSIONS, 0))
+        counted = self._sessions
+        in_flight = max(0, self._in_flight - self._ended, round(self.rate.at_once(second)))
+        is_open = max(0, counted["busy"] + counted["idle"] + self._opened - self._closed)
+        more = in_flight - self._in_flight
+        busy = min(counted["busy"] + max(0, more), is_open)
+        waiting = counted["waiting"]
+        if more < 0:
+            busy = min(busy, in_flight)
+            waiting = min(waiting, in_flight - busy)
+        sessions = {
+            "busy": busy,
+            "idle": is_open - busy,
+            "opening": max(0, counted["opening"] - self._opened),
+            "waiting": waiting,
+        }
+        return Present(in_flight, sessions)
+
+    def ended(self, second: int, at: float, milliseconds: float | None) -> None:
+        """Take note that a delivery has ended, after so long."""
+        spent = milliseconds or 0.0
+        self.rate.add(second, spent)
+        if at - spent / 1000 <= self.counted_at:
+            self._ended += 1
+
     def add(self, event: Event, at: float) -> None:
         """Update the state by an event that is not the end of a delivery."""
         kind, _, what = event.event.partition(".")
@@ -95,6 +165,9 @@ class WorkerTally:
             self._on_broker_event(what, "publish" if event.role == "publish" else "consume")
         elif kind == "lcm" and what in {"outage_started", "outage_ended"}:
             self._outage = what == "outage_started"
+        elif kind == "lcm":
+            self._opened += what == "session_opened"
+            self._closed += what == "session_closed"
         self.marks = (
             (OUTAGE if self._outage or "outage" in self._paused else 0)
             | (GUARD if "guard" in self._paused else 0)
@@ -105,6 +178,7 @@ class WorkerTally:
         match what:
             case "started":
                 self._start_phase("starting")
+                self._learn_interval(event.stats_interval)
             case "stopped" | "failed" | "crashed":
                 self._start_phase("stopped")
             case "ready" | "draining":
@@ -116,9 +190,18 @@ class WorkerTally:
                 self._paused = {reason[:_LONGEST_REASON] for reason in left}
 
     def _update_counts(self, event: Event, at: float) -> None:
-        self.in_flight = event.in_flight
-        self.sessions = {name: getattr(event, name) for name in SESSIONS}
+        if self._stats_at and not self._is_told:
+            self.interval = min(max(at - self._stats_at, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)
+        self._stats_at = at
+        self._in_flight = event.in_flight
+        self._sessions = {name: getattr(event, name) for name in SESSIONS}
+        self._ended = self._opened = self._closed = 0
         self.counted_at = at
+
+    def _learn_interval(self, told: float | None) -> None:
+        self._is_told = told is not None and 0 < told <= _LONGEST_INTERVAL
+        self.interval = max(told, _SHORTEST_INTERVAL) if told and self._is_told else _STATS_INTERVAL
+        self._stats_at = 0.0
 
     def _on_broker_event(self, what: str, role: str) -> None:
         match what:
@@ -136,5 +219,5 @@ class WorkerTally:
         """Enter a phase, and reset the rest of the state."""
         self._phase = phase
         self._paused, self._lost, self._blocked, self._outage = set(), set(), set(), False
-        self.in_flight = 0
-        self.sessions = dict.fromkeys(SESSIONS, 0)
+        self._in_flight = self._ended = self._opened = self._closed = 0
+        self._sessions = dict.fromkeys(SESSIONS, 0)

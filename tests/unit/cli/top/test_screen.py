@@ -21,6 +21,7 @@ from worker.cli.top.tally import Tally
 
 SAID = "bad\x1b[2Jwörds 電話" * 20
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+NOW = 10.0
 
 
 def event(
@@ -70,7 +71,7 @@ def shown(tally: Tally, width: int = 80, height: int | None = None, **options: A
 @pytest.mark.parametrize("workers", [3, 40])
 def test_every_size_fits(width: int, height: int | None, workers: int) -> None:
     """No line is longer than the width, there are no more lines than the height, and no control characters."""
-    lines = shown(busy_tally(workers), width, height, live=True, hint="q quit")
+    lines = shown(busy_tally(workers), width, height, now=NOW, hint="q quit")
     assert max(map(cell_len, lines)) <= width
     assert len(lines) <= (height or 1000)
     assert all(line.isprintable() for line in lines)
@@ -113,7 +114,7 @@ def test_the_bar_stands_below_the_jobs_of_the_same_time() -> None:
 
 def test_a_terminal_of_24_lines_has_the_most_important() -> None:
     """At 80 by 24 no blank line is wasted, and counts, latency, workers, failures and warnings are all there."""
-    lines = shown(busy_tally(40), 80, 24, live=True)
+    lines = shown(busy_tally(40), 80, 24, now=NOW)
     assert len(lines) == 24
     assert all(lines)
     for title in ("jobs", "sessions", "latency", "worker 3/40", "error", "warning or error"):
@@ -201,7 +202,30 @@ def test_whatever_a_line_holds_there_is_a_screen_and_a_document(lines: list[byte
     reader, tally = Reader(), Tally()
     tally.feed(reader.feed(b"\n".join([*lines, b""])))
     msgspec.json.encode(document(tally, lines=reader.lines, skipped=reader.skipped))
-    for options in ({"live": True, "whole": False}, {"live": False, "whole": True}):
+    for options in ({"now": NOW, "whole": False}, {"whole": True}):
         text = "\n".join(shown(tally, 120, **options))
         assert "\x1b[2J" not in text
         assert "\x00" not in text
+
+
+def test_a_silent_worker_is_told_first_and_rates_fall_while_nothing_comes() -> None:
+    """Live, a worker that is silent is shown as such, and a log that stops has the rate fall and time go on."""
+    tally = Tally()
+    for at in range(60):
+        names = ["a", "b"] if at < 10 else ["a"]
+        tally.feed([event("job.succeeded", at, worker=name, duration_ms=8.2) for name in names], float(at))
+
+    def screen(now: float) -> list[str]:
+        console = Terminal(file=io.StringIO(), width=120)
+        with console.capture() as capture:
+            console.print(Screen(tally, 70, 0, now=now, whole=False))
+        return capture.get().splitlines()
+
+    first = screen(59.0)
+    later = screen(120.0)
+    row = next(index for index, line in enumerate(first) if line.startswith("worker"))
+    assert not any("silent" in line for line in first)
+    assert "silent 111 s" in later[row + 1] or "silent 111 s" in "".join(later)
+    assert "now 1.0" in "".join(first)
+    assert "now 0.0" in "".join(later)
+    assert "to 12:02:01 UTC" in "".join(later)

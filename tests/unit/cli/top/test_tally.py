@@ -244,3 +244,87 @@ def test_the_rate_of_late_is_that_of_the_last_seconds() -> None:
     assert 19 < tally.rate.now(second + 59) < 21
     assert tally.rate.now(second + 159) < 0.01
     assert 19 < tally_of(*(event("job.succeeded", n / 20) for n in range(40))).rate.now(second + 1) < 21
+
+
+def seconds_of_silence(tally: Tally, now: float | None = None) -> dict[str, float]:
+    return {name: tally.silence(worker, now) for name, worker in tally.workers.items()}
+
+
+def test_live_silence_is_what_has_not_come() -> None:
+    """A worker that said nothing for two stats intervals is silent, by the reader's clock; one that stopped is not."""
+    tally = Tally()
+    an_hour = 3600.0
+    tally.feed(
+        [event("worker.stats", an_hour, worker="fast clock"), event("worker.ready", worker="w-2")], 100
+    )
+    tally.feed(
+        [event("worker.ready", -an_hour, worker="slow clock"), event("worker.stopped", worker="w-3")], 150
+    )
+    assert set(seconds_of_silence(tally, 160).values()) == {0}
+    assert seconds_of_silence(tally, 161) == {"fast clock": 61, "w-2": 61, "slow clock": 0, "w-3": 0}
+    tally.feed([event("job.succeeded", worker="w-2")], 161)
+    assert seconds_of_silence(tally, 162)["w-2"] == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "stats_at", "interval"),
+    [
+        (None, [0.0], 30),
+        (None, [0.0, 10.0], 10),
+        (5.0, [0.0, 10.0], 5),
+        (0.1, [], 0.5),
+        (-1.0, [], 30),
+        (1e300, [], 30),
+        (None, [0.0, 0.1], 0.5),
+        (None, [0.0, -10.0], 0.5),
+    ],
+)
+def test_the_stats_interval_is_told_or_seen(
+    told: float | None, stats_at: list[float], interval: float
+) -> None:
+    """It is what the worker's start tells, else the time between its stats lines, else the default."""
+    stats = [event("worker.stats", at) for at in stats_at]
+    assert tally_of(event("worker.started", stats_interval=told), *stats).workers["w-1"].interval == interval
+
+
+def test_at_the_end_of_a_log_who_stopped_before_the_others_is_silent() -> None:
+    """Without a clock it is that of the log: its end silences nobody, but who fell silent long before is told."""
+    tally = tally_of(
+        event("worker.ready", worker="dead"),
+        event("worker.stopped", 1, worker="stopped"),
+        event("worker.ready", 2, worker="alive"),
+        event("worker.stats", 100, worker="alive"),
+    )
+    workers = document(tally, lines=4, skipped=0)["workers"]
+    assert {each["name"]: each["silent_seconds"] for each in workers} == {
+        "dead": 100,
+        "stopped": 0,
+        "alive": 0,
+    }
+
+
+def present(*events: Event, at: float) -> dict[str, int]:
+    found = tally_of(*events).workers["w-1"].present(int(NOON.timestamp() + at))
+    return {"in_flight": found.in_flight} | found.sessions
+
+
+def test_what_is_in_hand_follows_from_the_events_since_the_last_count() -> None:
+    """Deliveries that end and sessions that open and close correct the last count, which stands where nothing came."""
+    stats = event("worker.stats", in_flight=40, busy=3, idle=1, opening=2, waiting=37)
+    counted = {"in_flight": 40, "busy": 3, "idle": 1, "opening": 2, "waiting": 37}
+    assert present(stats, at=20) == counted
+    opened = [event("lcm.session_opened", 1), event("lcm.session_opened", 1), event("lcm.session_closed", 2)]
+    assert present(stats, *opened, at=20) == counted | {"idle": 2, "opening": 0}
+    ended = [event("job.succeeded", 5, duration_ms=6000.0) for _ in range(38)]
+    assert present(stats, *ended, at=25) == {"in_flight": 2, "busy": 2, "idle": 2, "opening": 2, "waiting": 0}
+    assert present(stats, *ended, event("worker.stopped", 6), at=6)["in_flight"] == 0
+
+
+def test_deliveries_that_come_after_the_last_count_show_while_they_come() -> None:
+    """Of a steady load about as many are in flight as their durations tell; it is over soon after they have ended."""
+    stats = event("worker.stats", in_flight=0, busy=0, idle=8)
+    jobs = [event("job.succeeded", 1 + n / 20, duration_ms=200.0) for n in range(200)]
+    assert present(stats, *jobs, at=10) == {"in_flight": 4, "busy": 4, "idle": 4, "opening": 0, "waiting": 0}
+    assert present(stats, *jobs, at=30)["in_flight"] == 0
+    # One that took long was alone.
+    assert present(stats, event("job.succeeded", 60, duration_ms=30000.0), at=60)["in_flight"] <= 1
