@@ -364,8 +364,9 @@ async def test_compression_that_was_not_asked_for_opens_nothing() -> None:
         await lcm.hear()
 
     async with raw_peer(talk) as url:
-        with pytest.raises(SessionNotOpened, match="extension"):
+        with pytest.raises(SessionNotOpened) as raised:
             await SessionOpener(lcm_settings(url), "worker-1")(1, Ends())
+    assert "extension" in raised.value.message
 
 
 async def test_a_goodbye_that_the_peer_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
