@@ -43,6 +43,7 @@ PURE_MODULES = frozenset(
         "worker.cli.accounts",
         "worker.cli.dead.selection",
         "worker.cli.lookup.reading",
+        "worker.cli.status.workers",
         "worker.broker.topology",
         "worker.cli.top.histogram",
         "worker.cli.top.layout",

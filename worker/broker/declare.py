@@ -69,13 +69,25 @@ async def _bind(channel: AbstractChannel, binding: Binding) -> None:
 
 async def verify_entity(channel: AbstractChannel, entity: Entity) -> None:
     """Check that one exchange or queue exists; raises as `verify`."""
+    if isinstance(entity, Queue):
+        await counts_of(channel, entity)
+        return
     try:
-        if isinstance(entity, Exchange):
-            await channel.exchange_declare(entity.name, passive=True)
-        else:
-            await channel.queue_declare(entity.name, passive=True)
+        await channel.exchange_declare(entity.name, passive=True)
     except ChannelClosed as error:
         raise _explained(error, _named(entity)) from error
+
+
+async def counts_of(channel: AbstractChannel, queue: Queue) -> tuple[int, int]:
+    """Return how many messages of a queue are ready, and how many consumers it has; raises as `verify`.
+
+    The broker says 0 of both, too, where it does not hear from the queue's leader.
+    """
+    try:
+        told = await channel.queue_declare(queue.name, passive=True)
+    except ChannelClosed as error:
+        raise _explained(error, _named(queue)) from error
+    return told.message_count or 0, told.consumer_count or 0
 
 
 def _named(entity: Entity) -> str:

@@ -26,6 +26,7 @@ from worker.cli.health import health
 from worker.cli.lookup.options import lookup
 from worker.cli.run import run
 from worker.cli.simulate import simulate
+from worker.cli.status.options import status
 from worker.cli.streams import OutputLost, standard_streams
 from worker.cli.submit.options import submit
 from worker.cli.top.options import top
@@ -40,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.callback()(root)
-for command in (run, check, lookup, submit, top, health, asyncapi, simulate, demo):
+for command in (run, check, status, lookup, submit, top, health, asyncapi, simulate, demo):
     app.command()(command)
 groups = {"dead": dead.app, "undelivered": undelivered.app, "topology": topology.app, "config": config.app}
 for name, group in groups.items():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import typer
 
-from worker.cli.common import ConfigOption, run_async, settings_of
+from worker.cli.common import ConfigOption, ManagementOption, run_async, settings_of
 from worker.common.callbacks import ignore
 from worker.contract.errors import BrokerAway, SessionNotOpened
 from worker.settings import Scrubber, Settings, exposures_of
@@ -33,32 +32,10 @@ _UNTOLD = {
 }
 
 
-def _management_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        right = False
-    if not right:
-        raise typer.BadParameter(
-            "must be http://HOST:15672 or https://HOST:15671, with USER:PASSWORD@ if need be"
-        )
-    return url
-
-
 def check(
     context: typer.Context,
     config: ConfigOption = None,
-    management: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            parser=_management_url,
-            help="RabbitMQ's management API, such as http://HOST:15672, which tells what AMQP does not; with the user"
-            " of broker.url unless it names one. Default: it is not asked.",
-            show_default=False,
-        ),
-    ] = None,
+    management: ManagementOption = None,
 ) -> None:
     """Check settings, broker, topology, alarms and LCM.
 

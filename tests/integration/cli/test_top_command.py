@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import math
 import os
-import pty
-import re
 import signal
-import struct
-import subprocess
-import termios
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +15,12 @@ import pytest
 
 from tests.support.channel import open_channel
 from tests.support.commands import COMMAND, command, environment, worker
+from tests.support.terminal import terminal
 from tests.support.waiting import until
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
 
 DEADLINE = 60.0
-LEAVE_ALTERNATE_SCREEN = "\x1b[?1049l"
-STYLE = re.compile(r"\x1b\[[0-9;]*m")
 SETTINGS = {"retry__attempts": 1, "broker__retry_delays": "10m", "log__stats_interval": "100ms"}
 
 
@@ -126,67 +117,10 @@ async def test_options_that_contradict_each_other(arguments: tuple[str, ...], sa
     assert said in ended.err
 
 
-class Terminal:
-    """A `top` that a person looks at: what it has shown so far, and keys."""
-
-    def __init__(self, leader: int, process: subprocess.Popen[bytes]) -> None:
-        self._leader = leader
-        self.process = process
-        self.text = ""
-        os.set_blocking(leader, False)
-
-    def has(self, text: str) -> bool:
-        """Whether the terminal has been sent this by now."""
-        try:
-            while data := os.read(self._leader, 65536):
-                self.text += data.decode(errors="replace")
-        except OSError:  # nothing there now, or the other side has gone
-            pass
-        return text in self.text
-
-    async def shows(self, text: str) -> None:
-        await until(lambda: self.has(text), deadline=DEADLINE)
-
-    def press(self, key: bytes) -> None:
-        os.write(self._leader, key)
-
-    async def ended(self) -> str:
-        """Wait for the end; return what is on the normal screen then."""
-        await until(lambda: self.has("") and self.process.poll() is not None, deadline=DEADLINE)
-        self.has("")
-        assert self.process.returncode == 0
-        return STYLE.sub("", self.text.rpartition(LEAVE_ALTERNATE_SCREEN)[2])
-
-
-@contextmanager
-def terminal(*arguments: str | Path, piped: int | None = None) -> Iterator[Terminal]:
-    """Run `top` in a session of its own on a terminal of 80 by 24, of which another descriptor may be its input."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    script = 'exec "$@"' if piped is None else f'exec "$@" </dev/fd/{piped}'
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        ["/bin/sh", "-c", script, "sh", COMMAND, "top", *arguments],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,  # noqa: PLW1509 - no threads here
-        pass_fds=[] if piped is None else [piped],
-        env=environment({}),
-    )
-    os.close(follower)
-    try:
-        yield Terminal(leader, process)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(leader)
-
-
 async def test_the_live_view_follows_a_rotated_file(tmp_path: Path) -> None:
     """Live, a file is followed through a rotation; Ctrl-C leaves the summary of all of it on the normal screen."""
     log = tmp_path / "worker.log"
-    with terminal("--follow", log) as shown:
+    with terminal("top", "--follow", log) as shown:
         await shown.shows("top: 0 lines")
         log.write_text(line(1) + line(2))
         await shown.shows("top: 2 lines")
@@ -205,7 +139,7 @@ async def test_the_live_view_follows_a_rotated_file(tmp_path: Path) -> None:
 async def test_the_live_view_of_a_pipe_ends(by: str) -> None:
     """A pipe's view ends with its writer, or by q, pressed on the terminal; either leaves the summary."""
     reading, writing = os.pipe()
-    with terminal(piped=reading) as shown:
+    with terminal("top", piped=reading) as shown:
         os.close(reading)
         os.write(writing, (line(1) + line(2)).encode())
         await shown.shows("top: 2 lines")

@@ -7,7 +7,7 @@ import asyncio
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelClosed
 
-from worker.broker.admin.calls import connected
+from worker.broker.admin.calls import connected, open_channel
 from worker.broker.admin.inspect import Finding
 from worker.broker.connection import Connection, broker_call, is_blocked
 from worker.settings import BrokerSettings
@@ -20,10 +20,14 @@ _POLL = 0.05
 
 async def check_alarms(settings: BrokerSettings, *, worker: str) -> Finding:
     """Say whether the broker takes messages. No message is left there. Raises BrokerAway."""
-    async with connected(settings, name=f"{worker} check") as connection, broker_call(_TIMEOUT):
-        opened = await connection.channel(publisher_confirms=True)
-        if await _takes_messages(connection, await opened.get_underlay_channel()):
+    async with connected(settings, name=f"{worker} check") as connection:
+        if await takes_messages(connection):
             return Finding("ok", "alarms", "none, the broker takes messages")
+    return alarmed()
+
+
+def alarmed() -> Finding:
+    """Return what to say of a broker that takes no messages."""
     return Finding(
         "alarm",
         "alarms",
@@ -32,7 +36,22 @@ async def check_alarms(settings: BrokerSettings, *, worker: str) -> Finding:
     )
 
 
-async def _takes_messages(connection: Connection, channel: AbstractChannel) -> bool:
+async def takes_messages(connection: Connection) -> bool:
+    """Tell whether the broker takes messages, over a connection that serves nothing else: it may be read no more.
+
+    Raises:
+        BrokerAway: the connection was lost, or nothing came within 10 s.
+    """
+    if is_blocked(connection):
+        return False
+    async with broker_call(_TIMEOUT):
+        opened = await open_channel(connection)
+        if taken := await _takes_one(connection, await opened.get_underlay_channel()):
+            await opened.close()
+        return taken
+
+
+async def _takes_one(connection: Connection, channel: AbstractChannel) -> bool:
     """Publish: the broker answers, or says that it is blocked once it has the header, and leaves the body unread."""
     publishing = asyncio.ensure_future(channel.basic_publish(b"check", exchange="", routing_key=_NOWHERE))
     try:

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from worker.broker.admin.definitions import vhost_of
 from worker.broker.admin.inspect import Finding
 from worker.broker.admin.policies import Change, Policy, changes_of, in_force, roles_of
-from worker.broker.topology import topology_of
+from worker.broker.topology import Topology, topology_of
 from worker.common.text import printable
 from worker.common.text import quote as quoted
 from worker.contract.errors import BrokerAway, SettingsError
@@ -28,6 +28,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 _PLUGIN = "see --management, and whether the broker has the plugin rabbitmq_management enabled"
 _RIGHTS = "name a user in --management (USER:PASSWORD@) who has the tag: `rabbitmqctl set_user_tags USER management`"
 _QUEUES = "queues/{}?columns=name,policy,operator_policy,messages_unacknowledged"
+NOT_THE_API = (TypeError, KeyError, AttributeError)
 _KINDS = {"policy": "policies/{}", "operator_policy": "operator-policies/{}"}
 
 
@@ -82,31 +83,47 @@ class ManagementApi:
         return HTTPConnection(host, port or HTTP_PORT, timeout=_TIMEOUT)
 
 
+def no_api(error: Exception) -> str:
+    """Say that what answers is no management API: reading its JSON ended in one of `NOT_THE_API`."""
+    return f"what answers at --management is no management API ({error!r})"
+
+
 async def check_policies(settings: BrokerSettings, url: str) -> list[Finding]:
     """Say what policies change about our queues, and how many jobs are unacknowledged; changes nothing."""
     try:
         return await _findings(ManagementApi(url, settings), settings)
     except (BrokerAway, SettingsError) as error:
         return [Finding("away", "policies", str(error))]
-    except (TypeError, KeyError, AttributeError) as error:
-        return [Finding("away", "policies", f"what answers at --management is no management API ({error!r})")]
+    except NOT_THE_API as error:
+        return [Finding("away", "policies", no_api(error))]
 
 
 async def _findings(api: ManagementApi, settings: BrokerSettings) -> list[Finding]:
-    policies = {kind: _policies(kind, await api.get(path)) for kind, path in _KINDS.items()}
     queues = {queue["name"]: queue for queue in await api.get(_QUEUES)}
     topology = topology_of(settings)
+    found = [told_of(change) for change in await changes_in_force(api, topology, queues)]
+    return [
+        *(found or [Finding("ok", "policies", "none changes what these queues keep")]),
+        _unacknowledged(queues.get(topology.jobs, {}).get("messages_unacknowledged")),
+    ]
+
+
+async def changes_in_force(
+    api: ManagementApi, topology: Topology, queues: Mapping[str, Mapping[str, Any]]
+) -> list[Change]:
+    """Return what policies change about our queues; `queues` is what the API says of each queue, by its name.
+
+    Raises:
+        BrokerAway: as `get`.
+    """
+    policies = {kind: _policies(kind, await api.get(path)) for kind, path in _KINDS.items()}
     roles = roles_of(topology)
-    found = [
-        _told(change)
+    return [
+        change
         for queue in topology.queues
         for change in changes_of(
             queue, roles[queue.name], _applied(queue.name, queues.get(queue.name, {}), policies)
         )
-    ]
-    return [
-        *(found or [Finding("ok", "policies", "none changes what these queues keep")]),
-        _unacknowledged(queues.get(topology.jobs, {}).get("messages_unacknowledged")),
     ]
 
 
@@ -138,7 +155,8 @@ def _applied(queue: str, said: Mapping[str, Any], policies: Mapping[str, list[Po
             yield policy
 
 
-def _told(change: Change) -> Finding:
+def told_of(change: Change) -> Finding:
+    """Say what a policy changes, and what that may lose."""
     sets = f"{change.policy.kind} {change.policy.name!r} sets {change.key} to {change.value}"
     return Finding("warn", f"queue {change.queue}", f"{sets}: {change.means}")
 

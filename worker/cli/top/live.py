@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import select
 import signal
-import termios
 import time
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
 from rich.console import Console
 from rich.live import Live
 
+from worker.cli.keyboard import keyboard as opened_keyboard
+from worker.cli.keyboard import pressed
 from worker.cli.top.screen import Screen
 from worker.cli.top.sources import Feed
 
@@ -65,7 +62,7 @@ def watch(feed: Feed, console: Console) -> None:
     keys = ""
     with (
         _Stop() as stop,
-        _keyboard() as keyboard,
+        opened_keyboard() as keyboard,
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while not (feed.ended or stop.requested or "q" in keys):
@@ -90,16 +87,9 @@ def _read(feed: Feed, seconds: float, keyboard: int | None = None) -> str:
         watched = [*feed.streams, *([] if keyboard is None else [keyboard])]
         ready, _, _ = select.select(watched, [], [], min(wait, left))
         if keyboard in ready and keyboard is not None:
-            return _pressed(keyboard)
+            return pressed(keyboard)
         wait = 0.0 if feed.read(ready, time.monotonic()) else left
     return ""
-
-
-def _pressed(keyboard: int) -> str:
-    try:
-        return os.read(keyboard, 64).decode("latin-1").lower() or "q"
-    except OSError:  # the terminal was closed
-        return "q"
 
 
 def _finish(feed: Feed) -> None:
@@ -109,20 +99,3 @@ def _finish(feed: Feed) -> None:
         if not feed.read(select.select(feed.streams, [], [], 0)[0], time.monotonic()):
             break
     feed.close()
-
-
-@contextmanager
-def _keyboard() -> Iterator[int | None]:
-    """Give a descriptor to read single keys from; None where there is no terminal."""
-    try:
-        descriptor = os.open("/dev/tty", os.O_RDONLY)
-    except OSError:
-        yield None
-        return
-    before = termios.tcgetattr(descriptor)
-    try:
-        tty.setcbreak(descriptor)
-        yield descriptor
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        os.close(descriptor)

@@ -14,13 +14,16 @@ import pytest
 from tests.support.broker import add_user, running_broker
 from tests.support.certificates import Authority
 from tests.support.channel import open_channel
+from tests.support.commands import command
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from tests.support.wire.tls_front import TlsFront
 from worker.broker.admin.inspect import Finding
 from worker.broker.admin.management import check_policies
+from worker.broker.admin.statistics import statistics_of
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
+from worker.contract.errors import BrokerAway
 from worker.sandbox.node import Node
 from worker.settings import BrokerSettings
 
@@ -203,3 +206,31 @@ async def test_tls_that_fails(tmp_path: Path) -> None:
         async with TlsFront(Authority(tmp_path).server_context(), url) as front:
             [away] = await check_policies(settings, front.url)
             assert "name the authority that signed it in broker.ca_file" in away.detail
+
+
+async def test_statistics_of_results_without_a_queue(managed: Node, own: BrokerSettings) -> None:
+    """`status --management` knows where results go, and what a consumer holds; bound to nothing is status 1."""
+    async with open_channel(own.urls[0]) as channel:
+        await declare(channel, topology_of(own))
+        told = await statistics_of(own, managed.management_url)
+        assert told.results_to == (("lcm.outcome.results", "#"),)
+        await channel.queue_unbind("lcm.outcome.results", "lcm.outcome.results", "#")
+        ended = await command(
+            "status",
+            "--management",
+            managed.management_url,
+            broker__url=own.urls[0],
+            broker__retry_delays="5s",
+        )
+    document = json.loads(ended.out)
+    assert (ended.status, document["results_to"]) == (1, [])
+    assert document["findings"][0]["detail"].startswith(
+        "no queue is bound to the exchange lcm.outcome.results"
+    )
+
+
+async def test_statistics_of_what_is_no_management_api(own: BrokerSettings) -> None:
+    """JSON that is not the API's is told as such."""
+    async with answering(b'HTTP/1.0 200 OK\r\n\r\n[{"no": 1}]') as url:
+        with pytest.raises(BrokerAway, match="is no management API"):
+            await statistics_of(own, url)
