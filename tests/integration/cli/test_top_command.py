@@ -15,13 +15,19 @@ import pytest
 
 from tests.support.channel import open_channel
 from tests.support.commands import COMMAND, command, environment, worker
-from tests.support.terminal import terminal
+from tests.support.terminal import STYLE, terminal
 from tests.support.waiting import until
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
 
 DEADLINE = 60.0
-SETTINGS = {"retry__attempts": 1, "broker__retry_delays": "10m", "log__stats_interval": "100ms"}
+# Accounts that fail in a row, as they may here, are no outage.
+SETTINGS = {
+    "retry__attempts": 1,
+    "broker__retry_delays": "10m",
+    "log__stats_interval": "100ms",
+    "outage__failures": 1000,
+}
 
 
 def line(number: int, event: str = "job.succeeded", **fields: Any) -> str:
@@ -160,7 +166,7 @@ async def test_the_live_view_of_a_pipe_ends(by: str) -> None:
 async def test_the_live_view_tells_who_is_silent() -> None:
     """A worker that goes on writing is heard; one that says nothing for two stats intervals is silent, others not."""
     reading, writing = os.pipe()
-    with terminal(piped=reading) as shown:
+    with terminal("top", piped=reading) as shown:
         os.close(reading)
         for name in ("w-1", "w-2", "w-3"):
             os.write(writing, line(1, "worker.started", worker=name, stats_interval=0.1).encode())
