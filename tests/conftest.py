@@ -2,7 +2,9 @@
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -35,6 +37,24 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         f"timeout_s(n): a coroutine test takes n seconds at most, not {_TIMEOUT_S}, were the machine idle",
     )
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Take away what processes that were killed have left of their coverage: half a file would end the whole run."""
+    result = yield
+    for file in session.config.rootpath.glob(".sandbox/coverage.*"):
+        if not _is_whole(file):
+            file.unlink()
+    return result
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            return bool(database.execute("PRAGMA quick_check").fetchone() == ("ok",))
+    except sqlite3.DatabaseError:
+        return False
 
 
 @pytest.hookimpl(tryfirst=True)
