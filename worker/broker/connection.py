@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
+from aio_pika.abc import AbstractChannel as AbstractPikaChannel
 from aiormq.abc import AbstractChannel
 from aiormq.channel import Channel
 from aiormq.exceptions import (
@@ -89,6 +90,16 @@ class Connection(aio_pika.Connection):
     def socket(self) -> Socket:
         """The socket beneath it."""
         return self._socket
+
+    async def open_channel(self, *, confirms: bool) -> AbstractPikaChannel:
+        """Open a channel; with `confirms`, publishing on it waits for one, and raises for what no queue takes.
+
+        Raises what the library raises where the connection is lost meanwhile; see `means_loss`.
+        """
+        try:
+            return await self.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        except RuntimeError as error:  # what the library raises on a connection that it has closed
+            raise ConnectionResetError("the connection is closed") from error
 
     async def connect(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the library has it
         """Open the connection; what the peer says later is not kept."""

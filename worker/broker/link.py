@@ -110,10 +110,7 @@ class Link:
         """
         while self._connection is None:
             await self._up.wait()
-        try:
-            opened = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-        except RuntimeError as error:  # what the library raises on a connection that it has closed
-            raise ConnectionResetError("the connection is closed") from error
+        opened = await self._connection.open_channel(confirms=True)
         return await opened.get_underlay_channel()
 
     def read(self, on: bool) -> None:
@@ -168,9 +165,7 @@ class Link:
         self._newest = connection
         try:
             async with asyncio.timeout(_PREPARE_TIMEOUT):
-                opened = await connection.channel(
-                    publisher_confirms=self._confirms, on_return_raises=self._confirms
-                )
+                opened = await connection.open_channel(confirms=self._confirms)
                 channel = await opened.get_underlay_channel()
                 # Deliveries can arrive while `prepare` runs; they belong to the new generation.
                 self.generation += 1

@@ -7,7 +7,7 @@ import asyncio
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelClosed
 
-from worker.broker.admin.calls import connected, open_channel
+from worker.broker.admin.calls import connected
 from worker.broker.admin.inspect import Finding
 from worker.broker.connection import Connection, broker_call, is_blocked
 from worker.settings import BrokerSettings
@@ -45,7 +45,7 @@ async def takes_messages(connection: Connection) -> bool:
     if is_blocked(connection):
         return False
     async with broker_call(_TIMEOUT):
-        opened = await open_channel(connection)
+        opened = await connection.open_channel(confirms=True)
         if taken := await _takes_one(connection, await opened.get_underlay_channel()):
             await opened.close()
         return taken

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aio_pika.abc import AbstractChannel as AbstractPikaChannel
 from aiormq.abc import AbstractChannel
 
 from worker.broker.connection import Connection, broker_call, close, connect_any, files_of
 from worker.broker.declare import Entity, verify_entity
-from worker.contract.errors import BrokerAway, EntityMissing
+from worker.contract.errors import EntityMissing
 from worker.settings import BrokerSettings
 
 _TIMEOUT = 10.0
@@ -31,14 +30,6 @@ async def connected(settings: BrokerSettings, *, name: str) -> AsyncIterator[Con
         await close(connection)
 
 
-async def open_channel(connection: Connection) -> AbstractPikaChannel:
-    """Open a channel with confirms. Raises BrokerAway where the connection was lost since it was used last."""
-    try:
-        return await connection.channel(publisher_confirms=True)
-    except RuntimeError as error:  # the library's own, for a connection that it knows to be closed
-        raise BrokerAway("the broker closed the connection") from error
-
-
 @asynccontextmanager
 async def own_channel(connection: Connection) -> AsyncIterator[AbstractChannel]:
     """Open a channel for one step, since the broker closes the channel on which it refuses something.
@@ -47,7 +38,7 @@ async def own_channel(connection: Connection) -> AsyncIterator[AbstractChannel]:
         BrokerAway: the step took longer than 10 s, or the connection was lost.
     """
     async with broker_call(_TIMEOUT):
-        opened = await open_channel(connection)
+        opened = await connection.open_channel(confirms=True)
         yield await opened.get_underlay_channel()
         await opened.close()
 

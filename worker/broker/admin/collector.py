@@ -26,7 +26,7 @@ async def collect(
         BrokerAway: the broker can't be reached.
     """
     async with connected(settings, name=name) as connection:
-        channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
+        channel = await (await connection.open_channel(confirms=False)).get_underlay_channel()
         await channel.basic_qos(prefetch_count=_PREFETCH)
         collected: asyncio.Queue[Delivery] = asyncio.Queue()
 

@@ -178,7 +178,7 @@ async def browse(
     """
     async with connected(settings, name=name) as connection:
         async with _reading(queue):
-            opened = await connection.channel(publisher_confirms=False)
+            opened = await connection.open_channel(confirms=False)
             channel = cast(Channel, await opened.get_underlay_channel())
             await _verify(channel, queue)
             browser = Browser(connection, channel, queue)
