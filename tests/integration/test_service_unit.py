@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from tests.support.channel import open_channel
-from tests.support.commands import COMMAND
+from tests.support.commands import COMMAND, ending
 from tests.support.in_process import all_good, numbered, publish, results
 from tests.support.patience import PATIENCE
 from tests.support.service_unit import command, credentials, environment
@@ -88,12 +88,8 @@ async def service(
         },
         cwd="/",
     )
-    try:
+    async with ending(process):
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @pytest.fixture

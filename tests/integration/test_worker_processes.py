@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from tests.support.channel import depth, open_channel, take, take_all
-from tests.support.commands import COMMAND, Ended, Worker, environment, program, worker
+from tests.support.commands import COMMAND, Ended, Worker, ending, environment, program, worker
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from tests.support.wire.proxy import Proxy
@@ -310,11 +310,9 @@ async def test_a_log_that_nobody_reads_stops_nothing(vhost: str) -> None:
         process = await asyncio.create_subprocess_exec(COMMAND, "run", stderr=writing, env=settings)
         os.close(writing)
         try:
-            assert len(await results(channel, 200)) == 200
-            process.terminate()
-            assert await process.wait() == 0
+            async with ending(process):
+                assert len(await results(channel, 200)) == 200
+                process.terminate()
+                assert await process.wait() == 0
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
             os.close(reading)

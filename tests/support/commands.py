@@ -43,6 +43,17 @@ class Ended:
     err: str
 
 
+@asynccontextmanager
+async def ending(process: asyncio.subprocess.Process) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Give a process, and kill it at the end where it has not ended by itself."""
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def command(*arguments: str | Path, told: str | bytes = b"", **settings: object) -> Ended:
     """Run `lcm-worker` to its end, with `told` as its input; settings as `lcm__url=…`."""
     return await program(COMMAND, *arguments, told=told, **settings)
@@ -60,13 +71,8 @@ async def program(
         stderr=asyncio.subprocess.PIPE,
         env=environment(_dotted(settings)),
     )
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            out, err = await process.communicate(told.encode() if isinstance(told, str) else told)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with ending(process), asyncio.timeout(_DEADLINE):
+        out, err = await process.communicate(told.encode() if isinstance(told, str) else told)
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
 

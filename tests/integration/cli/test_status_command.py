@@ -14,7 +14,7 @@ from aiormq.abc import AbstractChannel
 
 from tests.support.broker import add_user, close_connections, fall_silent, speak_again
 from tests.support.channel import depth, open_channel
-from tests.support.commands import COMMAND, command, environment, on_terminal, worker
+from tests.support.commands import COMMAND, command, ending, environment, on_terminal, worker
 from tests.support.dead_letters import Dead, publish_dead_letters
 from tests.support.settings import broker_settings
 from tests.support.terminal import terminal
@@ -272,7 +272,7 @@ async def test_watching_in_a_pipe(vhost: str) -> None:
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=environment({"broker.url": vhost}),
         )  # fmt: skip
-        try:
+        async with ending(process):
             assert process.stdout is not None
             seen: list[int] = []
 
@@ -287,10 +287,6 @@ async def test_watching_in_a_pipe(vhost: str) -> None:
             await until(one_more)
             process.send_signal(signal.SIGINT)
             _, err = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
     assert (process.returncode, err) == (0, b"")
     assert seen[0] == 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.channel import depth, open_channel
-from tests.support.commands import COMMAND, Ended, environment, program, worker
+from tests.support.commands import COMMAND, Ended, ending, environment, program, worker
 from tests.support.dead_letters import DEAD, JOBS, Dead, publish_dead_letters
 from tests.support.waiting import until
 from worker.simulator.server import Simulator
@@ -100,7 +100,7 @@ async def test_a_worker_runs_without_streams(vhost: str) -> None:
         running = await asyncio.create_subprocess_exec(
             "sh", "-c", f"exec {COMMAND} run <&- >&- 2>&-", env=environment(settings)
         )
-        try:
+        async with ending(running):
             await until(lambda: bool(lcm.live))
             submitted = await program(COMMAND, "submit", told="18|1\n", broker__url=vhost)
             assert submitted.status == 0, submitted.err
@@ -108,10 +108,6 @@ async def test_a_worker_runs_without_streams(vhost: str) -> None:
             running.send_signal(signal.SIGTERM)
             assert await running.wait() == 0
             assert await depth(channel, JOBS) == 0
-        finally:
-            if running.returncode is None:
-                running.kill()
-                await running.wait()
 
 
 @pytest.mark.timeout_s(180)

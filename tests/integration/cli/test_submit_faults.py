@@ -19,7 +19,7 @@ import pytest
 
 from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_confirm, is_delivery
 from tests.support.channel import depth, open_channel, take, take_all
-from tests.support.commands import COMMAND, command, environment, program, worker
+from tests.support.commands import COMMAND, command, ending, environment, program, worker
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from tests.support.wire.proxy import Proxy
@@ -42,12 +42,8 @@ async def submitting(
         stdin=asyncio.subprocess.DEVNULL, stdout=stdout, stderr=asyncio.subprocess.PIPE,
         env=environment({"broker.url": url}),
     )  # fmt: skip
-    try:
+    async with ending(process):
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 def accounts(folder: Path, count: int) -> Path:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from tests.support.channel import open_channel
-from tests.support.commands import COMMAND, command, environment, worker
+from tests.support.commands import COMMAND, command, ending, environment, worker
 from tests.support.terminal import STYLE, terminal
 from tests.support.waiting import until
 from worker.simulator.behaviour import Rule
@@ -191,7 +191,7 @@ async def test_a_signal_ends_the_following_without_a_terminal(tmp_path: Path) ->
     process = await asyncio.create_subprocess_exec(
         COMMAND, "top", "--follow", "--json", log, stdout=asyncio.subprocess.PIPE, env=environment({})
     )
-    try:
+    async with ending(process):
         opened = Path(f"/proc/{process.pid}/fd")
         await until(lambda: any(_target(fd) == str(log) for fd in opened.iterdir()), deadline=DEADLINE)
         with log.open("a") as file:
@@ -199,10 +199,6 @@ async def test_a_signal_ends_the_following_without_a_terminal(tmp_path: Path) ->
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(DEADLINE):
             out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     assert process.returncode == 0
     assert msgspec.json.decode(out)["jobs"]["succeeded"] == 3
 
