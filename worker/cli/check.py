@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from worker.cli.common import ConfigOption, ManagementOption, run_async, settings_of
+from worker.cli.levels import STYLES, exit_status
 from worker.common.callbacks import ignore
 from worker.contract.errors import BrokerAway, SessionNotOpened
 from worker.settings import Scrubber, Settings, exposures_of
@@ -14,17 +15,6 @@ from worker.settings import Scrubber, Settings, exposures_of
 if TYPE_CHECKING:
     from worker.broker.admin.inspect import Finding
 
-_STYLES = {
-    "ok": "green",
-    "unknown": "yellow",
-    "warn": "yellow",
-    "alarm": "red",
-    "missing": "red",
-    "wrong": "red",
-    "away": "red",
-}
-# The highest of all lines counts: a mistake to correct ranks above what may come back by itself.
-_STATUS = {"ok": 0, "unknown": 0, "warn": 0, "alarm": 1, "away": 1, "missing": 2, "wrong": 2}
 _OLDEST = "RabbitMQ does not tell the age of a quorum queue's messages; see `queue_ms` in the log"
 _UNTOLD = {
     "policies": "AMQP does not tell them, and they can change what queues keep; give --management URL",
@@ -62,9 +52,9 @@ def check(
     console = Terminal(soft_wrap=True)
     hide = Scrubber(settings, management or "")
     for finding in findings:
-        line = Text(f"{finding.level:<8}", style=_STYLES[finding.level])
+        line = Text(f"{finding.level:<8}", style=STYLES[finding.level])
         console.print(line.append_text(one_line(hide(f"{finding.what}: {finding.detail}"), "default")))
-    if status := max(_STATUS[finding.level] for finding in findings):
+    if status := exit_status(findings):
         raise typer.Exit(status)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from worker.broker.admin.inspect import Finding
-from worker.cli.status.findings import exit_status
+from worker.cli.levels import exit_status
 from worker.cli.status.gathering import Status
 from worker.common.text import rfc3339
 

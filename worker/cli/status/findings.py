@@ -1,8 +1,8 @@
-"""What a status comes to in plain words, the most urgent first: why is nothing happening? And the exit status."""
+"""What a status comes to in plain words, the most urgent first: why is nothing happening?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from worker.broker.admin.alarms import alarmed
 from worker.broker.admin.inspect import Finding
@@ -11,7 +11,6 @@ from worker.cli.status.gathering import Status
 from worker.cli.status.workers import WorkerState
 
 _URGENCY = ("away", "missing", "alarm", "stuck", "warn", "unknown", "ok")
-_STATUS = {"away": 1, "missing": 2, "alarm": 1, "stuck": 1}
 
 
 def findings_of(status: Status, *, declares: bool) -> list[Finding]:
@@ -20,11 +19,6 @@ def findings_of(status: Status, *, declares: bool) -> list[Finding]:
         [Finding("away", "broker", status.away)] if status.away else list(_found(status, declares=declares))
     )
     return sorted(found, key=lambda finding: _URGENCY.index(finding.level))
-
-
-def exit_status(findings: Iterable[Finding]) -> int:
-    """Return 2 where an entity has to be declared first, 1 where broker or work stand still, else 0."""
-    return max(_STATUS.get(finding.level, 0) for finding in findings)
 
 
 def _found(status: Status, *, declares: bool) -> Iterator[Finding]:

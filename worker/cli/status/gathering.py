@@ -13,7 +13,7 @@ from worker.broker.admin.statistics import QueueStatistics, Statistics, statisti
 from worker.broker.topology import Topology, topology_of
 from worker.cli.status.workers import Workers, WorkerState, untold
 from worker.contract.errors import BrokerAway, SettingsError, WorkerError
-from worker.settings import Scrubber, Settings
+from worker.settings import Settings
 
 _NO_LEADER = "the management API says that too few of its nodes run to elect a leader"
 _UNSEEN = Counted("unknown")
@@ -78,11 +78,6 @@ class Gatherer:
     management: str = ""
     workers: Workers = untold
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
-
-    @property
-    def hide(self) -> Scrubber:
-        """Return what masks secrets in a text."""
-        return Scrubber(self.settings, self.management)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from worker.cli.common import (
     run_until_signalled,
     settings_of,
 )
+from worker.settings import Scrubber
 
 _EVERY = 2.0
 _SHORTEST = 0.1
@@ -72,9 +73,10 @@ def status(
     from worker.cli.status.run import Output, Watch, look_once, print_each
     from worker.cli.terminal import Terminal
 
-    gatherer = Gatherer(settings_of(context, config), management or "")
+    settings = settings_of(context, config)
+    gatherer = Gatherer(settings, management or "")
     terminal = Terminal() if on_terminal() and not as_json else None
-    output = Output(gatherer, terminal)
+    output = Output(gatherer, Scrubber(settings, management or ""), terminal)
     if not watch:
         raise typer.Exit(output.tell(run_async(look_once(gatherer, reasons=reasons))))
     if terminal is None:

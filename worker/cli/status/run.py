@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -15,8 +15,9 @@ from rich.text import Text
 from worker.broker.admin.observer import observing
 from worker.cli.common import print_line
 from worker.cli.keyboard import keyboard, pressed
+from worker.cli.levels import exit_status
 from worker.cli.status.document import document_of
-from worker.cli.status.findings import exit_status, findings_of
+from worker.cli.status.findings import findings_of
 from worker.cli.status.gathering import Gatherer, Status
 from worker.cli.status.view import View
 from worker.cli.terminal import Terminal
@@ -25,16 +26,17 @@ from worker.contract.errors import BrokerAway
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How a status is told: on the terminal for people, else as a line of JSON."""
+    """How a status is told: on the terminal for people, else as a line of JSON. `hide` masks secrets."""
 
     gatherer: Gatherer
+    hide: Callable[[str], str]
     terminal: Terminal | None
 
     def tell(self, status: Status) -> int:
         """Print a status; return the exit status for it."""
         view = self.view(status)
         if self.terminal is None:
-            document = document_of(status, view.findings, view.hide)
+            document = document_of(status, view.findings, self.hide)
             print_line(msgspec.json.encode(document))
         else:
             self.terminal.print(view)
@@ -43,7 +45,7 @@ class Output:
     def view(self, status: Status, hint: str = "") -> View:
         """Return a status as it is shown."""
         declares = self.gatherer.settings.broker.declare == "active"
-        return View(status, findings_of(status, declares=declares), self.gatherer.hide, hint)
+        return View(status, findings_of(status, declares=declares), self.hide, hint)
 
 
 async def look_once(gatherer: Gatherer, *, reasons: bool) -> Status:

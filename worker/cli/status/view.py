@@ -10,20 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.broker.admin.inspect import Finding
+from worker.cli.levels import STYLES
 from worker.cli.status.document import queue_names
 from worker.cli.status.gathering import Status
 from worker.cli.tables import add_row, table
 from worker.cli.terminal import one_line
 
-STYLES = {
-    "ok": "green",
-    "unknown": "yellow",
-    "warn": "yellow",
-    "stuck": "red",
-    "alarm": "red",
-    "missing": "red",
-    "away": "red",
-}
 UNKNOWN = "unknown"
 _LEVEL = 8
 _MOST_BINDINGS = 4

@@ -11,7 +11,8 @@ from tests.support.settings import broker_settings
 from worker.broker.admin.observer import Counted, Look
 from worker.broker.admin.statistics import QueueStatistics, Statistics, queue_statistics
 from worker.broker.topology import topology_of
-from worker.cli.status.findings import exit_status, findings_of
+from worker.cli.levels import exit_status
+from worker.cli.status.findings import findings_of
 from worker.cli.status.gathering import Status
 from worker.cli.status.workers import WorkerState
 
