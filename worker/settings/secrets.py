@@ -27,13 +27,12 @@ class Scrubber:
         self._urls = urls
         self._files = _files_of(settings)
         self._held: object = None
-        self._secrets: tuple[str, ...] = ()
-        self._in_data: tuple[str, ...] = ()
+        self._hide = self._hide_in_data = hiding(())
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets."""
         self._look()
-        return _masked(text, self._secrets)
+        return self._hide(text)
 
     def in_data(self, text: str) -> str:
         """Return data without secrets: without those that can't be mistaken for what the data say.
@@ -41,26 +40,26 @@ class Scrubber:
         A word in an outcome's description stays, although somebody made a password of it.
         """
         self._look()
-        return _masked(text, self._in_data)
+        return self._hide_in_data(text)
 
     def _look(self) -> None:
         held = [file.held for file in self._files]
         if held != self._held:
-            self._secrets, self._held = secrets_of(self._settings, *self._urls), held
-            self._in_data = tuple(filter(_is_unmistakable, self._secrets))
+            secrets, self._held = secrets_of(self._settings, *self._urls), held
+            self._hide, self._hide_in_data = hiding(secrets), hiding(filter(_is_unmistakable, secrets))
 
 
 def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
     """Return what masks these secrets. The longest come first, or one that contains another would be masked in part."""
     known = tuple(secrets)
-    return lambda text: _masked(text, known)
 
+    def hide(text: str) -> str:
+        # One after the other: where a text holds none, as nearly all do, a pattern of them all takes ten times as long.
+        for secret in known:
+            text = text.replace(secret, MASKED)
+        return text
 
-def _masked(text: str, secrets: Iterable[str]) -> str:
-    # One after the other: where a text holds none, as nearly all do, a pattern of them all takes ten times as long.
-    for secret in secrets:
-        text = text.replace(secret, MASKED)
-    return text
+    return hide
 
 
 def _is_unmistakable(secret: str) -> bool:
