@@ -104,5 +104,4 @@ class Replies:
 
 def _named(job: Job) -> dict[str, str | None]:
     """Return the fields of a line that name a job; its account is to be hashed in all of them."""
-    unread = {"unread": job.unread} if job.unread else {}
-    return {"job_id": job.job_id, "account": job.account_number or None, **unread}
+    return {"job_id": job.job_id, "account": job.account_number or None, "unread": job.unread}

@@ -36,11 +36,6 @@ class Way:
         self.socket: Socket | None = None
 
     @property
-    def is_open(self) -> bool:
-        """Whether it came as far as LCM's answer to HTTP."""
-        return self.socket is not None and self.socket.is_open
-
-    @property
     def heard(self) -> bytes:
         """What LCM has said before a websocket was open."""
         return self.socket.heard if self.socket is not None else b""
@@ -93,11 +88,11 @@ def _tls_fault(error: Exception, way: Way, settings: LcmSettings) -> TlsFault | 
     if way.socket is None or way.heard:
         return None
     match error:
-        case TimeoutError() | ConnectionAbortedError() if not way.is_open:
+        case TimeoutError() | ConnectionAbortedError() if not way.socket.is_open:
             late = faults.late()
             return TlsFault(f"{_not_in_time(settings)}: {late.why}", late.remedy)
         case ConnectionError() | InvalidMessage():
-            return faults.closed(is_open=way.is_open)
+            return faults.closed(is_open=way.socket.is_open)
     return None
 
 

@@ -137,7 +137,7 @@ def _damaged(setting: str, file: str) -> Iterator[None]:
             why, remedy = "the file is damaged, or of an unknown form", "put a whole one there"
         else:
             why, remedy = (
-                (error.reason or str(error)).lower().replace("_", " "),
+                error.reason.lower().replace("_", " "),
                 "put one there that OpenSSL takes",
             )
         raise _Unusable(setting, file, why, remedy) from error
