@@ -187,8 +187,15 @@ class Worker:
         ]
 
     async def logged(self, event: str, count: int = 1) -> list[dict[str, Any]]:
-        """Wait for so many lines of an event, and return them."""
-        await until(lambda: len(self.of(event)) >= count, deadline=_DEADLINE)
+        """Wait for so many lines of an event, and return them; fail where the process ends before."""
+
+        def told() -> bool:
+            return len(self.of(event)) >= count
+
+        await until(lambda: told() or self.process.returncode is not None, deadline=_DEADLINE)
+        if not told():
+            await self.ended()
+            assert told(), f"it ended without {event}: {self.err.decode()}"
         return self.of(event)
 
     async def close_log(self) -> None:

@@ -22,7 +22,7 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from worker.broker.fields import read_leniently
-from worker.broker.remedies import AUTHENTICATION, SILENCE, remedy_for
+from worker.broker.remedies import AUTHENTICATION, NO_CONFIRMS, SILENCE, remedy_for
 from worker.broker.socket import Socket
 from worker.broker.words import Refusal, refusal_in, words_of
 from worker.common.tasks import cancel, start
@@ -46,11 +46,19 @@ def means_loss(error: BaseException) -> bool:
     The library fails all callers on a dead connection with the error that ended its reader. That can be a
     CancelledError although nobody cancelled the calling task, or a bare Exception where the peer closed between two
     frames.
+
+    Raises:
+        CancelledError: the calling task is cancelled, and the library made another error of that, as it does where
+            the connection is lost meanwhile.
     """
+    task = asyncio.current_task()
+    is_cancelled = task is not None and task.cancelling() > 0
     if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and not task.cancelling()
-    return isinstance(error, LOST) or type(error) is Exception
+        return task is not None and not is_cancelled
+    lost = isinstance(error, LOST) or type(error) is Exception
+    if lost and is_cancelled:
+        raise asyncio.CancelledError from error
+    return lost
 
 
 _library_lock = Channel.lock.fget  # type: ignore[attr-defined]
@@ -143,7 +151,17 @@ async def connect(
         why, remedy = explained or _why_not_opened(error, connection.socket)
         nobody_listens = isinstance(error.__cause__ or error, ConnectionRefusedError)
         raise BrokerAway(f"{where}: {why}", remedy, nobody_listens=nobody_listens) from error
+    if not _confirms(connection):
+        await close(connection)
+        raise BrokerAway(f"{where}: it does not offer to confirm messages (publisher_confirms)", NO_CONFIRMS)
     return connection
+
+
+def _confirms(connection: Connection) -> bool:
+    """Whether the broker offers to confirm messages: nothing may be published to one that does not."""
+    assert connection.transport is not None  # noqa: S101 - it was opened a moment ago
+    offered = connection.transport.connection.server_properties.get("capabilities")
+    return isinstance(offered, dict) and bool(offered.get("publisher_confirms"))
 
 
 async def _open(connection: Connection) -> None:

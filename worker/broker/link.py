@@ -172,7 +172,7 @@ class Link:
                 await self._prepare(channel, self.generation)
         except BaseException as error:
             self.generation += 1
-            if isinstance(error, RuntimeError) or means_loss(error):
+            if means_loss(error) or isinstance(error, RuntimeError):
                 raise BrokerAway(f"the channel could not be prepared: {text_of(error)}") from error
             raise
         return channel

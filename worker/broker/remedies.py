@@ -50,6 +50,9 @@ SILENCE = (
     "see whether broker.url names RabbitMQ's port for AMQP, with amqps:// where it is one for TLS "
     "(which may ask for broker.cert_file), and whether RabbitMQ runs behind any load balancer there"
 )
+NO_CONFIRMS = (
+    "name RabbitMQ 3.10 to 4.x itself in broker.url, or a proxy that leaves out none of its capabilities"
+)
 AUTHENTICATION = (
     "allow PLAIN in auth_mechanisms of the broker, or add ?auth=external to broker.url where it offers that"
 )

@@ -11,12 +11,13 @@ from pamqp import commands
 from pamqp.exceptions import PAMQPException
 from pamqp.frame import unmarshal
 
-from worker.broker.remedies import NOT_AMQP, TLS, remedy_for
+from worker.broker.remedies import NOT_AMQP, SILENCE, TLS, remedy_for
 from worker.common.text import printable, quote
 
 # The library keeps either the reply code or, as the class of the error, what it stands for.
 _CODES = {error: code for errors in (CHANNEL_ERRORS, CONNECTION_ERRORS) for code, error in errors.items()}
 _HEADER = b"AMQP"
+_OUR_HEADER = b"AMQP\x00\x00\x09\x01"
 Refusal = tuple[str, str]
 """What the peer is or says, and the remedy."""
 
@@ -25,6 +26,8 @@ def refusal_in(heard: bytes) -> Refusal | None:
     """Tell why a peer that has said this opens no connection; None where its words don't tell."""
     if heard.startswith(b"\x01"):
         return _broker_refusal(heard)
+    if heard.startswith(_OUR_HEADER):
+        return "it turned the connection away, although it speaks AMQP 0-9-1 as this worker does", SILENCE
     if heard.startswith(_HEADER):
         return f"it answers with the header of {_version(heard)}, and this worker speaks AMQP 0-9-1", NOT_AMQP
     if heard[:1] in {b"\x15", b"\x16"} and heard[1:2] == b"\x03":

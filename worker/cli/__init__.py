@@ -59,7 +59,7 @@ def main() -> None:
         except OutputLost:
             pass  # told where the streams are left
         except WorkerError as error:
-            for line in error.message.splitlines():
+            for line in error.lines:
                 note(line)
             sys.exit(status_of(error))
         except KeyboardInterrupt:

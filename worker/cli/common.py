@@ -14,11 +14,12 @@ import typer
 import uvloop
 
 from worker import __version__
+from worker.cli.streams import hide_in_notes
 from worker.common.durations import parse_duration
 from worker.common.signals import on_stop_signal
 from worker.common.text import printable, printable_json
 from worker.contract.errors import SettingsError, TopologyError, WorkerError
-from worker.settings import Settings, load
+from worker.settings import Scrubber, Settings, load
 
 Result = TypeVar("Result")
 # Seconds: a century. Dates that far from now can still be reckoned with.
@@ -95,10 +96,14 @@ def root(
 def settings_of(context: typer.Context, config: Path | None) -> Settings:
     """Load the settings from the environment and the file of `--config`, given before or after the command.
 
+    From then on, standard error shows none of their secrets.
+
     Raises:
         SettingsError: a setting is wrong; the text has a line for each mistake.
     """
-    return load(config or context.obj, os.environ)
+    settings = load(config or context.obj, os.environ)
+    hide_in_notes(Scrubber(settings))
+    return settings
 
 
 def run_async(coroutine: Coroutine[Any, Any, Result]) -> Result:

@@ -1,6 +1,6 @@
 """The standard streams: there are always three of them, and one that takes nothing more ends in no traceback.
 
-Those that are a terminal show printable characters alone.
+Those that are a terminal show printable characters alone. Standard error shows no secret of the settings in force.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import io
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -59,16 +59,30 @@ def _open_closed() -> None:
 
 def _text(raw: io.FileIO, *, like: TextIO | None, errors: str) -> TextIO:
     encoding, errors = (like.encoding, like.errors or errors) if like else ("utf-8", errors)
-    kind = _OnTerminal if raw.isatty() else io.TextIOWrapper
-    return kind(io.BufferedWriter(raw), encoding=encoding, errors=errors, newline="\n", line_buffering=True)
+    return _Text(io.BufferedWriter(raw), encoding=encoding, errors=errors, newline="\n", line_buffering=True)
 
 
-class _OnTerminal(io.TextIOWrapper):
-    """Text for a terminal: whoever prints it, an error of usage or a traceback too, only printable lines get there."""
+def hide_in_notes(hide: Callable[[str], str]) -> None:
+    """Mask in all that goes to standard error from now on, whoever prints it: a library, or a traceback."""
+    if isinstance(sys.stderr, _Text):
+        sys.stderr.hide = hide
+
+
+class _Text(io.TextIOWrapper):
+    """Text of a standard stream: whoever prints it, an error of usage or a traceback too, `hide` masks it first.
+
+    Only printable lines get to a terminal.
+    """
+
+    hide: Callable[[str], str] = str
 
     def write(self, text: str, /) -> int:
-        super().write(printable_lines(text))
+        self.write_as_it_is(printable_lines(text) if self.isatty() else text)
         return len(text)
+
+    def write_as_it_is(self, text: str) -> int:
+        """Write for who has made printable what others said."""
+        return super().write(self.hide(text))
 
 
 class AsItIs:
@@ -78,10 +92,10 @@ class AsItIs:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write without looking at the text."""
-        if isinstance(self._stream, _OnTerminal):
-            return io.TextIOWrapper.write(self._stream, text)
-        return self._stream.write(text)
+        """Write without an escape for anything."""
+        return (
+            self._stream.write_as_it_is(text) if isinstance(self._stream, _Text) else self._stream.write(text)
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -42,6 +42,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import ClassVar
 
+from worker.common.text import printable
 from worker.contract.job import Job
 
 
@@ -57,9 +58,23 @@ class WorkerError(Exception):
         """The whole text, with what others said."""
         return str(self)
 
+    @property
+    def lines(self) -> list[str]:
+        """That text as printable lines: what others said can't break one."""
+        return [printable(self.message)]
+
 
 class SettingsError(WorkerError):
-    """A setting is wrong; the text lists every mistake, each with its source."""
+    """Settings are wrong: one mistake or several, each with its source."""
+
+    def __init__(self, *mistakes: str) -> None:
+        self._lines = [printable(each) for each in mistakes]
+        super().__init__("\n".join(self._lines))
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each mistake."""
+        return self._lines
 
 
 class TopologyError(WorkerError):

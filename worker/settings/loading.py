@@ -72,9 +72,9 @@ def load(config: Path | None, environ: Mapping[str, str]) -> Settings:
         mistakes += [_told(details, values) for details in wrong]
         if file.complete:
             mistakes += _conflicts(values, {_dotted(details) for details in wrong})
-        raise SettingsError("\n".join(mistakes)) from None  # the original holds what was found, secrets too
+        raise SettingsError(*mistakes) from None  # the original holds what was found, secrets too
     if mistakes:
-        raise SettingsError("\n".join(mistakes))
+        raise SettingsError(*mistakes)
     return settings
 
 

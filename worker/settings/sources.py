@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from worker.common.text import printable
 from worker.settings.files import read_whole
 from worker.settings.sections import SECTIONS
 
@@ -45,7 +44,7 @@ class Given:
 
 def mistake(name: str, wrong: str, place: str) -> str:
     """Return the one line that tells of a mistake."""
-    return printable(f"{name}: {wrong} ({place})")
+    return f"{name}: {wrong} ({place})"
 
 
 def from_file(path: Path, named_by: str = "") -> Given:

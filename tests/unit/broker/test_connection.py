@@ -11,7 +11,7 @@ from aiormq.exceptions import ChannelInvalidStateError
 from yarl import URL
 
 from tests.support.settings import broker_settings
-from worker.broker.connection import Connection, connect_any, files_of, text_of
+from worker.broker.connection import Connection, broker_call, connect_any, files_of, text_of
 from worker.contract.errors import BrokerAway
 
 
@@ -54,3 +54,29 @@ async def test_a_host_that_no_name_server_could_know_is_told(host: str) -> None:
     settings = broker_settings(f"amqp://guest:guest@{host}/")
     with pytest.raises(BrokerAway, match=r"see broker\.url"):
         await connect_any(settings, files_of(settings), name="test")
+
+
+async def lost_when_cancelled(timeout: float, waiting: asyncio.Event) -> None:  # noqa: ASYNC109 - it is passed on
+    """Call the broker as the library does where the connection is lost while the caller is cancelled."""
+    async with broker_call(timeout):
+        try:
+            waiting.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ChannelInvalidStateError("closed") from None
+
+
+async def test_a_call_that_is_cancelled_ends_as_cancelled_whatever_the_library_makes_of_it() -> None:
+    """Else a link whose broker leaves in the moment of its cancellation would go on for ever."""
+    waiting = asyncio.Event()
+    calling = asyncio.ensure_future(lost_when_cancelled(60.0, waiting))
+    await waiting.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+
+
+async def test_a_call_that_is_late_is_told_whatever_the_library_makes_of_it() -> None:
+    """The time-out cancels the call, too, and is no cancellation of the task's."""
+    with pytest.raises(BrokerAway):
+        await lost_when_cancelled(0.0, asyncio.Event())

@@ -85,7 +85,7 @@ class ManagementApi:
 
 def no_api(error: Exception) -> str:
     """Say that what answers is no management API: reading its JSON ended in one of `NOT_THE_API`."""
-    return f"what answers at --management is no management API ({error!r})"
+    return f"what answers at --management is no management API of RabbitMQ's ({type(error).__name__})"
 
 
 async def check_policies(settings: BrokerSettings, url: str) -> list[Finding]:
