@@ -74,7 +74,7 @@ class _Text(io.TextIOWrapper):
     Only printable lines get to a terminal.
     """
 
-    hide: Callable[[str], str] = str
+    hide: Callable[[str], str] = staticmethod(str.__str__)
 
     def write(self, text: str, /) -> int:
         self.write_as_it_is(printable_lines(text) if self.isatty() else text)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.channel import depth, open_channel
-from tests.support.commands import COMMAND, Ended, ending, environment, program, worker
+from tests.support.commands import COMMAND, Ended, command, ending, environment, program, worker
 from tests.support.dead_letters import DEAD, JOBS, Dead, publish_dead_letters
 from tests.support.waiting import until
+from worker import __version__
 from worker.simulator.server import Simulator
 
 NO_SPACE = "standard output can't be written: No space left on device"
@@ -170,3 +171,11 @@ async def test_a_pipe_that_does_not_block_gets_everything(tmp_path: Path) -> Non
     whole = await shell("lcm-worker asyncapi", tmp_path)
     assert (ended.status, ended.err) == (0, "")
     assert int(ended.out) == len(whole.out.encode())
+
+
+async def test_what_is_printed_into_a_pipe_is_text_alone() -> None:
+    """Pitfall: the library tries whether a stream takes bytes, and writes nothing else to one that does."""
+    ended = await command("--version")
+    assert (ended.out, ended.err) == (f"lcm-worker {__version__}\n", "")
+    ended = await command("--unknown")
+    assert ended.err.startswith("Usage: lcm-worker ")
