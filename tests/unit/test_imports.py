@@ -17,7 +17,7 @@ MOST_TOP_MODULES = 6
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"common"}),
-    frozenset({"contract"}),
+    frozenset({"contract", "fleet"}),
     frozenset({"settings", "simulator"}),
     frozenset({"observability", "sandbox"}),
     frozenset({"lcm", "broker", "guard"}),
@@ -29,11 +29,23 @@ LAYERS: tuple[frozenset[str], ...] = (
 """The folders, and the modules beside them, from the bottom: each imports itself and what stands below it."""
 
 CORE = frozenset(
-    {"app", "broker", "common", "contract", "guard", "lcm", "observability", "pipeline", "settings", "status"}
+    {
+        "app",
+        "broker",
+        "common",
+        "contract",
+        "fleet",
+        "guard",
+        "lcm",
+        "observability",
+        "pipeline",
+        "settings",
+        "status",
+    }
 )
 TOOLS = ("worker.simulator", "worker.sandbox", "worker.asyncapi", "worker.broker.admin")
 
-PURE_FOLDERS = ("worker.common", "worker.contract", "worker.asyncapi")
+PURE_FOLDERS = ("worker.common", "worker.contract", "worker.fleet", "worker.asyncapi")
 PURE_MODULES = frozenset(
     {
         "worker.broker.admin.dead_letter",
