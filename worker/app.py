@@ -10,12 +10,14 @@ from typing import Any
 
 from worker import __version__
 from worker.broker.consumer import Consumer
+from worker.broker.fleet import Fleet
 from worker.broker.outbox import Outbox
 from worker.broker.publisher import Publisher
 from worker.broker.replies import Replies
 from worker.broker.topology import topology_of
 from worker.broker.undelivered import Resender
 from worker.common.clock import SYSTEM_CLOCK
+from worker.common.rate import Rate
 from worker.common.signals import on_stop_signal
 from worker.common.tasks import cancel, start
 from worker.contract.disposition import Disposition
@@ -29,6 +31,7 @@ from worker.lcm.lookup import build_lookup
 from worker.lcm.outage import OutageMonitor, Prober
 from worker.lcm.places import Places
 from worker.lcm.pool import Pool
+from worker.lcm.share import ShareKeeper, seat_for
 from worker.observability.http import HealthServer
 from worker.observability.job_log import JobLog
 from worker.observability.log import RecordLog
@@ -50,7 +53,7 @@ class App:
         name = settings.worker.name
         hide = Scrubber(settings)
         broker, lcm, outage = settings.broker, settings.lcm, settings.outage
-        topology = topology_of(broker)
+        topology = topology_of(broker, fleet=lcm.has_fleet_limit)
         self.metrics = Metrics(version=__version__)
         self.report = JobLog(log)
         breaker = Breaker(outage.failures, outage.probe_delay, outage.probe_max_delay)
@@ -69,6 +72,7 @@ class App:
         )
         self.resender = Resender(outbox, self.publisher, topology, log, count=self.metrics.sent_again)
         self.replies = Replies(self.publisher.link, broker, log)
+        rate = Rate(lcm.max_rate)
         pipeline = Pipeline(
             build_lookup(
                 self.pool,
@@ -76,6 +80,7 @@ class App:
                 settings.retry,
                 outages=self.outages,
                 places=Places(broker.prefetch, topology.retry_steps[0].delay, SYSTEM_CLOCK),
+                rate=rate,
                 count=self.metrics.exchanged,
             ),
             outbox,
@@ -93,6 +98,19 @@ class App:
             defer=pipeline.defer,
             report=self._ended,
             worker=name,
+            paused=[PauseReason.NO_SHARE] if lcm.has_fleet_limit else [],
+        )
+        seat = seat_for(lcm, name)
+        self.share = ShareKeeper(seat, lcm, self.pool, rate, intake=self.consumer, log=log)
+        self.fleet = Fleet(
+            seat,
+            broker,
+            topology_of(broker, fleet=True),
+            log,
+            worker=name,
+            held=lambda: self.pool.held,
+            paused=lambda: [reason.value for reason in self.consumer.paused],
+            on_change=self.share,
         )
         self.prober = Prober(self.outages, self.pool, self.consumer, log)
         guard = settings.guard
@@ -104,7 +122,7 @@ class App:
             log,
             pause=outage.probe_max_delay,
         )
-        self.status = Status(self.consumer, outbox, self.resender, self.pool, self.outages)
+        self.status = Status(self.consumer, outbox, self.resender, self.pool, self.outages, share=self.share)
         self.pages = pages_of(self.status, self.metrics, hide)
         self._stopping = asyncio.Event()
         self._giving_up = asyncio.Event()
@@ -131,6 +149,7 @@ class App:
         self._log.info("worker.started", version=__version__, pid=os.getpid(), **self._whereabouts())
         publish_link = start(self.publisher.link.run(), "publish-link")
         consume_link = start(self.consumer.link.run(), "consume-link")
+        fleet = start(self._take_part(), "fleet")
         others = [
             start(self._get_ready(), "get-ready"),
             start(self._watch_lcm(), "watch-lcm"),
@@ -138,17 +157,18 @@ class App:
             start(self.replies.run(), "replies"),
             start(self.resender.run(), "resender"),
         ]
-        self.status.supervisors = (publish_link, consume_link)
+        supervisors = (publish_link, consume_link, fleet)
+        self.status.supervisors = supervisors
         stopping = start(self._stopping.wait(), "stopping")
         try:
-            await asyncio.wait({stopping, publish_link, consume_link}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopping, *supervisors}, return_when=asyncio.FIRST_COMPLETED)
             if self._stopping.is_set():
                 self.status.draining = True
                 await self._drain()
                 await self.replies.flush(_LAST_REPLIES)
-            for link in (consume_link, publish_link):
-                if link.done():
-                    link.result()
+            for supervisor in supervisors:
+                if supervisor.done():
+                    supervisor.result()
         finally:
             await self.prober.stop()
             await self.guard.stop()
@@ -156,8 +176,16 @@ class App:
             # Closing the consuming link returns the deliveries that were given up; then their sessions can be closed.
             await cancel(stopping, *others, consume_link)
             await self.pool.close()
-            await cancel(publish_link)
+            await self.fleet.leave()
+            await cancel(fleet, publish_link)
             self._log.info("worker.stopped", totals=dict(self.report.totals))
+
+    async def _take_part(self) -> None:
+        """Take part in the fleet: where a limit is shared as its member, else to be seen where there is one."""
+        if self._settings.lcm.has_fleet_limit:
+            await self.fleet.run()
+        else:
+            await self.fleet.run_beside(self.publisher.link)
 
     async def _drain(self) -> None:
         self._log.info("worker.draining", in_flight=self.consumer.in_flight)
@@ -198,7 +226,7 @@ class App:
         longest = self._settings.outage.probe_max_delay
         while True:
             await asyncio.sleep(SYSTEM_CLOCK.jitter(longest / 2, longest))
-            if not self.outages.out:
+            if not (self.outages.out or PauseReason.NO_SHARE in self.consumer.paused):
                 await self.pool.ensure_session()
 
     async def _log_stats(self) -> None:
@@ -210,8 +238,15 @@ class App:
                 consuming=self.consumer.consuming,
                 publishing=self.publisher.link.is_up,
                 **self.pool.counts(),
+                **self._part(),
                 **self.report.totals,
             )
+
+    def _part(self) -> dict[str, Any]:
+        part = self.share.part()
+        if part is None:
+            return {}
+        return {"fleet_workers": part.workers, "fleet_sessions": part.sessions, "fleet_rate": part.rate}
 
     def _whereabouts(self) -> dict[str, Any]:
         return {

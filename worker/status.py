@@ -15,6 +15,7 @@ from worker.broker.undelivered import Resender
 from worker.contract.intake import PauseReason
 from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
+from worker.lcm.share import Part, ShareKeeper
 from worker.observability.http import Page, Pages
 from worker.observability.metrics import CONTENT_TYPE, Metrics, Now
 from worker.observability.readiness import NotReady, Reason, Verdict, verdict
@@ -26,7 +27,14 @@ class Status:
     """Reads the state of the components. `supervisors`, `draining` and `reached_lcm` are set by the app."""
 
     def __init__(
-        self, consumer: Consumer, outbox: Outbox, resender: Resender, pool: Pool, outages: OutageMonitor
+        self,
+        consumer: Consumer,
+        outbox: Outbox,
+        resender: Resender,
+        pool: Pool,
+        outages: OutageMonitor,
+        *,
+        share: ShareKeeper,
     ) -> None:
         self._consumer = consumer
         self._outbox = outbox
@@ -34,6 +42,7 @@ class Status:
         self._publish_link = outbox.link
         self._pool = pool
         self._outages = outages
+        self._share = share
         self.supervisors: Sequence[asyncio.Task[Any]] = ()
         self.draining = False
         self.reached_lcm = False
@@ -60,6 +69,7 @@ class Status:
             links={link.role: link.is_up for link in (self._consumer.link, self._publish_link)},
             blocked=self._publish_link.blocked,
             undelivered=self._resender.waiting,
+            fleet=_gauges_of(self._share.part()),
         )
 
     def _against(self) -> dict[NotReady, str]:
@@ -68,13 +78,15 @@ class Status:
             against[NotReady.DRAINING] = f"{self._consumer.in_flight} deliveries in hand"
         if self._outages.out:
             against[NotReady.OUTAGE] = self._outages.out
-        elif not self.reached_lcm:
+        elif not self._share.hears:
+            against[NotReady.FLEET] = ""
+        elif not (self.reached_lcm or self._has_no_part):
             against[NotReady.STARTING] = repr(self._pool)
         if PauseReason.COPIES in self._consumer.paused:
             against[NotReady.COPIES_REFUSED] = self._outbox.copies_refused
         if PauseReason.GUARD in self._consumer.paused:
             against[NotReady.GUARD] = ""
-        if not (self._consumer.consuming or against):
+        if not (self._consumer.consuming or against or self._has_no_part):
             against[NotReady.NOT_CONSUMING] = self._why_not_consuming()
         if not self._publish_link.is_up:
             against[NotReady.NOT_PUBLISHING] = self._publish_link.trouble
@@ -82,9 +94,21 @@ class Status:
             against[NotReady.BLOCKED] = ""
         return against
 
+    @property
+    def _has_no_part(self) -> bool:
+        """Whether other workers have all that LCM admits: this one stands by, and there is nothing wrong with it."""
+        return self._consumer.paused == {PauseReason.NO_SHARE} and self._consumer.link.is_up
+
     def _why_not_consuming(self) -> str:
         paused = ", ".join(sorted(reason.value for reason in self._consumer.paused))
         return f"paused: {paused}" if paused else self._consumer.link.trouble
+
+
+def _gauges_of(part: Part | None) -> dict[str, float]:
+    if part is None:
+        return {}
+    told = {"workers": part.workers, "sessions": part.sessions, "rate": part.rate}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def pages_of(status: Status, metrics: Metrics, hide: Callable[[str], str] = str) -> Pages:

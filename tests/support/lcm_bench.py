@@ -11,7 +11,7 @@ from tests.support.waiting import settled
 from worker.common.clock import Clock
 from worker.contract.errors import SessionNotOpened
 from worker.lcm.pool import Pool
-from worker.lcm.session import Ended, Session
+from worker.lcm.session import LAPSED, Ended, Session
 from worker.settings import OutageSettings
 
 
@@ -25,6 +25,7 @@ class Scripted:
         self.flooded = False
         self.alive = True
         self.ended_by_us = False
+        self.lapsed = False
         self.reason = ""
         self.said = ""
         self.not_opened: SessionNotOpened | None = None
@@ -53,6 +54,7 @@ class Scripted:
         if not self.lasted.done():
             self.lasted.set_result(False)
         self.alive, self.reason = False, reason
+        self.lapsed = reason == LAPSED
         self._on_ended(cast(Session, self), reason)
 
     async def close(self) -> None:

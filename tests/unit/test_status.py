@@ -16,6 +16,7 @@ from worker.broker.undelivered import Resender
 from worker.contract.intake import PauseReason
 from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
+from worker.lcm.share import Part, ShareKeeper
 from worker.observability.metrics import CONTENT_TYPE, Metrics, Now
 from worker.observability.readiness import Reason
 from worker.status import Status, pages_of
@@ -33,12 +34,15 @@ class Parts:
         self.outbox = SimpleNamespace(link=self.publish_link, copies_refused="the broker refused it")
         self.pool = SimpleNamespace(counts=lambda: {"busy": 2, "idle": 1, "opening": 0, "waiting": 5})
         self.outages = SimpleNamespace(out="")
+        self.part: Part | None = None
+        self.share = SimpleNamespace(hears=True, part=lambda: self.part)
         self.status = Status(
             cast(Consumer, self.consumer),
             cast(Outbox, self.outbox),
             cast(Resender, SimpleNamespace(waiting=7)),
             cast(Pool, self.pool),
             cast(OutageMonitor, self.outages),
+            share=cast(ShareKeeper, self.share),
         )
         self.status.reached_lcm = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from aiormq.abc import AbstractChannel
@@ -38,7 +38,8 @@ _LAST_WORDS_TIMEOUT = 5.0
 class Consumer:
     """The consuming side of the broker, on a link of its own.
 
-    `link.is_up` means consuming: the broker has confirmed the consumer.
+    `link.is_up` means consuming: the broker has confirmed the consumer. With `paused` it begins to consume once these
+    reasons were resumed.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Consumer:
         defer: Defer,
         report: Callable[[Disposition], None],
         worker: str,
+        paused: Iterable[PauseReason] = (),
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         # `on_up` applies pauses and resumes that came while the link was being prepared.
@@ -81,7 +83,7 @@ class Consumer:
         self._jobs = TaskSet()
         self._tag = ""
         self._orphaned: set[int] = set()
-        self._paused: set[PauseReason] = set()
+        self._paused = set(paused)
         self._adjusting = asyncio.Lock()
         self._adjustments = TaskSet()
         self._suspects = Suspects(self, topology.retry_steps[0].delay, clock)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 from uuid import uuid4
 
 from aiormq.abc import AbstractChannel
@@ -43,12 +45,15 @@ class Deliveries:
         self._consumers: dict[bytes, Take] = {}
         socket_of(channel).frames.claim(channel.number, self._on_method)
 
-    async def consume(self, queue: str, take: Take) -> str:
+    async def consume(
+        self, queue: str, take: Take, arguments: Mapping[str, Any] = MappingProxyType({})
+    ) -> str:
         """Have the messages of a queue delivered to `take`; return the consumer's tag. Raises what the library does."""
         tag = uuid4().hex
         # Before the broker is asked: the first delivery may come with its answer.
         self._consumers[tag.encode()] = take
-        await self._channel.basic_consume(queue, ignore, no_ack=False, consumer_tag=tag)  # type: ignore[arg-type]
+        given = {"no_ack": False, "consumer_tag": tag, "arguments": dict(arguments)}
+        await self._channel.basic_consume(queue, ignore, **given)  # type: ignore[arg-type]
         return tag
 
     def _on_method(self, payload: bytes) -> OnContent | bool:

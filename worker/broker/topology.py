@@ -8,7 +8,7 @@ once, which it only offers for quorum queues that reject publishes when full.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker.common.durations import format_duration
@@ -17,12 +17,17 @@ from worker.settings import BrokerSettings
 JOB_KEY = "job"
 DEAD_KEY = "dead"
 UNDELIVERED_KEY = "undelivered"
+BEAT_KEY = "beat"
 KEPT = {"x-delivery-limit": 1_000_000, "x-overflow": "reject-publish"}
 """Arguments of queues whose messages are kept until somebody takes them, and browsed and returned meanwhile.
 
 The delivery limit is never reached: without one, RabbitMQ 4.x drops a message of a quorum queue after 20 returns; with
 -1, 3.10 drops it at the first. A length limit, as by a policy, refuses messages rather than dropping the oldest.
 """
+
+
+_BEATS = {"x-max-age": "1h", "x-stream-max-segment-size-bytes": 1_000_000}
+"""Whole segments go once their newest entry is an hour old; who joins reads all that are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +38,15 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable quorum queue; `arguments` are those beside its type."""
+    """A durable queue, replicated by either kind; `arguments` are those beside its type."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "quorum"
 
     @property
     def all_arguments(self) -> dict[str, Any]:
-        return {"x-queue-type": "quorum", **self.arguments}
+        return {"x-queue-type": self.kind, **self.arguments}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Topology:
     retry: str
     dead: str
     undelivered: str
+    fleet: str
     retry_steps: tuple[RetryStep, ...]
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
@@ -77,12 +84,13 @@ class Topology:
         return (*self.exchanges, *self.queues)
 
 
-def topology_of(settings: BrokerSettings) -> Topology:
-    """Derive the whole topology from the settings."""
+def topology_of(settings: BrokerSettings, *, fleet: bool = False) -> Topology:
+    """Derive the topology from the settings; with `fleet`, where workers share a limit, also the log of their beats."""
     prefix = settings.prefix
-    jobs, results, retry, dead, undelivered = (
-        f"{prefix}.{name}" for name in ("jobs", "results", "retry", "dead", "undelivered")
+    jobs, results, retry, dead, undelivered, beats = (
+        f"{prefix}.{name}" for name in ("jobs", "results", "retry", "dead", "undelivered", "fleet")
     )
+    logs = (Queue(beats, _BEATS, "stream"),) if fleet else ()
     steps = tuple(RetryStep(delay, format_duration(delay)) for delay in settings.retry_delays)
     jobs_queue = Queue(
         jobs, {"x-delivery-limit": settings.delivery_limit, **_dead_lettered_to(dead, DEAD_KEY)}
@@ -101,6 +109,7 @@ def topology_of(settings: BrokerSettings) -> Topology:
         retry=retry,
         dead=dead,
         undelivered=undelivered,
+        fleet=beats,
         retry_steps=steps,
         exchanges=(
             Exchange(jobs, "direct"),
@@ -108,6 +117,7 @@ def topology_of(settings: BrokerSettings) -> Topology:
             Exchange(retry, "direct"),
             Exchange(dead, "direct"),
             Exchange(undelivered, "direct"),
+            *(Exchange(each.name, "direct") for each in logs),
         ),
         queues=(
             Queue(dead, KEPT),
@@ -115,6 +125,7 @@ def topology_of(settings: BrokerSettings) -> Topology:
             *results_queues,
             jobs_queue,
             *retry_queues,
+            *logs,
         ),
         bindings=(
             Binding(dead, dead, DEAD_KEY),
@@ -122,7 +133,18 @@ def topology_of(settings: BrokerSettings) -> Topology:
             *(Binding(results, queue.name, "#") for queue in results_queues),
             Binding(jobs, jobs, JOB_KEY),
             *(Binding(retry, f"{retry}.{step.key}", step.key) for step in steps),
+            *(Binding(beats, each.name, BEAT_KEY) for each in logs),
         ),
+    )
+
+
+def fleet_part(topology: Topology) -> Topology:
+    """Return the log of the workers' beats alone."""
+    return replace(
+        topology,
+        exchanges=tuple(each for each in topology.exchanges if each.name == topology.fleet),
+        queues=tuple(each for each in topology.queues if each.name == topology.fleet),
+        bindings=tuple(each for each in topology.bindings if each.queue == topology.fleet),
     )
 
 

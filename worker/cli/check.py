@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from worker.cli.common import ConfigOption, ManagementOption, run_async, settings_of
+from worker.cli.common import ConfigOption, ManagementOption, run_async, settings_of, topology_in_force
 from worker.cli.levels import STYLES, exit_status
 from worker.common.callbacks import ignore
 from worker.contract.errors import BrokerAway, SessionNotOpened
@@ -63,7 +63,8 @@ async def _check(settings: Settings, management: str | None) -> list[Finding]:
     from worker.broker.admin.inspect import Finding, inspect
 
     try:
-        findings = await inspect(settings.broker, worker=settings.worker.name)
+        topology = topology_in_force(settings)
+        findings = await inspect(settings.broker, topology, worker=settings.worker.name)
         findings.append(await check_alarms(settings.broker, worker=settings.worker.name))
     except BrokerAway as error:
         findings = [

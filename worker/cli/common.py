@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import typer
@@ -20,6 +20,9 @@ from worker.common.signals import on_stop_signal
 from worker.common.text import printable, printable_json
 from worker.contract.errors import SettingsError, TopologyError, WorkerError
 from worker.settings import Scrubber, Settings, load
+
+if TYPE_CHECKING:
+    from worker.broker.topology import Topology
 
 Result = TypeVar("Result")
 # Seconds: a century. Dates that far from now can still be reckoned with.
@@ -104,6 +107,13 @@ def settings_of(context: typer.Context, config: Path | None) -> Settings:
     settings = load(config or context.obj, os.environ)
     hide_in_notes(Scrubber(settings))
     return settings
+
+
+def topology_in_force(settings: Settings) -> Topology:
+    """Return the exchanges, queues and bindings that these settings ask for."""
+    from worker.broker.topology import topology_of
+
+    return topology_of(settings.broker, fleet=settings.lcm.has_fleet_limit)
 
 
 def run_async(coroutine: Coroutine[Any, Any, Result]) -> Result:

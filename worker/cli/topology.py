@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.common import ConfigOption, note, on_terminal, run_async, settings_of
+from worker.cli.common import ConfigOption, note, on_terminal, run_async, settings_of, topology_in_force
 
 if TYPE_CHECKING:
     from worker.broker.topology import Topology
@@ -29,9 +29,7 @@ def show(
 
     Example: lcm-worker topology show --config config/worker.toml
     """
-    from worker.broker.topology import topology_of
-
-    topology = topology_of(settings_of(context, config).broker)
+    topology = topology_in_force(settings_of(context, config))
     if as_json or not on_terminal():
         _print_json(_plain(topology))
     else:
@@ -50,7 +48,8 @@ def apply(context: typer.Context, config: ConfigOption = None) -> None:
     from worker.broker.admin.apply import apply as apply_topology
 
     settings = settings_of(context, config)
-    run_async(apply_topology(settings.broker, _print_done, name=f"{settings.worker.name} topology"))
+    topology = topology_in_force(settings)
+    run_async(apply_topology(settings.broker, topology, _print_done, name=f"{settings.worker.name} topology"))
 
 
 @app.command()
@@ -87,14 +86,14 @@ def export(
     Example: lcm-worker topology export > definitions.json
     """
     from worker.broker.admin.definitions import Users, definitions_of, vhost_of
-    from worker.broker.topology import topology_of
 
-    broker = settings_of(context, config).broker
+    settings = settings_of(context, config)
+    broker = settings.broker
     users = Users(worker_user, producer_user, consumer_user)
     if len({name for name in users.all if name.strip()}) < len(users.all):
         raise typer.BadParameter(_NAMES_DIFFER)
     document = definitions_of(
-        topology_of(broker),
+        topology_in_force(settings),
         vhost=vhost_of(broker.urls[0]),
         users=users,
         replies=bool(broker.reply_to_prefixes),

@@ -1,4 +1,4 @@
-"""A rate limit by even spacing. Pure: `now` comes in."""
+"""A rate limit by even spacing, which may change. Pure: `now` comes in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ class Rate:
     """Spaces events evenly, at most `per_second` of them; 0 is no limit."""
 
     def __init__(self, per_second: float) -> None:
-        self._interval = 1 / per_second if per_second else 0.0
         self._next = 0.0
+        self.set(per_second)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self._interval)
+
+    def set(self, per_second: float) -> None:
+        """Space events so from the next one on."""
+        self._interval = 1 / per_second if per_second else 0.0
 
     def reserve(self, now: float) -> float:
         """Take the next place and return the seconds to wait for it."""

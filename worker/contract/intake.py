@@ -13,6 +13,7 @@ class PauseReason(Enum):
     GUARD = "guard"
     SUSPECT = "suspect"
     COPIES = "copies_refused"
+    NO_SHARE = "no_share"
 
 
 class Intake(Protocol):

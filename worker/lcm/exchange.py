@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from worker.common.callbacks import ignore
@@ -16,7 +17,7 @@ _SHORTEST_TIMEOUT = 0.001
 
 
 class Exchange:
-    """Asks LCM once for each request, no faster than `rate`, where there is one.
+    """Asks LCM once for each request, no faster than `rate`, which may change.
 
     `budget` is in seconds of exchanges and pauses for one delivery. `count` is told how each exchange ended:
     `answered`, also by an error about the account, or the transient error's code.
@@ -25,7 +26,7 @@ class Exchange:
     def __init__(
         self,
         pool: Pool,
-        rate: Rate | None,
+        rate: Rate,
         reply_timeout: float,
         budget: float,
         *,
@@ -38,13 +39,15 @@ class Exchange:
         self._budget = budget
         self._clock = clock
         self._count = count
+        self._turn = asyncio.Lock()
 
     async def __call__(self, request: LookupRequest) -> LookupResult:
         """Ask LCM once.
 
         A session that was used before may have been cut while it was idle, which says nothing about LCM or the
         account: then the exchange is repeated once on a fresh session, and counted once. One that LCM turned away for
-        want of room is repeated on whichever session comes, and not counted: the pool sees that it is not often.
+        want of room, or whose session had to be given up for other workers, is repeated on whichever session comes,
+        and not counted: the pool sees that it is not often.
         """
         try:
             found = await self._until_let_in(request)
@@ -63,17 +66,27 @@ class Exchange:
                 fresh = True
             except _TurnedAway:
                 pass
+            except _TooLate:
+                continue
             request.exchanges -= 1
 
     async def _on_session(self, request: LookupRequest, *, fresh: bool) -> LookupResult:
         session = await self._pool.acquire(fresh=fresh)
         try:
             # With the session in hand: places reserved before it would all be due at once when LCM comes back.
-            if self._rate is not None and (wait := self._rate.reserve(self._clock.monotonic())):
-                await self._clock.sleep(wait)
+            if self._rate.limited:
+                await self._wait_for_turn()
+                if not self._pool.may_ask():
+                    raise _TooLate
             return await self._ask(session, request, fresh=fresh)
         finally:
             self._pool.release(session)
+
+    async def _wait_for_turn(self) -> None:
+        # One takes its place at a time, so that a new rate holds for all the others.
+        async with self._turn:
+            if wait := self._rate.reserve(self._clock.monotonic()):
+                await self._clock.sleep(wait)
 
     async def _ask(self, session: Session, request: LookupRequest, *, fresh: bool) -> LookupResult:
         first = session.exchanges == 0 and session.alive
@@ -102,4 +115,8 @@ class _CutWhileIdle(Exception):
 
 
 class _TurnedAway(Exception):
-    """LCM has no room for one more session; others of ours are open."""
+    """LCM has no room for one more session, while others of ours are open; or the session is ours no more."""
+
+
+class _TooLate(Exception):
+    """The time in which exchanges may begin was over when the turn came."""

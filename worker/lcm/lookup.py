@@ -46,6 +46,7 @@ def build_lookup(
     *,
     outages: Outages | None = None,
     places: Places | None = None,
+    rate: Rate | None = None,
     count: Callable[[str], object] = ignore,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Lookup:
@@ -57,10 +58,11 @@ def build_lookup(
         retry: the settings of retries.
         outages: stops exchanges while LCM is out; without it none is stopped.
         places: those that stuck lookups may keep; without them, as many as they like.
+        rate: how often LCM may be asked; without it, as `lcm.max_rate` says.
         count: is told how each exchange ended, see `Exchange`.
         clock: the time, and how it is waited for.
     """
-    rate = Rate(lcm.max_rate) if lcm.max_rate else None
+    rate = rate or Rate(lcm.max_rate)
     lookup: Lookup = Exchange(pool, rate, lcm.reply_timeout, retry.budget, clock=clock, count=count)
     if outages is not None:
         lookup = CircuitBreaker(lookup, outages)

@@ -3,6 +3,9 @@
 Assignment is synchronous, so that no session can be given to two callers: `_assign` gives idle sessions to waiters
 and starts openings. Only openings and closings do I/O, in tasks of their own, and each ends in `_assign`.
 
+Where workers share a limit, `limit` tells how many sessions may be held, and until when exchanges may begin. Sessions
+beyond it are closed as they become idle.
+
 An opening that fails while other sessions are open is no outage: LCM may be full. Work goes on with those that there
 are, and one more is tried now and then, see `Room`.
 """
@@ -10,6 +13,7 @@ are, and one more is tried now and then, see `Room`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -19,7 +23,7 @@ from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import TaskSet, start
 from worker.contract.errors import Deferred, SessionNotOpened
 from worker.lcm.pacing import ReconnectPace, Room
-from worker.lcm.session import Ended, Session
+from worker.lcm.session import LAPSED, Ended, Session
 from worker.lcm.waiters import Waiters
 from worker.observability.log import Log
 from worker.settings import LcmSettings, OutageSettings
@@ -33,6 +37,10 @@ class _Attempt(NamedTuple):
 
     pace: int
     room: int
+
+
+class _NoShare(Exception):
+    """The session that was to be opened is another worker's by now."""
 
 
 _NO_ATTEMPT = _Attempt(-1, -1)
@@ -62,7 +70,8 @@ class Pool:
         on_opened: Callable[[], object] = ignore,
     ) -> None:
         self._open_session = open_session
-        self._size = lcm.sessions
+        self._size = self._limit = lcm.sessions
+        self._asks_until = math.inf
         self._max_exchanges = lcm.max_exchanges
         self._pace = ReconnectPace(outage.probe_delay, outage.probe_max_delay)
         self._room = Room(self._size, outage.probe_delay, outage.probe_max_delay)
@@ -77,10 +86,12 @@ class Pool:
         self._attempts: dict[int, _Attempt] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._connecting = 0
+        self._backing_off = 0
         # The slot of the one session beyond the room, until LCM has answered on it; and whether its opening waits.
         self._beyond: int | None = None
         self._trying_later = False
         self._closing = TaskSet()
+        self._leaving: set[Session] = set()
         self._in_doubt = False
         self._telling = Telling()
         self._trials = TaskSet()
@@ -102,6 +113,30 @@ class Pool:
         """How many callers wait for a session."""
         return len(self._waiters)
 
+    @property
+    def held(self) -> int:
+        """How many sessions LCM may count: open, being opened, or saying goodbye."""
+        return self._size - len(self._free_slots) - self._backing_off
+
+    def limit(self, sessions: int, asks_until: float) -> None:
+        """Hold so many sessions at most, and let exchanges begin until then, as the clock for intervals counts."""
+        self._limit, self._asks_until = sessions, asks_until
+        while self._idle and self.held - len(self._leaving) > sessions:
+            self._start_closing(self._idle.pop(0))
+        self._assign()
+
+    def may_ask(self) -> bool:
+        """Whether an exchange may begin now."""
+        return self._clock.monotonic() < self._asks_until
+
+    def lapse(self) -> None:
+        """Give up every session at once: others may open theirs from now on."""
+        self._limit, self._asks_until = 0, -math.inf
+        for task in self._opening:
+            task.cancel()
+        for session in (*self._busy, *self._idle):
+            session.abort(LAPSED)
+
     async def acquire(self, *, fresh: bool = False) -> Session:
         """Return a session for one exchange, waiting for it up to `outage.hold`.
 
@@ -110,7 +145,7 @@ class Pool:
         Raises:
             Deferred: it took too long, or the waiters were rejected.
         """
-        if self._idle and not fresh and not self._waiters:
+        if self._idle and not fresh and not self._waiters and self.may_ask():
             session = self._idle.pop()
             self._busy.add(session)
             return session
@@ -133,7 +168,8 @@ class Pool:
             if session.exchanges and session.slot == self._beyond:
                 self._beyond = None
                 self._room.answered(self._taken)
-            if self._max_exchanges and session.exchanges >= self._max_exchanges:
+            used_up = self._max_exchanges and session.exchanges >= self._max_exchanges
+            if used_up or self.held - len(self._leaving) > self._limit:
                 self._start_closing(session)
             else:
                 self._idle.append(session)
@@ -145,9 +181,12 @@ class Pool:
         return self._pace.failing
 
     def turned_away(self, session: Session) -> bool:
-        """Whether LCM ended it for want of room, while others of ours are open: nothing was wrong with its request."""
+        """Whether it ended for want of room: LCM's, while others of ours are open, or ours beside other workers.
+
+        Nothing was wrong with its request.
+        """
         error = session.not_opened
-        return error is not None and error.full and self._has_others(error)
+        return session.lapsed or (error is not None and error.full and self._has_others(error))
 
     async def probe(self) -> bool:
         """Wait for a session and give it back; return whether one was opened, before the waiters were rejected."""
@@ -189,7 +228,7 @@ class Pool:
 
     def _assign(self) -> None:
         """Give idle sessions to waiters, then open as many more as are needed and allowed."""
-        if not self._waiters:
+        if not self._waiters or not self.may_ask():
             return
         # The one used last is the least likely to have been cut by a load balancer meanwhile.
         for index in range(len(self._idle) - 1, -1, -1):
@@ -212,7 +251,7 @@ class Pool:
 
     def _open_more(self) -> None:
         needed = min(self.waiting, 1 if self._pace.failing else self._size)
-        while self._free_slots and self._under_way < needed:
+        while self._free_slots and self._under_way < needed and self._taken < self._limit:
             beyond = self._taken >= self._room.places
             if beyond and self._beyond is not None:
                 return
@@ -237,6 +276,8 @@ class Pool:
                 self._idle.append(session)
         except SessionNotOpened as error:
             self._not_opened(slot, error)
+        except _NoShare:
+            self._leave(slot)
         except Exception as error:  # noqa: BLE001 - tried again at once, a defect would be tried without end
             self._log.exception("lcm.opening_broke", session=slot)
             self._not_opened(slot, SessionNotOpened(f"a defect of the worker: {type(error).__name__}"))
@@ -250,12 +291,20 @@ class Pool:
                 self._assign()
             elif session is not None:
                 session.abort(_STOPS)
+            else:
+                self._leave(slot)
 
     async def _wait_to_open(self, *, beyond: bool) -> None:
-        if delay := (self._room if beyond else self._pace).delay(self._clock.jitter):
-            await self._clock.sleep(delay)
-        if beyond:
-            self._trying_later = False
+        self._backing_off += 1
+        try:
+            if delay := (self._room if beyond else self._pace).delay(self._clock.jitter):
+                await self._clock.sleep(delay)
+        finally:
+            self._backing_off -= 1
+            if beyond:
+                self._trying_later = False
+        if self.held > self._limit:
+            raise _NoShare
 
     async def _connect(self, slot: int) -> Session:
         self._connecting += 1
@@ -271,12 +320,14 @@ class Pool:
             self._on_opened()
 
     def _start_closing(self, session: Session) -> None:
+        self._leaving.add(session)
         self._closing.start(session.close(), f"lcm-close-{session.slot}")
 
     def _session_ended(self, session: Session, reason: str) -> None:
         """Called by a session, once, when it has ended for whatever reason."""
         if session in self._idle:
             self._idle.remove(session)
+        self._leaving.discard(session)
         self._free_slots.append(session.slot)
         self._log.info(
             "lcm.session_closed",

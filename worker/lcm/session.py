@@ -42,7 +42,8 @@ from worker.lcm.told import NO_SECRETS, Secrets, told
 _CANCELLED = "cancelled in mid-exchange"
 _CLOSED_BY_US = "closed by us"
 _NO_REPLY = "no reply in time"
-_BY_US = frozenset({_CANCELLED, _CLOSED_BY_US, _NO_REPLY})
+LAPSED = "the share of the fleet's sessions lapsed"
+_BY_US = frozenset({_CANCELLED, _CLOSED_BY_US, _NO_REPLY, LAPSED})
 
 _LASTS_AFTER = 1.0
 
@@ -115,6 +116,11 @@ class Session:
         Silence for one account says nothing about the next one, and what silence for many says is the breaker's.
         """
         return self._ended in _BY_US
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether it was given up because other workers may open one in its place: nothing was wrong with it."""
+        return self._ended == LAPSED
 
     def __repr__(self) -> str:
         state = self._ended or ("busy" if self._pending else "idle")

@@ -45,7 +45,11 @@ _AGE = (0.1, 1, 5, 30, 60, 300, 900, 3600, 21600, 86400)
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The gauges at the moment of a scrape. `links` tells whether each connection to the broker is up, by role."""
+    """The gauges at the moment of a scrape.
+
+    `links` tells whether each connection to the broker is up, by role. `fleet` holds what is shared with other workers,
+    of `workers`, `sessions` and `rate`.
+    """
 
     ready: bool = False
     out: bool = False
@@ -55,6 +59,7 @@ class Now:
     links: Mapping[str, bool] = field(default_factory=dict)
     blocked: bool = False
     undelivered: int = 0
+    fleet: Mapping[str, float] = field(default_factory=dict)
 
 
 class Metrics(Collector):
@@ -195,6 +200,12 @@ class _Gauges:
         )
         yield _gauge("session_waiters", "Exchanges that wait for a session.", now.waiting)
         yield _gauges("sessions", "Sessions with LCM by state.", "state", now.sessions)
+        fleet = now.fleet
+        yield _gauge("fleet_workers", "Workers that share a limit, this one included.", fleet.get("workers"))
+        yield _gauge("fleet_sessions", "This worker's share of the sessions of all.", fleet.get("sessions"))
+        yield _gauge(
+            "fleet_rate", "This worker's share of the exchanges per second of all.", fleet.get("rate")
+        )
         yield _gauges(
             "broker_link_up", "Whether each connection to the broker is up: 1, or 0.", "role", now.links
         )
@@ -207,7 +218,8 @@ def _counters(name: str, says: str, label: str, values: Mapping[str, float]) -> 
     return family
 
 
-def _gauge(name: str, says: str, value: float) -> Metric:
+def _gauge(name: str, says: str, value: float | None) -> Metric:
+    """Return a gauge, without a sample where there is no such value."""
     return GaugeMetricFamily(f"{PREFIX}_{name}", says, value)
 
 

@@ -12,6 +12,10 @@ class NotReady(Enum):
 
     STARTING = "starting", "no session with LCM has been opened yet"
     OUTAGE = "lcm_outage", "LCM is out; jobs are deferred"
+    FLEET = (
+        "fleet",
+        "this worker's beats are not read back, so that it can't know its share of LCM's sessions",
+    )
     GUARD = "guard", "nearly all jobs failed for good in the same way; only a few are tried at a time"
     COPIES_REFUSED = "copies_refused", "a retry queue takes no copies, so no jobs are taken"
     NOT_CONSUMING = "not_consuming", "the broker delivers no jobs to this worker"

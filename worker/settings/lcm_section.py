@@ -108,6 +108,20 @@ class LcmSettings(Section):
         le=1_000_000,
         description="The most exchanges per second that this worker starts. 0 = no limit.",
     )
+    fleet_sessions: Whole = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="How many sessions all workers of this broker, virtual host and prefix keep at most together, "
+        "however many workers there are. 0 = no limit but lcm.sessions for each of them.",
+    )
+    fleet_rate: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1_000_000,
+        description="The most exchanges per second that all workers of this broker, virtual host and prefix start "
+        "together. 0 = no limit but lcm.max_rate for each of them.",
+    )
     subprotocols: Annotated[Texts, AfterValidator(check_subprotocols)] = Field(
         default=(),
         description="Names of websocket subprotocols to offer to LCM, the preferred one first; LCM must choose one "
@@ -199,6 +213,11 @@ class LcmSettings(Section):
             raise ValueError("is given beside lcm.password_file; remove one of them")
         secret: SecretStr = file.secret
         return secret
+
+    @property
+    def has_fleet_limit(self) -> bool:
+        """Whether the workers share a limit."""
+        return bool(self.fleet_sessions or self.fleet_rate)
 
     @property
     def passwords(self) -> tuple[SecretStr, ...]:

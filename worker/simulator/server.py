@@ -52,7 +52,8 @@ class Simulator:
     what was wrong), `max_in_flight` (the most requests that were ever unanswered on one connection at one
     time: a client that keeps to one stays at 1), `sessions` (those of now, without the ones for which there is no
     room) and `peak_sessions` (the most that there ever were at one time). `on_exchange` is called once for every
-    exchange, as soon as nothing more will come of it.
+    exchange, as soon as nothing more will come of it. With `ping_interval` a session ends whose client does not answer
+    a ping for as long.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Simulator:
         ssl_context: SSLContext | None = None,
         on_exchange: Callable[[Exchange], None] | None = None,
         keep: int | None = None,
+        ping_interval: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.host = host
@@ -78,6 +80,7 @@ class Simulator:
         self.peak_sessions = 0
         self._ssl_context = ssl_context
         self._keep = keep
+        self._ping_interval = ping_interval
         self._clock = clock
         self._attempts = 0
         # From the handshake to the handler, which a connection that was refused or lost never reaches.
@@ -125,7 +128,8 @@ class Simulator:
             compression=None,
             open_timeout=_OPEN_TIMEOUT,
             close_timeout=_CLOSE_TIMEOUT,
-            ping_interval=None,
+            ping_interval=self._ping_interval,
+            ping_timeout=self._ping_interval,
             ssl=self._ssl_context,
         )
         self.port = self._server.sockets[0].getsockname()[1]

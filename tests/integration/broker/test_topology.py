@@ -19,6 +19,7 @@ from worker.broker.declare import declare, declare_entity, delete, verify, verif
 from worker.broker.topology import Queue, topology_of
 from worker.contract.errors import BrokerAway, TopologyError
 from worker.sandbox.node import Node
+from worker.settings import BrokerSettings
 
 DEAD_LETTERED = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 
@@ -239,12 +240,16 @@ async def test_a_queue_out_of_reach_is_an_outage(broker: Node, vhost: str) -> No
             await verify_entity(channel, Queue("stopped"))
 
 
+async def looked_at(settings: BrokerSettings) -> list[Finding]:
+    return await inspect(settings, topology_of(settings), worker="test")
+
+
 async def test_inspect_has_the_brokers_words(vhost: str) -> None:
     """What can't be looked at is wrong with the broker's words, rather than missing."""
     async with open_channel(vhost) as other:
         await other.queue_declare("lcm.outcome.results", exclusive=True)
         for settings in (broker_settings(vhost), broker_settings(vhost, declare="passive")):
-            found = {finding.what: finding for finding in await inspect(settings, worker="test")}
+            found = {finding.what: finding for finding in await looked_at(settings)}
             assert found["queue lcm.outcome.results"].level == "wrong"
             assert "405 RESOURCE_LOCKED" in found["queue lcm.outcome.results"].detail
 
@@ -256,22 +261,22 @@ async def test_a_topology_made_for_a_while_can_be_deleted(vhost: str) -> None:
         await declare(channel, topology)
         await publish(channel, "lcm.outcome.dead", "dead")
         await delete(channel, topology)
-    findings = await inspect(broker_settings(vhost), worker="test")
+    findings = await looked_at(broker_settings(vhost))
     assert all("does not exist yet" in finding.detail for finding in findings[1:])
 
 
 async def test_inspect_compares_without_changing_anything(vhost: str) -> None:
     """A look at a broker says of each entity whether it is missing, right or wrong, and creates none."""
     wanted = broker_settings(vhost, delivery_limit=10)
-    levels = {finding.level for finding in await inspect(wanted, worker="test")}
+    levels = {finding.level for finding in await looked_at(wanted)}
     assert levels == {"ok"}
     passive = broker_settings(vhost, declare="passive")
-    missing = [finding for finding in await inspect(passive, worker="test") if finding.level == "missing"]
+    missing = [finding for finding in await looked_at(passive) if finding.level == "missing"]
     assert len(missing) == len(topology_of(passive).entities)
     async with open_channel(vhost) as channel:
         await declare(channel, topology_of(broker_settings(vhost, delivery_limit=20)))
-    assert [finding for finding in await inspect(passive, worker="test") if finding.level != "ok"] == []
-    [wrong] = [finding for finding in await inspect(wanted, worker="test") if finding.level != "ok"]
+    assert [finding for finding in await looked_at(passive) if finding.level != "ok"] == []
+    [wrong] = [finding for finding in await looked_at(wanted) if finding.level != "ok"]
     assert (wrong.level, wrong.what) == ("wrong", "queue lcm.outcome.jobs")
     assert "x-delivery-limit" in wrong.detail
 
@@ -280,7 +285,7 @@ async def test_inspect_warns_of_a_results_queue_nobody_asked_for(vhost: str) -> 
     """Where consumers bind their own queues, the common one would keep a copy of every result: that is said."""
     async with open_channel(vhost) as channel:
         await declare(channel, topology_of(broker_settings(vhost)))
-    findings = await inspect(broker_settings(vhost, results_queue=False), worker="test")
+    findings = await looked_at(broker_settings(vhost, results_queue=False))
     warnings = [finding for finding in findings if finding.level == "warn"]
     assert [finding.what for finding in warnings] == ["queue lcm.outcome.results"]
     assert isinstance(findings[0], Finding)

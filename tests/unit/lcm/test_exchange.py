@@ -56,6 +56,9 @@ class OneSession:
             self.exchanges = 0
         return cast(Session, self)
 
+    def may_ask(self) -> bool:
+        return True
+
     def release(self, _session: Session) -> None:
         self.released += 1
 

@@ -79,6 +79,8 @@ def test_the_defaults_are_the_contract() -> None:
         "lcm.max_exchanges": "0",
         "lcm.max_reply": '"1MiB"',
         "lcm.max_rate": "0",
+        "lcm.fleet_sessions": "0",
+        "lcm.fleet_rate": "0",
         "lcm.share": "true",
         "lcm.username": '""',
         "lcm.password": '""',

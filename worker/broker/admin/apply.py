@@ -7,18 +7,19 @@ from dataclasses import replace
 
 from worker.broker.admin.calls import connected, exists, label, own_channel
 from worker.broker.declare import declare, declare_entity
-from worker.broker.topology import topology_of
+from worker.broker.topology import Topology
 from worker.settings import BrokerSettings
 
 Report = Callable[[str, str], object]
 """Is given `created`, `exists` or `bound`, and the entity or binding in words."""
 
 
-async def apply(settings: BrokerSettings, report: Report, *, name: str) -> None:
+async def apply(settings: BrokerSettings, topology: Topology, report: Report, *, name: str) -> None:
     """Declare everything, whatever `broker.declare` says; what exists with the right arguments stays as it is.
 
     Args:
-        settings: which broker, and what the topology follows from.
+        settings: which broker.
+        topology: what to declare.
         report: called once for each entity and binding, right after it was declared.
         name: the connection's.
 
@@ -27,7 +28,6 @@ async def apply(settings: BrokerSettings, report: Report, *, name: str) -> None:
             before stays.
         BrokerAway: no URL answers, or the connection was lost.
     """
-    topology = topology_of(settings)
     async with connected(settings, name=name) as connection:
         for entity in topology.entities:
             existed = await exists(connection, entity)

@@ -4,8 +4,9 @@ The users have the least permissions that work. RabbitMQ matches permissions as 
 does not distinguish an exchange from a queue of the same name, so that a permission covers both:
 
 - worker (`broker.declare = "passive"`): reads the jobs queue; writes to the exchanges of results, retries and dead
-  letters, and to the default exchange where `broker.reply_to_prefixes` admits callers. It configures nothing: a
-  passive declare needs no permission, nor does dead-lettering once the queue exists.
+  letters, and to the default exchange where `broker.reply_to_prefixes` admits callers; writes and reads the workers'
+  beats where there are any. It configures nothing: a passive declare needs no permission, nor does dead-lettering once
+  the queue exists.
 - producer: writes to the jobs exchange. Writing to the default exchange would let it into every queue of the vhost.
 - consumer: reads the results queue and the results exchange, to which it may bind queues of its own. Those are named
   `<prefix>.results.<anything>`, and it has all permissions on them.
@@ -103,13 +104,14 @@ def _user(name: str) -> dict[str, Any]:
 def _rights(topology: Topology, *, replies: bool) -> tuple[Mapping[str, str], ...]:
     """Return the permissions of worker, producer and consumer."""
     default = (_DEFAULT_EXCHANGE,) if replies else ()
-    targets = (topology.results, topology.retry, topology.dead, topology.undelivered, *default)
+    beats = tuple(queue.name for queue in topology.queues if queue.name == topology.fleet)
+    targets = (topology.results, topology.retry, topology.dead, topology.undelivered, *beats, *default)
     own = rf"{re.escape(topology.results)}\..+"
     return (
         {
             "configure": _NOTHING,
             "write": _exactly(*targets),
-            "read": _exactly(topology.jobs, topology.undelivered),
+            "read": _exactly(topology.jobs, topology.undelivered, *beats),
         },
         {"configure": _NOTHING, "write": _exactly(topology.jobs), "read": _NOTHING},
         {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from worker.broker.admin.calls import connected, exists, label, own_channel
 from worker.broker.connection import Connection
 from worker.broker.declare import Entity, declare_entity
-from worker.broker.topology import Queue, topology_of
+from worker.broker.topology import Queue, Topology
 from worker.contract.errors import TopologyError
 from worker.settings import BrokerSettings
 
@@ -21,13 +21,12 @@ class Finding:
     detail: str
 
 
-async def inspect(settings: BrokerSettings, *, worker: str) -> list[Finding]:
-    """Check the broker and every entity. `worker` becomes part of the connection's name.
+async def inspect(settings: BrokerSettings, topology: Topology, *, worker: str) -> list[Finding]:
+    """Check the broker and every entity of the topology. `worker` becomes part of the connection's name.
 
     Raises:
         BrokerAway: no URL answers, or the connection was lost.
     """
-    topology = topology_of(settings)
     async with connected(settings, name=f"{worker} check") as connection:
         findings = [Finding("ok", "broker", f"{connection} answers")]
         active = settings.declare == "active"
