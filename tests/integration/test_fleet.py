@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
+import msgspec
 from aiormq.abc import AbstractChannel
 
 from tests.support.channel import depth, open_channel
-from tests.support.commands import Worker
+from tests.support.commands import Worker, command, on_terminal
 from tests.support.in_process import RESULTS, numbered, publish
 from tests.support.waiting import until
 from tests.support.wire.proxy import Proxy
@@ -220,3 +222,28 @@ async def test_a_log_that_was_made_anew_is_read_from_its_beginning(vhost: str) -
         third = await workers.join()
         await third.logged("worker.ready")
         await until(lambda: sorted(workers.shares()) == [2, 2, 3], deadline=60)
+
+
+async def test_status_and_check_tell_of_the_fleet(vhost: str) -> None:
+    """Each worker that runs with its share, what it has and why it is paused; the limit; none that has left."""
+    async with fleet(vhost, lcm__fleet_sessions=1) as (workers, _):
+        first = await workers.join()
+        await first.logged("worker.ready")
+        await workers.join()
+        third = await workers.join()
+        await until(lambda: workers.shares() == [1, 0, 0])
+        third.signal()
+        await third.ended()
+        ended = await command("status", "--json", broker__url=vhost)
+        told = msgspec.json.decode(ended.out)["workers"]
+        assert told["limit"] == {"sessions": 1, "rate": 0.0}
+        assert [(each["name"], each["share"], each["sessions"], each["paused"]) for each in told["seen"]] == [
+            ("w-1", 1, 1, []),
+            ("w-2", 0, 0, ["no_share"]),
+        ]
+        shown = await on_terminal("status", broker__url=vhost, columns=100)
+        assert "1 sessions of 2 workers together; 1 sessions are open" in shown.out
+        assert re.search(r"w-2 +\d s ago +0 +0 +no: no_share", shown.out)
+        checked = await command("check", broker__url=vhost, lcm__url=workers.lcm.url, lcm__fleet_sessions=1)
+        assert re.search(r"ok +fleet: 1 sessions for all workers of this prefix", checked.out)
+        assert checked.status == 0

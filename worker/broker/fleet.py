@@ -199,7 +199,9 @@ class Fleet:
             exchange=self._name,
             routing_key=BEAT_KEY,
             properties=spec.Basic.Properties(
-                content_type="application/json", message_type="lcm.outcome.beat.v1"
+                content_type="application/json",
+                message_type="lcm.outcome.beat.v1",
+                timestamp=self._clock.now(),
             ),
         )
 

@@ -48,6 +48,7 @@ def check(
     findings += [
         Finding("warn", each.setting, f"{each.reason}; {each.remedy}") for each in exposures_of(settings)
     ]
+    findings += _limits(settings)
     findings += run_async(_check(settings, management))
     console = Terminal(soft_wrap=True)
     hide = Scrubber(settings, management or "")
@@ -56,6 +57,18 @@ def check(
         console.print(line.append_text(one_line(hide(f"{finding.what}: {finding.detail}"), "default")))
     if status := exit_status(findings):
         raise typer.Exit(status)
+
+
+def _limits(settings: Settings) -> list[Finding]:
+    from worker.broker.admin.inspect import Finding
+
+    lcm = settings.lcm
+    together = [f"{lcm.fleet_sessions:,} sessions"] * bool(lcm.fleet_sessions)
+    together += [f"{lcm.fleet_rate:g} exchanges per second"] * bool(lcm.fleet_rate)
+    if not together:
+        return []
+    beside = "`check` and `lookup` open sessions beside them"
+    return [Finding("ok", "fleet", f"{' and '.join(together)} for all workers of this prefix; {beside}")]
 
 
 async def _check(settings: Settings, management: str | None) -> list[Finding]:

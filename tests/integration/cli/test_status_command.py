@@ -98,7 +98,7 @@ async def test_everything_is_empty(vhost: str) -> None:
     assert [*told] == [
         "at", "exit_status", "findings", "broker", "queues", "workers", "results_to", "dead_reasons"
     ]  # fmt: skip
-    assert told["workers"] == {"consumers": 1, "seen": None}
+    assert told["workers"] == {"consumers": 1, "limit": None, "seen": None}
     assert (told["results_to"], told["dead_reasons"]) == (None, None)
     assert {**told["broker"], "url": ""} == {
         "url": "", "answers": True, "takes_messages": True, "missing_exchanges": []

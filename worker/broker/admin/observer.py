@@ -6,10 +6,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from aiormq.exceptions import ChannelClosed
 
 from worker.broker.admin.alarms import takes_messages
+from worker.broker.admin.beats import Told, beats_of
 from worker.broker.admin.calls import connected, exists, own_channel
 from worker.broker.connection import Connection, is_blocked
 from worker.broker.declare import counts_of
@@ -65,6 +67,10 @@ class Observer:
             {queue.name: await self._counted(queue) for queue in self._topology.queues},
             tuple([each.name for each in self._topology.exchanges if await self._misses(each)]),
         )
+
+    async def beats(self, now: datetime) -> list[Told] | None:
+        """Return what workers said last; see `beats_of`."""
+        return await beats_of(self._asking, self._topology.fleet, now)
 
     async def _counted(self, queue: Queue) -> Counted:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from worker.broker.admin.inspect import Finding
@@ -29,11 +30,10 @@ def document_of(status: Status, findings: Sequence[Finding], hide: Callable[[str
         "queues": list(_queues(status)),
         "workers": {
             "consumers": status.queue(status.topology.jobs).consumers,
-            "seen": None
-            if status.workers is None
-            else [
-                {"name": each.name, "seen_s": each.seen_s, "paused": each.paused} for each in status.workers
-            ],
+            "limit": None
+            if status.fleet is None
+            else {"sessions": status.fleet.sessions, "rate": status.fleet.rate},
+            "seen": None if status.fleet is None else [asdict(each) for each in status.fleet.workers],
         },
         "results_to": None
         if told is None

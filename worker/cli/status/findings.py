@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from worker.broker.admin.alarms import alarmed
 from worker.broker.admin.inspect import Finding
 from worker.broker.admin.management import told_of
 from worker.cli.status.gathering import Status
-from worker.cli.status.workers import WorkerState
+from worker.cli.status.workers import FleetState
 
 _URGENCY = ("away", "missing", "alarm", "stuck", "warn", "unknown", "ok")
 
@@ -71,9 +71,7 @@ def _jobs(status: Status) -> Iterator[Finding]:
         [f"{jobs.ready:,} wait"] * bool(jobs.ready) + [f"{later:,} are in retry queues"] * bool(later)
     )
     if waiting and not jobs.consumers:
-        yield Finding(
-            "stuck", "jobs", f"{waiting}, and no worker takes any: {_why_no_worker(status.workers)}"
-        )
+        yield Finding("stuck", "jobs", f"{waiting}, and no worker takes any: {_why_no_worker(status.fleet)}")
     elif jobs.ready:
         yield Finding("ok", "jobs", f"{waiting}; {_takers(jobs.consumers)}")
     elif later:
@@ -84,9 +82,7 @@ def _jobs(status: Status) -> Iterator[Finding]:
             " failed, the log has lcm.outage_started or job.retry_later",
         )
     elif not jobs.consumers:
-        yield Finding(
-            "warn", "jobs", f"none waits, and no worker takes any: {_why_no_worker(status.workers)}"
-        )
+        yield Finding("warn", "jobs", f"none waits, and no worker takes any: {_why_no_worker(status.fleet)}")
     elif _all_empty(status):
         yield Finding("ok", "jobs", f"nothing to do, all queues are empty; {_takers(jobs.consumers)}")
     else:
@@ -101,16 +97,16 @@ def _takers(consumers: int | None) -> str:
     return "1 consumer takes them" if consumers == 1 else f"{consumers or 0:,} consumers take them"
 
 
-def _why_no_worker(workers: Sequence[WorkerState] | None) -> str:
-    if workers is None:
+def _why_no_worker(fleet: FleetState | None) -> str:
+    if fleet is None:
         return (
             "start one, or see worker.paused in the log of those that run, which take none while LCM is away or the"
             " guard rests"
         )
-    if not workers:
+    if not fleet.workers:
         return "none runs; start one"
-    each = (f"{one.name} ({', '.join(one.paused) or 'not paused'})" for one in workers)
-    return f"{len(workers)} run and take none: {'; '.join(each)}; see worker.paused in their log"
+    each = (f"{one.name} ({', '.join(one.paused) or 'not paused'})" for one in fleet.workers)
+    return f"{len(fleet.workers)} run and take none: {'; '.join(each)}; see worker.paused in their log"
 
 
 def _results(status: Status) -> Iterator[Finding]:

@@ -11,8 +11,8 @@ from worker.broker.admin.dead_letters import browse
 from worker.broker.admin.observer import Counted, Look, Observer
 from worker.broker.admin.statistics import QueueStatistics, Statistics, statistics_of
 from worker.broker.topology import Topology, topology_of
-from worker.cli.status.workers import Workers, WorkerState, untold
-from worker.contract.errors import BrokerAway, SettingsError, WorkerError
+from worker.cli.status.workers import FleetState, fleet_state
+from worker.contract.errors import BrokerAway, SettingsError, TopologyError, WorkerError
 from worker.settings import Settings
 
 _NO_LEADER = "the management API says that too few of its nodes run to elect a leader"
@@ -33,8 +33,9 @@ class Reason:
 class Status:
     """All that is known at a moment; what is not known is None, and `away`, `untold` and `unread` say why.
 
-    `look` is None where the broker is away, `statistics` where the management API is, or was not asked. `reasons` are
-    those of the dead letters, where they were looked at.
+    `look` is None where the broker is away, `fleet` where no worker tells, as where no limit is shared, `statistics`
+    where the management API is away, or was not asked. `reasons` are those of the dead letters, where they were looked
+    at.
     """
 
     at: datetime
@@ -43,7 +44,7 @@ class Status:
     away: str = ""
     statistics: Statistics | None = None
     untold: str = ""
-    workers: Sequence[WorkerState] | None = None
+    fleet: FleetState | None = None
     reasons: Sequence[Reason] | None = None
     unread: str = ""
 
@@ -76,7 +77,6 @@ class Gatherer:
 
     settings: Settings
     management: str = ""
-    workers: Workers = untold
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
     @property
@@ -96,7 +96,7 @@ class Gatherer:
             look=look,
             statistics=statistics,
             untold=untold_why,
-            workers=await self.workers(),
+            fleet=await self._fleet(observer),
             reasons=found,
             unread=unread,
         )
@@ -104,6 +104,14 @@ class Gatherer:
     def away(self, why: str) -> Status:
         """Return the status of a broker that does not answer."""
         return Status(at=self.now(), topology=topology_of(self.settings.broker), away=why)
+
+    async def _fleet(self, observer: Observer) -> FleetState | None:
+        now = self.now()
+        try:
+            told = await observer.beats(now)
+        except TopologyError:
+            return None  # another user may read it
+        return None if told is None else fleet_state([(each.beat, each.at) for each in told], now)
 
     async def _statistics(self) -> tuple[Statistics | None, str]:
         if not self.management:

@@ -13,6 +13,7 @@ from worker.broker.admin.inspect import Finding
 from worker.cli.levels import STYLES
 from worker.cli.status.document import queue_names
 from worker.cli.status.gathering import Status
+from worker.cli.status.workers import FleetState
 from worker.cli.tables import add_row, table
 from worker.cli.terminal import one_line
 
@@ -79,12 +80,11 @@ class View:
         status = self.status
         consumers = status.queue(status.topology.jobs).consumers
         workers = f"{_count(consumers)} consume jobs"
-        if status.workers is None:
-            workers += "; what workers do beside that is not told"
-        yield _fact("workers", workers)
-        for each in status.workers or ():
-            doing = f"paused: {', '.join(each.paused)}" if each.paused else "takes jobs"
-            yield _fact("", f"{each.name}, {each.seen_s:.0f} s ago: {doing}")
+        if status.fleet is None:
+            yield _fact("workers", f"{workers}; what workers do beside that is not told")
+        else:
+            yield _fact("workers", workers)
+            yield from _fleet(status.fleet)
         if status.statistics is None:
             bound = f"{UNKNOWN}, since AMQP does not tell; give --management URL"
         else:
@@ -102,6 +102,24 @@ class View:
             add_row(shown, each.code, f"{each.count:,}", oldest)
         if shown.row_count:
             yield shown
+
+
+def _fleet(fleet: FleetState) -> Iterator[RenderableType]:
+    limits = [f"{fleet.sessions:,} sessions"] * bool(fleet.sessions)
+    limits += [f"{fleet.rate:g} exchanges/s"] * bool(fleet.rate)
+    if limits:
+        held = sum(each.sessions for each in fleet.workers)
+        together = f"of {len(fleet.workers):,} workers together; {held:,} sessions are open"
+        yield _fact("limit", f"{' and '.join(limits)} {together}")
+    workers = table("worker", "seen", "sessions", "share", "takes jobs")
+    for column in workers.columns[1:4]:
+        column.justify, column.no_wrap = "right", True
+    for each in fleet.workers:
+        share = "no limit" if each.share is None else f"{each.share:,}"
+        takes = f"no: {', '.join(each.paused)}" if each.paused else "yes"
+        add_row(workers, each.name, f"{each.seen_s:.0f} s ago", f"{each.sessions:,}", share, takes)
+    if fleet.workers:
+        yield workers
 
 
 def _fact(name: str, text: str) -> Text:

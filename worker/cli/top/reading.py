@@ -44,6 +44,8 @@ class Event(msgspec.Struct, gc=False):
     idle: int = 0
     opening: int = 0
     waiting: int = 0
+    fleet_workers: int | None = None
+    fleet_sessions: int | None = None
 
 
 _decode = msgspec.json.Decoder(Event).decode

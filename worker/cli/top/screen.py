@@ -111,6 +111,9 @@ class Screen:
         present = [worker.present(tally.second(self.now, worker)) for worker in workers]
         now = [_item("in flight", sum(each.in_flight for each in present))]
         now += [_item(name, sum(each.sessions[name] for each in present)) for name in SESSIONS]
+        if fleet_workers := max((each.fleet_workers for each in present), default=0):
+            now.append(_item("share", sum(each.share for each in present)))
+            now.append(_item("workers in the fleet", fleet_workers))
         if counted_at := max((worker.counted_at for worker in workers), default=0.0):
             now.append(Text(f"at {_moment(counted_at)[11:]}", "dim"))
         yield from _flow("sessions", now, width)

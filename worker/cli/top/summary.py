@@ -81,6 +81,8 @@ def letters(marks: int) -> str:
 def _sessions(tally: Tally, present: Sequence[Present]) -> dict[str, Any]:
     return {
         **{name: sum(each.sessions[name] for each in present) for name in SESSIONS},
+        "share": sum(each.share for each in present),
+        "fleet_workers": max((each.fleet_workers for each in present), default=0),
         "opened": tally.events["lcm.session_opened"],
         "failed_to_open": tally.events["lcm.session_failed"],
         "closed": tally.events["lcm.session_closed"],

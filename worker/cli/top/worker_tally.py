@@ -71,10 +71,15 @@ class RecentRate:
 
 @dataclass(slots=True, frozen=True)
 class Present:
-    """Deliveries in flight, and sessions by state, as far as the log tells."""
+    """Deliveries in flight, and sessions by state, as far as the log tells.
+
+    `share` is how many sessions it may have of the limit of `fleet_workers` workers; both are 0 without such a limit.
+    """
 
     in_flight: int
     sessions: dict[str, int]
+    share: int = 0
+    fleet_workers: int = 0
 
 
 class WorkerTally:
@@ -96,6 +101,7 @@ class WorkerTally:
         self.marks = 0
         self._in_flight = self._ended = self._opened = self._closed = 0
         self._sessions = dict.fromkeys(SESSIONS, 0)
+        self._fleet_workers = self._share = 0
         self._is_told = False
         self._stats_at = 0.0
         self._phase = "ready"
@@ -145,7 +151,7 @@ class WorkerTally:
             "opening": max(0, counted["opening"] - self._opened),
             "waiting": waiting,
         }
-        return Present(in_flight, sessions)
+        return Present(in_flight, sessions, self._share, self._fleet_workers)
 
     def ended(self, second: int, at: float, milliseconds: float | None) -> None:
         """Take note that a delivery has ended, after so long."""
@@ -195,6 +201,7 @@ class WorkerTally:
         self._stats_at = at
         self._in_flight = event.in_flight
         self._sessions = {name: getattr(event, name) for name in SESSIONS}
+        self._fleet_workers, self._share = event.fleet_workers or 0, event.fleet_sessions or 0
         self._ended = self._opened = self._closed = 0
         self.counted_at = at
 
@@ -221,3 +228,4 @@ class WorkerTally:
         self._paused, self._lost, self._blocked, self._outage = set(), set(), set(), False
         self._in_flight = self._ended = self._opened = self._closed = 0
         self._sessions = dict.fromkeys(SESSIONS, 0)
+        self._fleet_workers = self._share = 0

@@ -14,7 +14,7 @@ from worker.broker.topology import topology_of
 from worker.cli.levels import exit_status
 from worker.cli.status.findings import findings_of
 from worker.cli.status.gathering import Status
-from worker.cli.status.workers import WorkerState
+from worker.cli.status.workers import FleetState, WorkerState
 
 TOPOLOGY = topology_of(broker_settings("amqp://h/", retry_delays="5s"))
 JOBS = "lcm.outcome.jobs"
@@ -42,7 +42,9 @@ def first(found: Status) -> tuple[str, str, int]:
 )
 def test_why_no_worker_takes_jobs(workers: list[WorkerState] | None, said: str) -> None:
     """Where workers tell of themselves, a paused one is told from one that is not there; else both are possible."""
-    level, detail, ended = first(status({JOBS: Counted("ok", 3, 0)}, workers=workers))
+    level, detail, ended = first(
+        status({JOBS: Counted("ok", 3, 0)}, fleet=None if workers is None else FleetState(workers))
+    )
     assert (level, ended) == ("stuck", 1)
     assert detail.startswith("3 wait, and no worker takes any: ")
     assert said in detail

@@ -328,3 +328,15 @@ def test_deliveries_that_come_after_the_last_count_show_while_they_come() -> Non
     assert present(stats, *jobs, at=30)["in_flight"] == 0
     # One that took long was alone.
     assert present(stats, event("job.succeeded", 60, duration_ms=30000.0), at=60)["in_flight"] <= 1
+
+
+def test_shares_of_workers_that_run_add_up() -> None:
+    """What each has of one limit counts until it stops; how many there are is what the best informed says."""
+    tally = tally_of(
+        event("worker.stats", worker="w-1", fleet_workers=2, fleet_sessions=4),
+        event("worker.stats", worker="w-2", fleet_workers=3, fleet_sessions=3),
+        event("worker.stats", worker="w-3", fleet_workers=3, fleet_sessions=3),
+        event("worker.stopped", worker="w-3"),
+    )
+    sessions = document(tally, lines=4, skipped=0)["sessions"]
+    assert (sessions["share"], sessions["fleet_workers"]) == (7, 3)
