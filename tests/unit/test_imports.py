@@ -77,6 +77,7 @@ PURE_MODULES = frozenset(
 # What tests replace, and what concerns processes, tasks and sockets, without any knowledge of jobs.
 EDGES = frozenset(
     {
+        "worker.common.asking",
         "worker.common.clock",
         "worker.common.dial",
         "worker.common.signals",

@@ -10,6 +10,7 @@ from worker.cli.common import ConfigOption, note, print_line, settings_of
 from worker.contract.errors import SettingsError
 
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+_MOST_BYTES = 64 * 1024
 
 
 def health(
@@ -46,11 +47,12 @@ def health(
 def _ask(host: str, port: int, path: str, timeout: float) -> tuple[int, str]:
     from http.client import HTTPConnection, HTTPException
 
+    from worker.common.asking import ask
+
     connection = HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
+        answer, body = ask(connection, path, most=_MOST_BYTES)
+        return answer.status, body.decode(errors="replace")
     except (OSError, UnicodeError, HTTPException) as error:
         note(f"no answer from {host}:{port}{path}: {error}; does the worker run, with this health.listen?")
         raise typer.Exit(1) from error

@@ -16,6 +16,7 @@ from worker.broker.admin.definitions import vhost_of
 from worker.broker.admin.inspect import Finding
 from worker.broker.admin.policies import Change, Policy, changes_of, in_force, roles_of
 from worker.broker.topology import Topology, topology_of
+from worker.common.asking import ask
 from worker.common.text import printable
 from worker.common.text import quote as quoted
 from worker.contract.errors import BrokerAway, SettingsError
@@ -23,7 +24,7 @@ from worker.settings import BrokerSettings
 from worker.settings.tls import client_context
 from worker.settings.tls_faults import TlsFaults
 
-_TIMEOUT = 10.0
+_TIMEOUT = 20.0  # for a whole answer: of many queues it takes a while
 _MOST_BYTES = 64 * 1024 * 1024
 _PLUGIN = "see --management, and whether the broker has the plugin rabbitmq_management enabled"
 _RIGHTS = "name a user in --management (USER:PASSWORD@) who has the tag: `rabbitmqctl set_user_tags USER management`"
@@ -56,9 +57,8 @@ class ManagementApi:
         token = b64encode(self._credentials.encode()).decode()
         try:
             with closing(self._connection()) as connection:
-                connection.request("GET", path, headers={"Authorization": f"Basic {token}"})
-                response = connection.getresponse()
-                body = response.read(_MOST_BYTES)
+                headers = {"Authorization": f"Basic {token}"}
+                response, body = ask(connection, path, headers=headers, most=_MOST_BYTES)
         except ssl.SSLError as error:
             faults = TlsFaults("broker", self._settings, url="--management", schemes=("http", "https"))
             fault = faults.of(error)

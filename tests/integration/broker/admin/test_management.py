@@ -18,6 +18,7 @@ from tests.support.commands import command
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from tests.support.wire.tls_front import TlsFront
+from worker.broker.admin import management
 from worker.broker.admin.inspect import Finding
 from worker.broker.admin.management import check_policies
 from worker.broker.admin.statistics import statistics_of
@@ -167,6 +168,36 @@ async def test_what_is_no_management_api_is_told(words: bytes, said: str) -> Non
         [away] = await check_policies(broker_settings("amqp://a:b@127.0.0.1/"), url)
     assert (away.level, away.what) == ("away", "policies")
     assert said in away.detail
+
+
+@pytest.mark.parametrize(
+    ("piece", "said"),
+    [(bytes(2**16), "the answer is longer than 1024 KiB"), (b" ", "no whole answer within 0.2 s")],
+    ids=["endless", "dripping"],
+)
+async def test_an_answer_without_end_is_given_up(
+    piece: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bounds are for the whole answer, and what came until then is not taken for one."""
+    if len(piece) == 1:
+        monkeypatch.setattr(management, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(management, "_MOST_BYTES", 2**20)
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except (ConnectionError, asyncio.CancelledError):
+            writer.transport.abort()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        [away] = await check_policies(broker_settings("amqp://a:b@127.0.0.1/"), url)
+    assert away.level == "away"
+    assert f"{url}: {said}" in away.detail
 
 
 async def test_what_it_does_not_tell_is_unknown() -> None:
