@@ -13,7 +13,6 @@ from worker.settings.section import Conflict, Section, certificate_conflicts
 from worker.settings.types import (
     Duration,
     Durations,
-    KeyPath,
     Lowered,
     Readable,
     SecretPath,
@@ -102,7 +101,7 @@ class BrokerSettings(Section):
         description="PEM file of the certificate that the worker shows to the broker (amqps://). Empty: "
         "none.",
     )
-    key_file: KeyPath = Field(
+    key_file: Readable = Field(
         default="",
         description="PEM file of the private key of cert_file. Empty: cert_file holds it as well.",
     )

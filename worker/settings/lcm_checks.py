@@ -80,9 +80,10 @@ def check_session_name(pattern: str) -> str:
 
 def check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     """Check names and values of `lcm.headers`."""
-    for name, value in headers.items():
+    for number, (name, value) in enumerate(headers.items(), 1):
         if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of an HTTP header")
+            # Not which: a whole header, with its value, is easily taken for its name.
+            raise ValueError(f"number {number} of them has no name that HTTP allows; write NAME = VALUE")
         if _HANDSHAKE.fullmatch(name):
             raise ValueError(f"{name} is set by the websocket handshake itself")
         text = value.get_secret_value()

@@ -20,7 +20,6 @@ from worker.settings.section import Conflict, Section, certificate_conflicts
 from worker.settings.types import (
     Duration,
     FromJson,
-    KeyPath,
     Number,
     Readable,
     Secret,
@@ -30,6 +29,7 @@ from worker.settings.types import (
     Text,
     Texts,
     Url,
+    UserName,
     Whole,
 )
 
@@ -131,7 +131,7 @@ class LcmSettings(Section):
         default=True,
         description="true: jobs for one account that are in work at the same time share one exchange.",
     )
-    username: Annotated[Text, AfterValidator(check_user)] = Field(
+    username: Annotated[UserName, AfterValidator(check_user)] = Field(
         default="",
         description="User name of the Basic credentials that are sent on connecting. Empty: session_name, "
         "where that is set; else no credentials are sent.",
@@ -154,7 +154,7 @@ class LcmSettings(Section):
         description="HTTP headers to send on connecting: a table of names and values. The values are kept "
         "secret.",
     )
-    session_name: Annotated[Text, AfterValidator(check_session_name)] = Field(
+    session_name: Annotated[UserName, AfterValidator(check_session_name)] = Field(
         default="",
         description="The name that a session gives in the query parameter name and, where username is "
         "empty, as the Basic user name. May hold {worker} (worker.name), {n} (the session's "
@@ -189,7 +189,7 @@ class LcmSettings(Section):
         default="",
         description="PEM file of the certificate that the worker shows to LCM (wss://). Empty: none.",
     )
-    key_file: KeyPath = Field(
+    key_file: Readable = Field(
         default="",
         description="PEM file of the private key of cert_file. Empty: cert_file holds it as well.",
     )

@@ -1,6 +1,7 @@
 """From file and environment to checked settings, or to one error that lists every mistake."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from worker.contract.errors import SettingsError
+from worker.settings.masking import MASK
 from worker.settings.section import CONFLICT, Conflict
 from worker.settings.sections import SECTIONS, Settings
 from worker.settings.sources import CONFIG_VARIABLE, Given, Value, from_environment, from_file, mistake
@@ -17,6 +19,7 @@ from worker.settings.types import Sensitive, Written
 
 _LONGEST_FOUND = 80
 _DEPTH = 2  # section and name; what is deeper is inside a value
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # of what is within a value; a secret can be taken for one
 _TABLE, _LIST, _WHOLE, _NUMBER = (
     "must be a table",
     "must be a list",
@@ -124,7 +127,7 @@ def _told(details: ErrorDetails, values: Mapping[str, Value]) -> str:
     # What was given, not what became of it; of one item of a table or list, that item.
     raw = details["input"] if len(details["loc"]) > _DEPTH or dotted not in values else values[dotted].raw
     found = _found(raw, [kind for kind in field.metadata if isinstance(kind, Sensitive)])
-    within = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"][_DEPTH:])
+    within = "".join(map(_within, details["loc"][_DEPTH:]))
     place = values[dotted].place if dotted in values else "default"
     return mistake(dotted + within, f"{wrong}{found}", place)
 
@@ -136,6 +139,12 @@ def _limit(field: FieldInfo, value: Any) -> Any:
         if isinstance(kind, Written):
             return kind.as_toml(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _within(part: int | str) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    return f".{part if _NAME.fullmatch(part) else MASK}"
 
 
 def _found(value: object, kinds: list[Sensitive]) -> str:

@@ -118,6 +118,12 @@ def _mask_path(path: str) -> str:
     return path if path.startswith(("/", "./", "../")) else MASK
 
 
+def _mask_beyond_name(text: str) -> str:
+    # A user who has a password beside the name puts both here.
+    name = re.split(r"[:\s]", text, maxsplit=1)[0]
+    return text if name == text else name + MASK
+
+
 def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
@@ -138,8 +144,9 @@ Size = Annotated[int, BeforeValidator(parse_size), Written(format_size)]
 
 Text = Annotated[str, AfterValidator(_printable)]
 Texts = Annotated[tuple[Annotated[Text, AfterValidator(_not_empty)], ...], BeforeValidator(_list)]
-Readable = Annotated[str, AfterValidator(_readable)]
-KeyPath = Annotated[Readable, Sensitive(_mask_path)]
+UserName = Annotated[Text, Sensitive(_mask_beyond_name)]
+# Each: a private key is pasted into the setting of the certificate as easily.
+Readable = Annotated[str, AfterValidator(_readable), Sensitive(_mask_path)]
 Lowered = BeforeValidator(_lower)
 FromJson = BeforeValidator(_json)
 

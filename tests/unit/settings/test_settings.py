@@ -24,6 +24,7 @@ from worker.settings import (
     load,
     secrets_of,
 )
+from worker.settings.masking import MASK
 
 CONFIG = Path(__file__).parents[3] / "config" / "worker.toml"
 SECTIONS = ("broker", "lcm", "retry", "outage", "guard", "log", "health", "worker")
@@ -588,6 +589,18 @@ def test_no_secret_is_shown() -> None:
         {"lcm__key_file": "-----BEGIN PRIVATE KEY-----t0psecret"},
         {"broker__key_file": "t0psecret"},
         {"lcm__greeting": '[{"send": "x", "other": "t0psecret"}]'},
+        {"lcm__greeting": '[{"{\\"key\\": \\"t0psecret\\"}": "LoginResponse"}]'},
+        {"lcm__headers": '{"Authorization: Bearer t0psecret": "x"}'},
+        {"lcm__headers": '{"Authorization: Bearer t0psecret": 1}'},
+        {"lcm__username": "user:t0psecret"},
+        {"lcm__username": "user\nt0psecret"},
+        {"lcm__session_name": "user:t0psecret{"},
+        *(
+            {f"{section}__{name}": f"-----BEGIN PRIVATE KEY-----\n{filling}\n"}
+            for section in ("lcm", "broker")
+            for name in ("ca_file", "cert_file", "key_file")
+            for filling in ("t0psecret", "t0psecret" * 1000)
+        ),
     ],
 )
 def test_no_mistake_shows_a_secret(variables: dict[str, str]) -> None:
@@ -597,6 +610,18 @@ def test_no_mistake_shows_a_secret(variables: dict[str, str]) -> None:
     assert not [part for part in ("t0p", "secret", "cret@") if part in str(caught.value)]
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_a_mistake_shows_what_is_no_secret() -> None:
+    """What stands beside a secret tells which one it is: the path, the user's name, the place of the header."""
+    (path,) = mistakes_of(lcm__ca_file="/nowhere/ca.pem")
+    assert 'found "/nowhere/ca.pem"' in path
+    (user,) = mistakes_of(lcm__username="user:t0psecret")
+    assert f'found "user{MASK}"' in user
+    (header,) = mistakes_of(lcm__headers='{"X-Key": "v", "X-Other: v": "v"}')
+    assert header.startswith("lcm.headers: number 2 of them has no name that HTTP allows")
+    (value,) = mistakes_of(lcm__headers='{"X-Key": 1}')
+    assert value.startswith("lcm.headers.X-Key: must be a text")
 
 
 def test_secrets_of_lists_what_to_scrub() -> None:
