@@ -125,7 +125,7 @@ class LcmSettings(Section):
     subprotocols: Annotated[Texts, AfterValidator(check_subprotocols)] = Field(
         default=(),
         description="Names of websocket subprotocols to offer to LCM, the preferred one first; LCM must choose one "
-        "of them. An empty list: none is offered.",
+        "of them. They are shown: a token belongs in headers. An empty list: none is offered.",
     )
     share: bool = Field(
         default=True,
