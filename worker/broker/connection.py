@@ -112,6 +112,8 @@ class Connection(aio_pika.Connection):
     async def connect(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the library has it
         """Open the connection; what the peer says later is not kept."""
         await super().connect(timeout)
+        assert self.transport is not None  # noqa: S101 - it was opened a moment ago
+        self._socket.frames.tune(self.transport.connection.connection_tune.frame_max or 0)
         self._socket.stop_listening()
 
     def abort(self) -> None:

@@ -35,7 +35,12 @@ _AROUND = _HEAD.size + 1  # bytes of a frame beside its payload
 _END = 0xCE
 _ENDS = bytes([_END])
 _CONTENT = struct.Struct(">BHIHHQ")
+_SIZE_AT = _CONTENT.size - 8  # in a header's frame, the size of the body
 _BASIC, _WEIGHT = 60, 0
+_MOST_BODY = 512 * 2**20
+"""The largest body that RabbitMQ can be set to take."""
+_MOST_UNTUNED = 128 * 1024
+"""How large a frame may be until the connection is tuned; by the protocol it has 4 KiB at most."""
 _A_HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _SIGN_OF_LIFE = 1.0
 """Seconds after which the library is given a heartbeat where all frames since were taken from it.
@@ -66,6 +71,11 @@ def content_frames(channel: int, properties: bytes, body: bytes, frame_max: int)
     return b"".join(frames)
 
 
+def _check_body_size(size: int) -> None:
+    if size > _MOST_BODY:
+        raise ValueError(f"a body of {size} bytes, where {_MOST_BODY} is the most")
+
+
 class Frames:
     """Divides what a connection receives into frames. `pass_on` is given those that nobody has claimed, as bytes.
 
@@ -78,10 +88,15 @@ class Frames:
         self._contents: dict[int, _Content] = {}
         self._rest: list[bytes] = []
         self._missing = 0
+        self._most = _MOST_UNTUNED
         self._is_amqp = True
         self._passed_at = 0.0
         self.held = False
         """While this is set no frame is handled: what is fed is kept for a later `feed`."""
+
+    def tune(self, frame_max: int) -> None:
+        """Take frames of so many bytes from now on; 0 is no limit but that of a body."""
+        self._most = min(frame_max or _MOST_BODY, _MOST_BODY)
 
     def claim(self, channel: int, on_method: OnMethod) -> None:
         """Have the method frames of a channel offered to `on_method` first, until the channel is closed."""
@@ -89,7 +104,11 @@ class Frames:
         self._claims[channel] = on_method
 
     def feed(self, data: bytes = b"") -> None:
-        """Handle what was received."""
+        """Handle what was received.
+
+        Raises:
+            ValueError: a frame or a body is larger than any may be; nothing of it is waited for.
+        """
         if self._rest:
             self._rest.append(data)
             self._missing -= len(data)
@@ -119,6 +138,8 @@ class Frames:
                 break
             kind, channel, length = _HEAD.unpack_from(data, start)
             end = start + _AROUND + length
+            if end - start > self._most:
+                raise ValueError(f"a frame of {end - start} bytes, where {self._most} is the most")
             if end > size:
                 self._missing = end - size
                 break
@@ -127,6 +148,8 @@ class Frames:
             if channel in self._claims and self._is_taken(kind, channel, data[start + _HEAD.size : end - 1]):
                 self._pass(data[passed:start])
                 passed = end
+            elif kind == _HEADER:
+                _check_body_size(int.from_bytes(data[start + _SIZE_AT : start + _CONTENT.size]))
             start = end
         self._pass(data[passed:start])
         if passed and (now := time.monotonic()) - self._passed_at > _SIGN_OF_LIFE:
@@ -159,6 +182,7 @@ class Frames:
         if kind == _HEADER:
             header = content.header = ContentHeader()
             header.unmarshal(payload)
+            _check_body_size(header.body_size)
             content.missing = header.body_size
             body = b""
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.broker import add_user
 from tests.support.certificates import Authority
+from tests.support.hostile_broker import hostile_broker
 from tests.support.settings import broker_settings
 from worker.broker import connection as module
 from worker.broker.admin.calls import own_channel
@@ -48,6 +50,16 @@ async def user_of(node: Node, vhost: str) -> tuple[str, str]:
     name = vhost.rpartition("/")[2]
     await add_user(node, name, configure=".*", write=".*", read=".*")
     return name, vhost.replace("guest:guest", f"{name}:secret")
+
+
+@pytest.mark.parametrize(("size", "frame_max"), [(2**32 - 1, 0), (4097, 4096)])
+async def test_a_frame_that_is_too_large_loses_the_connection(size: int, frame_max: int) -> None:
+    """A broker that announces more than was agreed on, or than any body has, is not listened to any more."""
+    head = struct.pack(">BHI", 3, 1, size - 8) + b"\x00"
+    async with hostile_broker(head, frame_max=frame_max) as address:
+        said = await channel_refusal(f"amqp://a:b@{address}/")
+    assert "what was received can't be read: ValueError('a frame of " in said
+    assert f"{size} bytes" in said
 
 
 async def test_a_vhost_that_is_not_there(vhost: str) -> None:

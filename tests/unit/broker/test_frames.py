@@ -18,6 +18,7 @@ from pamqp.heartbeat import Heartbeat
 from worker.broker.frames import DELIVER, Frames, OnContent, content_frames
 
 OURS, OTHER = 1, 2
+MIB = 2**20
 HEARTBEAT = Heartbeat().marshal()
 
 
@@ -164,6 +165,40 @@ def test_a_frame_without_a_claim_costs_the_library_nothing_it_had_before() -> No
     assert reader.passed == large
     head = struct.Struct(">BHI").unpack_from(reader.passed)
     assert head == (3, OTHER, 100_000)
+
+
+@pytest.mark.parametrize("channel", [OURS, OTHER])
+@pytest.mark.parametrize(
+    ("frame_max", "most"), [(None, 128 * 1024), (4096, 4096), (2**32 - 1, 512 * MIB), (0, 512 * MIB)]
+)
+def test_a_frame_has_as_many_bytes_as_were_agreed_on(frame_max: int | None, most: int, channel: int) -> None:
+    """One that is larger is refused by its head, and nothing of it is waited for; before tuning it has 128 KiB."""
+    for size in (most - 1, most, most + 1):
+        reader = Reader()
+        if frame_max is not None:
+            reader.frames.tune(frame_max)
+        received = struct.pack(">BHI", 3, channel, size - 8) + bytes(min(size - 8, MIB)) + b"\xce"
+        if size > most:
+            with pytest.raises(ValueError, match=f"a frame of {size} bytes, where {most} is the most"):
+                reader.frames.feed(received[:8])
+            with pytest.raises(ValueError, match="a frame of"):
+                reader.frames.feed(received)
+        else:
+            reader.frames.feed(received)
+
+
+@pytest.mark.parametrize("channel", [OURS, OTHER], ids=["claimed", "the-library-s"])
+@pytest.mark.parametrize("size", [512 * MIB - 1, 512 * MIB, 512 * MIB + 1, 2**60])
+def test_a_body_is_as_large_as_rabbitmq_takes(size: int, channel: int) -> None:
+    """A delivery that announces more is refused by its header, whoever it is for."""
+    reader = Reader()
+    frames = delivery(channel, 1)[0] + pamqp.frame.marshal(ContentHeader(body_size=size), channel)
+    if size > 512 * MIB:
+        with pytest.raises(ValueError, match=f"a body of {size} bytes, where 536870912 is the most"):
+            reader.frames.feed(frames)
+    else:
+        reader.frames.feed(frames)
+        assert reader.passed == (frames if channel == OTHER else b"")
 
 
 @pytest.mark.parametrize(
