@@ -17,6 +17,7 @@ from worker.broker.declare import declare
 from worker.broker.topology import topology_of
 
 RESULTS, UNDELIVERED = "lcm.outcome.results", "lcm.outcome.undelivered"
+STAYS = f"no results of this worker, which stay in {UNDELIVERED}: 1"
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
@@ -79,11 +80,15 @@ async def test_results_are_sent_where_a_queue_takes_them(vhost: str) -> None:
         assert (none.status, "--all" in none.err) == (2, True)
         dry = await command("undelivered", "send", "--all", "--dry-run", broker__url=vhost)
         assert (dry.status, await depth(channel, UNDELIVERED)) == (0, 4)
+        assert "3 results would be sent" in dry.err
+        assert STAYS in dry.err
+        assert "foreign" not in dry.out
         ended = await command(
             "undelivered", "send", "--all", broker__url=vhost, broker__results_queue="false"
         )
         assert ended.status == 1
         assert "sent 2 results" in ended.err
+        assert STAYS in ended.err
         assert "not taken: result.failed.b: no queue takes" in ended.err
         sent = await take(channel, own)
         assert sent.routing_key == "result.succeeded.a"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ from worker.contract.errors import BrokerError
 from worker.contract.message import Delivery
 from worker.observability.log import build_log
 from worker.settings import Scrubber, Settings
+
+_Choose = Callable[[Browser], AsyncIterator[tuple[Delivery, Parked]]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,17 @@ class Undelivered:
         if browser.seen < browser.total:
             note(f"{browser.total - browser.seen} of {browser.total} did not come: somebody else holds them")
 
+    async def sendable(self, browser: Browser) -> AsyncIterator[tuple[Delivery, Parked]]:
+        """Yield those of the selected that can be sent, and note at the end how many can't."""
+        foreign = 0
+        async for delivery, parked in self.selected(browser):
+            if parked.message is None:
+                foreign += 1
+            else:
+                yield delivery, parked
+        if foreign:
+            note(f"no results of this worker, which stay in {self.queue}: {foreign}")
+
     def _matches(self, parked: Parked) -> bool:
         return (not self.job_ids or parked.job_id in self.job_ids) and (
             not self.routing_keys or parked.routing_key in self.routing_keys
@@ -123,7 +136,7 @@ async def show_results(chosen: Undelivered) -> None:
 async def send_results(chosen: Undelivered, *, dry_run: bool) -> None:
     """Publish the selected results, one after the other; exit with status 1 where one was not taken."""
     if dry_run:
-        await _rehearse(chosen, "sent")
+        await _rehearse(chosen, "sent", chosen.sendable)
         return
     broker = chosen.settings.broker
     log = build_log(
@@ -136,11 +149,12 @@ async def send_results(chosen: Undelivered, *, dry_run: bool) -> None:
     sent, closed = 0, dict[str, str]()
     try:
         async with browse(broker, chosen.queue, name=chosen.name) as browser:
-            async for delivery, parked in chosen.selected(browser):
+            async for delivery, parked in chosen.sendable(browser):
                 if link.done():
                     link.result()
-                if parked.message is None or parked.routing_key in closed:
+                if parked.routing_key in closed:
                     continue
+                assert parked.message is not None  # noqa: S101 - it is sendable
                 try:
                     await publisher.publish(parked.message, always, silence=SILENCE, alone=True)
                 except BrokerError as error:
@@ -161,7 +175,7 @@ async def send_results(chosen: Undelivered, *, dry_run: bool) -> None:
 async def drop_results(chosen: Undelivered, *, output: Path | None, ask: bool, dry_run: bool) -> None:
     """Take the selected results off the queue for good; raises as `drop_messages`."""
     if dry_run:
-        await _rehearse(chosen, "dropped")
+        await _rehearse(chosen, "dropped", chosen.selected)
         return
     async with browse(chosen.settings.broker, chosen.queue, name=chosen.name) as browser:
         records = (
@@ -170,10 +184,10 @@ async def drop_results(chosen: Undelivered, *, output: Path | None, ask: bool, d
         await drop_messages(browser, records, output=output, ask=ask, queue=chosen.queue, counted=results)
 
 
-async def _rehearse(chosen: Undelivered, action: str) -> None:
+async def _rehearse(chosen: Undelivered, action: str, choose: _Choose) -> None:
     groups: dict[str, _Group] = {}
     async with browse(chosen.settings.broker, chosen.queue, name=chosen.name) as browser:
-        async for _, parked in chosen.selected(browser):
+        async for _, parked in choose(browser):
             groups.setdefault(parked.routing_key, _Group()).add(parked.completed_at)
     _print_groups(chosen, groups, f"{chosen.queue}: what would be {action}")
     note(f"{results(sum(group.count for group in groups.values()))} would be {action}; nothing was changed")
