@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 _OWNER = 0o600
 # A pipe or a device is not waited for, and no terminal becomes ours; what it is tells `fstat`.
@@ -20,8 +21,10 @@ def private(path: str, flags: int) -> int:
     A file that is made is for its owner alone. One that is there keeps its mode, which its owner has chosen.
 
     Raises:
-        OSError: it can't be opened, is no regular file, is a link to one, or belongs to another user.
+        OSError: it can't be opened, is no regular file, is a link to one, belongs to another user, or is in a folder
+            that a link of another user leads to.
     """
+    _check_folders(Path(path).absolute())
     try:
         descriptor = os.open(path, flags & ~os.O_TRUNC | _CAREFUL, _OWNER)
     except OSError as error:
@@ -38,6 +41,16 @@ def private(path: str, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _check_folders(path: Path) -> None:
+    """Refuse a path that leads by way of another user's link; also one behind a link of our own."""
+    for folder in path.parents:
+        if folder.is_symlink():
+            if folder.lstat().st_uid not in {0, os.geteuid()}:
+                raise OSError(errno.EPERM, f"leads by way of {folder}, a link of another user", str(path))
+            folder.stat()  # Raises for a link that leads to itself.
+            _check_folders(folder.parent / folder.readlink() / path.name)
 
 
 def _check(descriptor: int, path: str) -> None:

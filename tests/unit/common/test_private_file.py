@@ -89,6 +89,42 @@ def test_a_file_of_another_user_is_refused(
     assert file.read_text() == "kept"
 
 
+def give_away(link: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a link belong to neither us nor root."""
+    if os.geteuid() == 0:
+        os.chown(link, 65534, -1, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: link.lstat().st_uid + 1)
+
+
+@pytest.mark.parametrize("path", ["theirs/new", "theirs/deep/new", "theirs/../new", "ours/new"])
+def test_a_folder_by_way_of_a_link_of_another_user_is_refused(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made the link says where the file is made; be it a part of the path, or of what a link of ours names."""
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "theirs").symlink_to("folder")
+    (tmp_path / "ours").symlink_to("theirs/deep")
+    give_away(tmp_path / "theirs", monkeypatch)
+    with pytest.raises(OSError, match="a link of another user"):
+        private(str(tmp_path / path), ADDING)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_a_folder_by_way_of_a_link_of_ours_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Absolute or relative, from where the command runs as well; a link that leads nowhere is told."""
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "first").symlink_to(tmp_path / "folder")
+    (tmp_path / "second").symlink_to("first/deep")
+    monkeypatch.chdir(tmp_path)
+    os.close(private("second/new", ADDING))
+    assert (tmp_path / "folder" / "deep" / "new").is_file()
+    for name, target in (("round", "round"), ("nowhere", "gone")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(OSError, match=f"{name}"):
+            private(f"{name}/new", ADDING)
+
+
 def test_a_file_of_ours_keeps_its_mode(tmp_path: Path) -> None:
     """Who made it readable for a group, meant it: it is added to, and stays so."""
     file = tmp_path / "ours"
