@@ -163,7 +163,7 @@ def _confirms(connection: Connection) -> bool:
     """Whether the broker offers to confirm messages: nothing may be published to one that does not."""
     assert connection.transport is not None  # noqa: S101 - it was opened a moment ago
     offered = connection.transport.connection.server_properties.get("capabilities")
-    return isinstance(offered, dict) and bool(offered.get("publisher_confirms"))
+    return isinstance(offered, dict) and offered.get("publisher_confirms") is True
 
 
 async def _open(connection: Connection) -> None:

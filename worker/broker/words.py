@@ -40,7 +40,8 @@ def refusal_in(heard: bytes) -> Refusal | None:
 
 def words_of(error: ConnectionClosed | AMQPChannelError) -> str:
     """Return the code and the text with which the broker closed a connection or channel."""
-    *code, said = error.args or ("closed",)
+    # A channel that is closed as if we had asked for it has neither code nor text.
+    *code, said = error.args if any(error.args) else ("closed",)
     return f"{code[0] if code else _CODES.get(type(error), '')} {said}".strip()
 
 

@@ -68,8 +68,14 @@ async def test_a_broker_that_confirms_nothing(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "properties",
-    [{}, {"capabilities": {}}, {"capabilities": "all"}, {"capabilities": {"publisher_confirms": False}}],
-    ids=["no-properties", "none", "text", "false"],
+    [
+        {},
+        {"capabilities": {}},
+        {"capabilities": "all"},
+        {"capabilities": {"publisher_confirms": False}},
+        {"capabilities": {"publisher_confirms": "no"}},
+    ],
+    ids=["no-properties", "none", "text", "false", "false-as-text"],
 )
 async def test_a_worker_waits_for_a_broker_that_confirms(properties: dict[str, Any]) -> None:
     """A worker tells that it can't use such a broker, and goes on trying: another may come to stand there."""

@@ -7,7 +7,7 @@ import gc
 import warnings
 
 import pytest
-from aiormq.exceptions import ChannelInvalidStateError
+from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError
 from yarl import URL
 
 from tests.support.settings import broker_settings
@@ -37,6 +37,12 @@ def test_a_closed_channel_is_told_without_its_address() -> None:
         text_of(ChannelInvalidStateError('<Channel: "1" at 0x7ff14894cf50> closed'))
         == "the channel is closed"
     )
+
+
+def test_a_channel_that_was_closed_without_a_word_is_told_as_closed() -> None:
+    """A broker may say that it has closed a channel as we asked, although nobody did."""
+    assert text_of(ChannelClosed(None, None)) == "closed"
+    assert text_of(ChannelClosed(404, "NOT_FOUND")) == "404 NOT_FOUND"
 
 
 def test_a_broker_that_fell_silent_is_told_in_words() -> None:
