@@ -160,10 +160,11 @@ class Ledger(Books):
         """Return how many messages each queue holds, in hand or not; None while the broker can't say."""
         vhost = unquote(urlsplit(self._settings.urls[0]).path[1:]) or "/"
         # Only the leader's node knows, and amqqueue:get_pid names it. The names are made atoms, since Erlang's tools
-        # differ in how they write binaries.
+        # differ in how they write binaries. A stream holds what it holds, and has no such leader.
         asked = (
             "[{binary_to_atom(element(4, amqqueue:get_name(Q)), utf8), rpc:call(element(2, amqqueue:get_pid(Q)), "
-            f'rabbit_amqqueue, info, [Q, [messages]], 5000)}} || Q <- rabbit_amqqueue:list(<<"{vhost}">>)]'
+            f'rabbit_amqqueue, info, [Q, [messages]], 5000)}} || Q <- rabbit_amqqueue:list(<<"{vhost}">>), '
+            "amqqueue:get_type(Q) =/= rabbit_stream_queue]"
         )
         try:
             said = await self._broker.eval(asked)
