@@ -94,19 +94,26 @@ class ShareKeeper:
         part = self.part()
         if part is None:
             return
+        if part.is_nothing or not self.hears:
+            self._use_nothing()
+        else:
+            self._use(part)
+        self._tell_differing()
+
+    def _use(self, part: Part) -> None:
+        sessions = self._lcm.sessions if part.sessions is None else part.sessions
+        self._pool.limit(sessions, self._seat.asks_until)
+        rates = [rate for rate in (part.rate, self._lcm.max_rate) if rate]
+        self._rate.set(min(rates, default=0.0))
+        self._intake.resume(PauseReason.NO_SHARE)
+
+    def _use_nothing(self) -> None:
         if not self.hears and self._pool.held:
             self._log.warning("fleet.share_lapsed", sessions=self._pool.held)
             self._pool.lapse()
-        sessions = self._lcm.sessions if part.sessions is None else part.sessions
-        self._pool.limit(0 if part.is_nothing or not self.hears else sessions, self._seat.asks_until)
-        if part.rate:
-            self._rate.set(min(part.rate, self._lcm.max_rate or part.rate))
-        if part.is_nothing or not self.hears:
-            self._intake.pause(PauseReason.NO_SHARE)
-            self._pool.reject_waiters(_NO_SHARE)
-        else:
-            self._intake.resume(PauseReason.NO_SHARE)
-        self._tell_differing()
+        self._pool.limit(0, self._seat.asks_until)
+        self._intake.pause(PauseReason.NO_SHARE)
+        self._pool.reject_waiters(_NO_SHARE)
 
     def _tell_differing(self) -> None:
         """Say once that the workers' settings differ; the least limit holds."""
