@@ -50,7 +50,7 @@ class Seat:
         self._last_sent = -math.inf
         self._lease_from = -math.inf
         self._heard: dict[str, float] = {}
-        self._fair = self._fair_share()
+        self._known_fair: Amounts | None = None
 
     @property
     def limited(self) -> bool:
@@ -97,7 +97,7 @@ class Seat:
         if beat.id == self.id and beat.number in self._sent:
             self._lease_from, _ = self._sent[beat.number]
             self._sent = {number: sent for number, sent in self._sent.items() if number > beat.number}
-        self._fair = self._fair_share()
+        self._known_fair = None
         self._heard[beat.id] = now
         if beat.gone or beat.leaves:
             self._heard = {other: at for other, at in self._heard.items() if other in self.roster.members}
@@ -106,7 +106,7 @@ class Seat:
         """Begin anew with an empty log; nothing may be used until a beat has been read back."""
         self.roster, self._heard = Roster(), {}
         self._lease_from = -math.inf
-        self._fair = self._fair_share()
+        self._known_fair = None
 
     def due(self, now: float, held: int) -> float:
         """Return when the next beat is to be sent."""
@@ -139,8 +139,12 @@ class Seat:
         known = self.roster.members.get(self.id)
         return known.grant if known else Amounts()
 
-    def _fair_share(self) -> Amounts:
-        return self.roster.fair(self._beat(number=self._number))
+    @property
+    def _fair(self) -> Amounts:
+        # Not at each entry: who joins reads those of an hour at once.
+        if self._known_fair is None:
+            self._known_fair = self.roster.fair(self._beat(number=self._number))
+        return self._known_fair
 
     def _beat(self, **said: object) -> Beat:
         known = self.roster.members.get(self.id)
