@@ -113,6 +113,8 @@ async def test_a_worker_without_a_share_stands_by(vhost: str) -> None:
         await publish(channel, *numbered(20))
         await until_depth(channel, 20)
         assert second.of("job.") == []
+        assert [line["reason"] for line in second.of("worker.paused")] == ["no_share"]
+        assert first.of("worker.paused") == []
         assert first.of("worker.stats")[-1]["fleet_workers"] == 2
         first.signal(signal.SIGTERM)
         assert await first.ended() == 0
@@ -163,7 +165,7 @@ async def test_a_worker_that_was_stopped_uses_nothing_that_others_have(vhost: st
         )
         first.signal(signal.SIGCONT)
         await until(lambda: [line["reason"] for line in first.of("worker.paused")] == ["no_share"])
-        await first.logged("worker.resumed", 2)
+        await first.logged("worker.resumed")
         await until(lambda: sorted(workers.shares()) == [3, 4], deadline=60)
         assert workers.lcm.peak_sessions <= LIMIT
         busy.cancel()
@@ -242,7 +244,7 @@ async def test_status_and_check_tell_of_the_fleet(vhost: str) -> None:
             ("w-2", 0, 0, ["no_share"]),
         ]
         shown = await on_terminal("status", broker__url=vhost, columns=100)
-        assert "1 sessions of 2 workers together; 1 sessions are open" in shown.out
+        assert "1 sessions for 2 workers together; sessions open: 1" in shown.out
         assert re.search(r"w-2 +\d s ago +0 +0 +no: no_share", shown.out)
         checked = await command("check", broker__url=vhost, lcm__url=workers.lcm.url, lcm__fleet_sessions=1)
         assert re.search(r"ok +fleet: 1 sessions for all workers of this prefix", checked.out)

@@ -39,7 +39,7 @@ class Consumer:
     """The consuming side of the broker, on a link of its own.
 
     `link.is_up` means consuming: the broker has confirmed the consumer. With `paused` it begins to consume once these
-    reasons were resumed.
+    reasons were resumed, and says so only where one of them is given as a reason again before that.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Consumer:
         self._tag = ""
         self._orphaned: set[int] = set()
         self._paused = set(paused)
+        self._untold = set(paused)
         self._adjusting = asyncio.Lock()
         self._adjustments = TaskSet()
         self._suspects = Suspects(self, topology.retry_steps[0].delay, clock)
@@ -126,8 +127,9 @@ class Consumer:
 
     def pause(self, reason: PauseReason) -> None:
         """Take no more deliveries until every reason has been resumed."""
-        if reason not in self._paused:
+        if reason not in self._paused or reason in self._untold:
             self._paused.add(reason)
+            self._untold.discard(reason)
             self._log.warning("worker.paused", reason=reason.value)
             self._adjust()
 
@@ -135,8 +137,11 @@ class Consumer:
         """Take deliveries again, unless paused for another reason."""
         if reason in self._paused:
             self._paused.remove(reason)
-            still_paused = sorted(other.value for other in self._paused)
-            self._log.info("worker.resumed", reason=reason.value, still_paused=still_paused)
+            if reason in self._untold:
+                self._untold.remove(reason)
+            else:
+                still_paused = sorted(other.value for other in self._paused)
+                self._log.info("worker.resumed", reason=reason.value, still_paused=still_paused)
             self._adjust()
 
     async def take_one(self, within: float) -> bool:

@@ -69,6 +69,7 @@ class ShareKeeper:
         self._log = log
         self._clock = clock
         self._told_differing = False
+        self._joined = False
         if seat.limited:
             pool.lapse()
 
@@ -92,7 +93,8 @@ class ShareKeeper:
     def __call__(self) -> None:
         """Use no more than the share, and as much."""
         part = self.part()
-        if part is None:
+        self._joined = self._joined or self.hears
+        if part is None or not self._joined:
             return
         if part.is_nothing or not self.hears:
             self._use_nothing()

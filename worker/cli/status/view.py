@@ -109,7 +109,7 @@ def _fleet(fleet: FleetState) -> Iterator[RenderableType]:
     limits += [f"{fleet.rate:g} exchanges/s"] * bool(fleet.rate)
     if limits:
         held = sum(each.sessions for each in fleet.workers)
-        together = f"of {len(fleet.workers):,} workers together; {held:,} sessions are open"
+        together = f"for {len(fleet.workers):,} workers together; sessions open: {held:,}"
         yield _fact("limit", f"{' and '.join(limits)} {together}")
     workers = table("worker", "seen", "sessions", "share", "takes jobs")
     for column in workers.columns[1:4]:
