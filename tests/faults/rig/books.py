@@ -37,12 +37,16 @@ class Dead:
 class Books:
     """Jobs by id with their accounts, results by job id, the dead-letter queue by job id.
 
+    `accounts` are those of jobs that the broker has confirmed, `begun` of those that may be: a result can be here
+    before its job's confirm.
+
     `repeats` counts the results that came once more, `strangers` are job ids of results that nobody asked for.
     `empty_is_right` where LCM may answer with no outcomes.
     """
 
     def __init__(self, *, empty_is_right: bool = False) -> None:
         self.accounts: dict[str, str] = {}
+        self.begun: dict[str, str] = {}
         self.results: dict[str, list[Result]] = defaultdict(list)
         self.dead: dict[str, list[Dead]] = {}
         self.repeats = 0
@@ -58,7 +62,7 @@ class Books:
         self._message_ids.add(message_id)
         result = msgspec.json.decode(body)
         job_id = result["job_id"]
-        if job_id not in self.accounts:
+        if job_id not in self.accounts and job_id not in self.begun:
             self.strangers.append(job_id)
         entry = Result(
             job_id,
@@ -130,7 +134,7 @@ class Books:
         assert not told, f"{self.counts()}; jobs " + "; jobs ".join(told)
 
     def _is_right(self, result: dict[str, Any]) -> bool:
-        account = self.accounts.get(result["job_id"])
+        account = self.accounts.get(result["job_id"]) or self.begun.get(result["job_id"])
         if account is None or result["account_number"] not in {account, None}:
             return False
         if result["status"] != "succeeded" or (self._empty_is_right and not result["outcomes"]):

@@ -110,6 +110,7 @@ class Ledger(Books):
         Raises:
             TimeoutError: the broker did not take it within a minute.
         """
+        self.begun[job_id] = account
         body = msgspec.json.encode({"job_id": job_id, "account_number": account, **fields})
         properties = aiormq.spec.Basic.Properties(message_id=job_id, delivery_mode=2)
         async with asyncio.timeout(_PATIENCE):
