@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from http.client import HTTPConnection, HTTPResponse, IncompleteRead
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 
 
@@ -37,6 +37,10 @@ def ask(
             if answer.length:
                 raise IncompleteRead(body, answer.length)
             return answer, body
+    except UnicodeError:
+        raise
+    except ValueError as error:
+        raise HTTPException(f"its parts have no length: {error}") from error
     except TimeoutError as error:
         if error.errno is not None:
             raise  # the network's own

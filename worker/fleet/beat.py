@@ -13,7 +13,8 @@ PER_RATE = 1000
 _Count = Annotated[int, Meta(ge=0, le=10**12)]
 _Name = Annotated[str, Meta(max_length=256)]
 _MOST_REASONS = 16
-_MOST_GONE = 10_000
+_LARGEST = 64 * 1024
+_LONGEST_HOLD = 700  # seconds; the longest `lcm.reply_timeout` is 600
 
 
 class Amounts(msgspec.Struct, frozen=True):
@@ -49,12 +50,12 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     name: _Name
     number: _Count
     since: _Count | None = None
-    hold: Annotated[float, Meta(ge=0, le=10_000)]
+    hold: Annotated[float, Meta(ge=0, le=_LONGEST_HOLD)]
     limit: Amounts = Amounts()
     want: Amounts = Amounts()
     claim: Amounts = Amounts()
     held: _Count = 0
-    gone: Annotated[dict[_Name, _Count], Meta(max_length=_MOST_GONE)] = {}
+    gone: dict[_Name, _Count] = {}
     paused: Annotated[tuple[_Name, ...], Meta(max_length=_MOST_REASONS)] = ()
     leaves: bool = False
 
@@ -69,7 +70,9 @@ def encode(beat: Beat) -> bytes:
 
 
 def decode(body: bytes) -> Beat:
-    """Read a beat. Raises ValueError: it is none."""
+    """Read a beat. Raises ValueError: it is none, or has more than 64 KiB."""
+    if len(body) > _LARGEST:
+        raise ValueError(f"{len(body)} bytes are too many for a beat")
     try:
         return _DECODER.decode(body)
     except RecursionError as error:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from worker.fleet.beat import Amounts, Beat
 
+MOST_MEMBERS = 1000
+"""Who comes beyond is no member until one has gone: each costs memory and time of all."""
+
 
 @dataclass(slots=True)
 class Member:
@@ -40,6 +43,8 @@ class Roster:
             self.members.pop(beat.id, None)
             return
         known = self.members.get(beat.id)
+        if known is None and len(self.members) >= MOST_MEMBERS:
+            return
         first = known.since if known else offset
         since = first if beat.since is None else beat.since
         self.members[beat.id] = Member(beat, offset, Amounts(), since)

@@ -24,6 +24,7 @@ QUICKLY = 0.2
 MARGIN = 5.0
 """Seconds for clocks that differ, and for a connection that ends late."""
 BEATS_IN_HOLD = 5
+_MOST_GONE = 100  # in one beat, whose size is limited; the others follow in the next
 
 
 class Seat:
@@ -86,7 +87,7 @@ class Seat:
             number=self._number,
             claim=claim,
             held=held,
-            gone={other: self.roster.members[other].offset for other in self._silent(now)},
+            gone={other: self.roster.members[other].offset for other in self._silent(now)[:_MOST_GONE]},
             paused=tuple(paused),
             leaves=leaves,
         )

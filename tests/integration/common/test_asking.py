@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
-from http.client import HTTPConnection, IncompleteRead
+from http.client import HTTPConnection, HTTPException, IncompleteRead
 from itertools import chain, repeat
 
 import pytest
@@ -118,3 +118,11 @@ async def test_health_ends_whatever_answers(
         ended = await command("health", "--timeout", patience, health__listen=address)
     assert ended.status == 1
     assert f"no answer from {address}/livez: {said}" in ended.err
+
+
+async def test_parts_of_a_length_that_is_none_are_no_http() -> None:
+    """A chunk of less than nothing is told as any other answer that is no HTTP."""
+    words = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n"]
+    async with answering(words) as address:
+        with pytest.raises(HTTPException, match="no length"):
+            await asked(address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker.fleet.beat import Amounts, Beat
-from worker.fleet.roster import Roster, shares
+from worker.fleet.roster import MOST_MEMBERS, Roster, shares
 
 
 def beat(name: str, claim: int = 0, *, limit: int = 10, want: int = 10, **said: object) -> Beat:
@@ -76,3 +76,13 @@ def test_the_oldest_has_the_remainder() -> None:
     """The order is that of the first beats, which beats tell once the log no longer has them."""
     found = roster(beat("b", since=90), beat("a", since=12), beat("c"))
     assert [found.fair(beat(name)).sessions for name in "abc"] == [3, 3, 4]
+
+
+def test_there_are_so_many_members_and_no_more() -> None:
+    """Whoever writes into the log can't fill the memory of all; who is known by then stays."""
+    found = roster(*(beat(f"n{number}", 1) for number in range(MOST_MEMBERS + 5)))
+    assert len(found.members) == MOST_MEMBERS
+    assert "n1004" not in found.members
+    found.apply(beat("n0", leaves=True), 2000)
+    found.apply(beat("n1004"), 2001)
+    assert "n1004" in found.members
