@@ -9,6 +9,7 @@ from typing import Any
 from worker.broker.admin.inspect import Finding
 from worker.cli.levels import exit_status
 from worker.cli.status.gathering import Status
+from worker.cli.status.workers import WorkerState
 from worker.common.text import rfc3339
 
 
@@ -33,7 +34,7 @@ def document_of(status: Status, findings: Sequence[Finding], hide: Callable[[str
             "limit": None
             if status.fleet is None
             else {"sessions": status.fleet.sessions, "rate": status.fleet.rate},
-            "seen": None if status.fleet is None else [asdict(each) for each in status.fleet.workers],
+            "seen": None if status.fleet is None else [_worker(each, hide) for each in status.fleet.workers],
         },
         "results_to": None
         if told is None
@@ -49,6 +50,10 @@ def document_of(status: Status, findings: Sequence[Finding], hide: Callable[[str
             for each in status.reasons
         ],
     }
+
+
+def _worker(worker: WorkerState, hide: Callable[[str], str]) -> dict[str, Any]:
+    return asdict(worker) | {"name": hide(worker.name), "paused": [hide(reason) for reason in worker.paused]}
 
 
 def _queues(status: Status) -> Iterator[dict[str, Any]]:

@@ -84,7 +84,7 @@ class View:
             yield _fact("workers", f"{workers}; what workers do beside that is not told")
         else:
             yield _fact("workers", workers)
-            yield from _fleet(status.fleet)
+            yield from _fleet(status.fleet, self.hide)
         if status.statistics is None:
             bound = f"{UNKNOWN}, since AMQP does not tell; give --management URL"
         else:
@@ -104,7 +104,7 @@ class View:
             yield shown
 
 
-def _fleet(fleet: FleetState) -> Iterator[RenderableType]:
+def _fleet(fleet: FleetState, hide: Callable[[str], str]) -> Iterator[RenderableType]:
     limits = [f"{fleet.sessions:,} sessions"] * bool(fleet.sessions)
     limits += [f"{fleet.rate:g} exchanges/s"] * bool(fleet.rate)
     if limits:
@@ -116,8 +116,8 @@ def _fleet(fleet: FleetState) -> Iterator[RenderableType]:
         column.justify, column.no_wrap = "right", True
     for each in fleet.workers:
         share = "no limit" if each.share is None else f"{each.share:,}"
-        takes = f"no: {', '.join(each.paused)}" if each.paused else "yes"
-        add_row(workers, each.name, f"{each.seen_s:.0f} s ago", f"{each.sessions:,}", share, takes)
+        takes = hide(f"no: {', '.join(each.paused)}") if each.paused else "yes"
+        add_row(workers, hide(each.name), f"{each.seen_s:.0f} s ago", f"{each.sessions:,}", share, takes)
     if fleet.workers:
         yield workers
 
