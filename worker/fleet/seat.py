@@ -99,9 +99,11 @@ class Seat:
             self._lease_from, _ = self._sent[beat.number]
             self._sent = {number: sent for number, sent in self._sent.items() if number > beat.number}
         self._known_fair = None
-        self._heard[beat.id] = now
-        if beat.gone or beat.leaves:
-            self._heard = {other: at for other, at in self._heard.items() if other in self.roster.members}
+        for left in (*beat.gone, beat.id):
+            if left not in self.roster.members:
+                self._heard.pop(left, None)
+        if beat.id in self.roster.members:
+            self._heard[beat.id] = now
 
     def forget(self) -> None:
         """Begin anew with an empty log; nothing may be used until a beat has been read back."""
@@ -163,5 +165,6 @@ class Seat:
         return [other for other in self._heard if self._declared_gone_at(other) <= now]
 
     def _declared_gone_at(self, other: str) -> float:
-        member = self.roster.members.get(other)
-        return self._heard[other] + member.beat.hold + MARGIN if member and other != self.id else math.inf
+        if other == self.id:
+            return math.inf
+        return self._heard[other] + self.roster.members[other].beat.hold + MARGIN

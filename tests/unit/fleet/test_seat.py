@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from worker.fleet.beat import Amounts, Beat
+from worker.fleet.roster import MOST_MEMBERS
 from worker.fleet.seat import EVERY, MARGIN, QUICKLY, Seat
 
 HOLD = 20.0
@@ -105,3 +106,16 @@ def test_forgotten_is_begun_anew() -> None:
     one.forget()
     assert (one.share(100.1), one.size) == (Amounts(), 0)
     assert one.beat(102.0, 0).since is None
+
+
+def test_who_is_no_member_is_not_kept_in_mind() -> None:
+    """Whoever beats under ever new names costs nothing beyond the members that there may be."""
+    one = seat()
+    log = Log(one)
+    for number in range(MOST_MEMBERS + 5):
+        log.add(Beat(id=f"n{number}", name="n", number=1, hold=HOLD), 100.0)
+    assert one._heard.keys() == one.roster.members.keys()
+    log.add(Beat(id="n0", name="n", number=2, hold=HOLD, leaves=True), 100.0)
+    log.add(Beat(id="n1", name="n", number=2, hold=HOLD, gone={"n2": 2}), 100.0)
+    assert one._heard.keys() == one.roster.members.keys()
+    assert len(one._heard) == MOST_MEMBERS - 2

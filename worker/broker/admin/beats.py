@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from worker.broker.fleet import OFFSET_HEADER
 from worker.broker.topology import Queue
 from worker.contract.errors import EntityMissing
 from worker.fleet.beat import Beat, decode
+from worker.fleet.roster import MOST_MEMBERS
 from worker.fleet.seat import MARGIN
 
 _PREFETCH = 1000
@@ -62,8 +64,8 @@ async def _newest(channel: AbstractChannel, log: str, now: datetime) -> dict[str
             beat = decode(message.body)
         except ValueError:
             continue
-        found.pop(beat.id, None)
-        if not beat.leaves:
+        known = found.pop(beat.id, None) is not None
+        if not beat.leaves and (known or len(found) < MOST_MEMBERS):
             found[beat.id] = Told(beat, message.header.properties.timestamp)
     return found
 
@@ -94,5 +96,6 @@ def _runs(told: Told, now: datetime) -> bool:
     return told.at is None or (now - told.at).total_seconds() <= told.beat.hold + MARGIN
 
 
-def _age(told: Told) -> tuple[int, str]:
-    return (told.beat.since or 0, told.beat.id) if told.beat.since is not None else (2**63, told.beat.id)
+def _age(told: Told) -> tuple[float, str]:
+    # One that does not know its position yet has just come.
+    return (math.inf if told.beat.since is None else told.beat.since), told.beat.id
