@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
+from typing import Any
 
 import msgspec
 from aiormq.abc import AbstractChannel
@@ -15,7 +16,7 @@ from aiormq.abc import AbstractChannel
 from tests.support.channel import depth, open_channel
 from tests.support.commands import Worker, command, on_terminal
 from tests.support.in_process import RESULTS, numbered, publish
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 from tests.support.wire.proxy import Proxy
 from tests.support.wire.raw_frames import RawConversation
 from worker.simulator.server import Behaviour, Simulator
@@ -45,6 +46,10 @@ class Fleet:
         one = Worker(**(self._settings | {"worker__name": f"w-{next(self._names)}"} | settings))
         self.workers.append(await self._stack.enter_async_context(one))
         return one
+
+    async def work_on(self, jobs: Coroutine[Any, Any, None]) -> None:
+        """Have jobs published for as long as the test lasts."""
+        await self._stack.enter_async_context(running(jobs))
 
     def shares(self) -> list[int]:
         """The share of each worker that runs, as it said last."""
@@ -85,7 +90,7 @@ async def test_shares_of_workers_that_join_leave_and_die(vhost: str) -> None:
     async with fleet(vhost) as (workers, channel):
         first = await workers.join()
         await first.logged("worker.ready")
-        busy = asyncio.ensure_future(keep_busy(channel))
+        await workers.work_on(keep_busy(channel))
         await workers.shared(5)
         second = await workers.join()
         await workers.shared(4, 3)
@@ -98,7 +103,6 @@ async def test_shares_of_workers_that_join_leave_and_die(vhost: str) -> None:
         await second.ended()
         await workers.shared(5)
         assert third.of("fleet.share_lapsed") == []
-        busy.cancel()
         assert workers.lcm.peak_sessions <= LIMIT
         assert workers.lcm.violations == 0
 
@@ -136,7 +140,7 @@ async def test_a_worker_that_is_cut_from_the_broker_gives_its_share_up_in_time(v
         cut = await workers.join(broker__url=proxy.url)
         await cut.logged("worker.ready")
         other = await workers.join()
-        busy = asyncio.ensure_future(keep_busy(channel))
+        await workers.work_on(keep_busy(channel))
         await workers.shared(4, 3)
         proxy.freeze()
         await cut.logged("fleet.share_lapsed")
@@ -145,7 +149,6 @@ async def test_a_worker_that_is_cut_from_the_broker_gives_its_share_up_in_time(v
         proxy.thaw()
         proxy.reset()
         await until(lambda: sorted(workers.shares()) == [3, 4], deadline=60)
-        busy.cancel()
         assert workers.lcm.peak_sessions <= LIMIT
         assert {line["attempts"] for each in workers.workers for line in each.of("job.succeeded")} <= {0, 1}
 
@@ -156,7 +159,7 @@ async def test_a_worker_that_was_stopped_uses_nothing_that_others_have(vhost: st
         first = await workers.join()
         await first.logged("worker.ready")
         second = await workers.join()
-        busy = asyncio.ensure_future(keep_busy(channel))
+        await workers.work_on(keep_busy(channel))
         await workers.shared(4, 3)
         first.signal(signal.SIGSTOP)
         await until(lambda: second.of("worker.stats")[-1]["fleet_workers"] == 1, deadline=60)
@@ -168,7 +171,6 @@ async def test_a_worker_that_was_stopped_uses_nothing_that_others_have(vhost: st
         await first.logged("worker.resumed")
         await until(lambda: sorted(workers.shares()) == [3, 4], deadline=60)
         assert workers.lcm.peak_sessions <= LIMIT
-        busy.cancel()
 
 
 async def test_the_least_limit_of_all_holds(vhost: str) -> None:
@@ -176,7 +178,7 @@ async def test_the_least_limit_of_all_holds(vhost: str) -> None:
     async with fleet(vhost) as (workers, channel):
         first = await workers.join()
         await first.logged("worker.ready")
-        busy = asyncio.ensure_future(keep_busy(channel))
+        await workers.work_on(keep_busy(channel))
         await workers.shared(5)
         second = await workers.join(lcm__fleet_sessions=3)
         await workers.shared(2, 1)
@@ -185,7 +187,6 @@ async def test_the_least_limit_of_all_holds(vhost: str) -> None:
         second.signal()
         await second.ended()
         await workers.shared(5)
-        busy.cancel()
 
 
 async def test_a_worker_without_a_limit_is_seen_and_keeps_to_none(vhost: str) -> None:

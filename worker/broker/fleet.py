@@ -76,7 +76,7 @@ class Fleet:
         self._news = asyncio.Event()
         self._sending: asyncio.Task[None] | None = None
         self._read_back_at = -math.inf
-        self._strangers = 0
+        self._said_unreadable = False
 
     async def run(self) -> None:
         """Take part until cancelled. Raises TopologyError where the log is not as the settings ask, at the start."""
@@ -151,7 +151,7 @@ class Fleet:
         try:
             beat = decode(message.body)
         except ValueError as error:
-            self._say_stranger(error)
+            self._say_unreadable(error)
             return
         now = self._clock.monotonic()
         self.seat.read(beat, offset, now)
@@ -166,9 +166,9 @@ class Fleet:
         self._news.set()
         self.link.drop("the log of the workers' beats is another one than before", generation)
 
-    def _say_stranger(self, error: ValueError) -> None:
-        self._strangers += 1
-        if self._strangers == 1:
+    def _say_unreadable(self, error: ValueError) -> None:
+        if not self._said_unreadable:
+            self._said_unreadable = True
             self._log.warning("fleet.unreadable", queue=self._name, error=str(error))
 
     def _beat_if_due(self) -> None:

@@ -61,14 +61,11 @@ def check(
 
 def _limits(settings: Settings) -> list[Finding]:
     from worker.broker.admin.inspect import Finding
+    from worker.cli.status.workers import limit_in_words
 
-    lcm = settings.lcm
-    together = [f"{lcm.fleet_sessions:,} sessions"] * bool(lcm.fleet_sessions)
-    together += [f"{lcm.fleet_rate:g} exchanges per second"] * bool(lcm.fleet_rate)
-    if not together:
-        return []
+    limit = limit_in_words(settings.lcm.fleet_sessions, settings.lcm.fleet_rate)
     beside = "`check` and `lookup` open sessions beside them"
-    return [Finding("ok", "fleet", f"{' and '.join(together)} for all workers of this prefix; {beside}")]
+    return [Finding("ok", "fleet", f"{limit} for all workers of this prefix; {beside}")] if limit else []
 
 
 async def _check(settings: Settings, management: str | None) -> list[Finding]:

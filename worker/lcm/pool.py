@@ -86,7 +86,7 @@ class Pool:
         self._attempts: dict[int, _Attempt] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._connecting = 0
-        self._backing_off = 0
+        self._pausing = 0
         # The slot of the one session beyond the room, until LCM has answered on it; and whether its opening waits.
         self._beyond: int | None = None
         self._trying_later = False
@@ -116,7 +116,7 @@ class Pool:
     @property
     def held(self) -> int:
         """How many sessions LCM may count: open, being opened, or saying goodbye."""
-        return self._size - len(self._free_slots) - self._backing_off
+        return self._size - len(self._free_slots) - self._pausing
 
     def limit(self, sessions: int, asks_until: float) -> None:
         """Hold so many sessions at most, and let exchanges begin until then, as the clock for intervals counts."""
@@ -295,12 +295,12 @@ class Pool:
                 self._leave(slot)
 
     async def _wait_to_open(self, *, beyond: bool) -> None:
-        self._backing_off += 1
+        self._pausing += 1
         try:
             if delay := (self._room if beyond else self._pace).delay(self._clock.jitter):
                 await self._clock.sleep(delay)
         finally:
-            self._backing_off -= 1
+            self._pausing -= 1
             if beyond:
                 self._trying_later = False
         if self.held > self._limit:

@@ -13,7 +13,7 @@ from worker.broker.admin.inspect import Finding
 from worker.cli.levels import STYLES
 from worker.cli.status.document import queue_names
 from worker.cli.status.gathering import Status
-from worker.cli.status.workers import FleetState
+from worker.cli.status.workers import FleetState, limit_in_words
 from worker.cli.tables import add_row, table
 from worker.cli.terminal import one_line
 
@@ -105,12 +105,10 @@ class View:
 
 
 def _fleet(fleet: FleetState, hide: Callable[[str], str]) -> Iterator[RenderableType]:
-    limits = [f"{fleet.sessions:,} sessions"] * bool(fleet.sessions)
-    limits += [f"{fleet.rate:g} exchanges/s"] * bool(fleet.rate)
-    if limits:
+    if limit := limit_in_words(fleet.sessions, fleet.rate):
         held = sum(each.sessions for each in fleet.workers)
         together = f"for {len(fleet.workers):,} workers together; sessions open: {held:,}"
-        yield _fact("limit", f"{' and '.join(limits)} {together}")
+        yield _fact("limit", f"{limit} {together}")
     workers = table("worker", "seen", "sessions", "share", "takes jobs")
     for column in workers.columns[1:4]:
         column.justify, column.no_wrap = "right", True

@@ -33,6 +33,12 @@ class FleetState:
     rate: float = 0.0
 
 
+def limit_in_words(sessions: int, rate: float) -> str:
+    """Name the limit of all workers, `40 sessions and 100 exchanges/s`; "" where there is none."""
+    limits = [f"{sessions:,} sessions"] * bool(sessions) + [f"{rate:g} exchanges/s"] * bool(rate)
+    return " and ".join(limits)
+
+
 def fleet_state(beats: Sequence[tuple[Beat, datetime | None]], now: datetime) -> FleetState:
     """Return what these newest beats of the workers, each with its time, come to."""
     limits = [beat.limit for beat, _ in beats]
