@@ -37,14 +37,14 @@ def ask(
             if answer.length:
                 raise IncompleteRead(body, answer.length)
             return answer, body
-    except UnicodeError:
-        raise
-    except ValueError as error:
-        raise HTTPException(f"its parts have no length: {error}") from error
     except TimeoutError as error:
         if error.errno is not None:
             raise  # the network's own
         raise TimeoutError(f"no whole answer within {within:g} s") from error
+    except (OSError, UnicodeError):
+        raise  # a certificate that is refused is a ValueError, too
+    except ValueError as error:
+        raise HTTPException(f"its parts have no length: {error}") from error
 
 
 class _Bounded(io.RawIOBase):

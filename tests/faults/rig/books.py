@@ -134,7 +134,7 @@ class Books:
         assert not told, f"{self.counts()}; jobs " + "; jobs ".join(told)
 
     def _is_right(self, result: dict[str, Any]) -> bool:
-        account = self.accounts.get(result["job_id"]) or self.begun.get(result["job_id"])
+        account = self.accounts.get(result["job_id"], self.begun.get(result["job_id"]))
         if account is None or result["account_number"] not in {account, None}:
             return False
         if result["status"] != "succeeded" or (self._empty_is_right and not result["outcomes"]):
