@@ -7,7 +7,9 @@ could forge a line, the text is shown by `one_line`.
 
 from __future__ import annotations
 
+import re
 import sys
+import unicodedata
 from collections.abc import Iterable
 from typing import IO, Any, cast
 
@@ -17,6 +19,11 @@ from rich.text import Text
 
 from worker.cli.streams import AsItIs
 from worker.common.text import printable
+
+_MARKS_OF_A_LETTER = 4
+# Letters and signs that are shown as a blank, or as nothing.
+_BLANK = r"\u2800\u115f\u1160\u3164\uffa0"
+_LIKE_A_CELL = re.compile(rf"(?<= ) +|[{_BLANK}]")
 
 
 class Terminal(Console):
@@ -38,5 +45,24 @@ class Terminal(Console):
 
 
 def one_line(text: str, style: str = "") -> Text:
-    """Return text from outside as one line, whatever it holds."""
-    return Text(printable(text), style=style)
+    r"""Return text from outside as one line, whatever it holds, that can't pass for several cells of a table.
+
+    An escape stands for each blank after a blank (`\x20`), for each letter that looks like one, and for more marks on a
+    letter than a language has, which would cover the lines above.
+    """
+    shown = printable(text)
+    if not shown.isascii():
+        shown = _with_few_marks(shown)
+    return Text(_LIKE_A_CELL.sub(_escaped, shown), style=style)
+
+
+def _with_few_marks(text: str) -> str:
+    parts, marks = [], 0
+    for char in text:
+        marks = marks + 1 if unicodedata.category(char) in {"Mn", "Me"} else 0
+        parts.append(char if marks <= _MARKS_OF_A_LETTER else f"\\u{ord(char):04x}")
+    return "".join(parts)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(r"\x20" if char == " " else f"\\u{ord(char):04x}" for char in found[0])

@@ -15,6 +15,7 @@ from worker.lcm.pool import Pool
 from worker.observability.log import Log
 from worker.settings import LcmSettings
 
+_PAUSE = 60.0  # seconds between two lines on one matter that others' beats can change at any time
 _NO_SHARE = "other workers have all sessions with LCM, or this one can't hear from them"
 
 
@@ -69,6 +70,7 @@ class ShareKeeper:
         self._log = log
         self._clock = clock
         self._told_differing = False
+        self._tells_differing_from = 0.0
         self._joined = False
         if seat.limited:
             pool.lapse()
@@ -118,12 +120,13 @@ class ShareKeeper:
         self._pool.reject_waiters(_NO_SHARE)
 
     def _tell_differing(self) -> None:
-        """Say once that the workers' settings differ; the least limit holds."""
-        differ = len({member.beat.limit for member in self._seat.roster.members.values()}) > 1
-        if differ and not self._told_differing:
+        """Say once that workers' settings differ, and again after a minute at the soonest; the least limit holds."""
+        if len({member.beat.limit for member in self._seat.roster.members.values()}) <= 1:
+            self._told_differing = False
+        elif not self._told_differing and (now := self._clock.monotonic()) >= self._tells_differing_from:
+            self._told_differing, self._tells_differing_from = True, now + _PAUSE
             limits = {
                 member.beat.name: (member.beat.limit.sessions, member.beat.limit.rate / PER_RATE)
                 for member in list(self._seat.roster.members.values())[:20]
             }
             self._log.warning("fleet.limits_differ", limits=limits)
-        self._told_differing = differ

@@ -11,15 +11,24 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from worker.contract.errors import SettingsError
-from worker.settings.masking import MASK
 from worker.settings.section import CONFLICT, Conflict
 from worker.settings.sections import SECTIONS, Settings
-from worker.settings.sources import CONFIG_VARIABLE, Given, Value, from_environment, from_file, mistake
+from worker.settings.sources import (
+    CONFIG_VARIABLE,
+    Given,
+    Value,
+    from_environment,
+    from_file,
+    mistake,
+    shown_name,
+)
 from worker.settings.types import Sensitive, Written
 
 _LONGEST_FOUND = 80
 _DEPTH = 2  # section and name; what is deeper is inside a value
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # of what is within a value; a secret can be taken for one
+# Of texts, these alone are shown where a setting does not say better: what else was found may be a secret that was put
+# there by mistake. A word, or a number with or without a unit.
+_PLAIN = re.compile(r"[A-Za-z]{0,16}|[-+]?[0-9][0-9.,_]{0,11} ?[A-Za-z]{0,5}")
 _TABLE, _LIST, _WHOLE, _NUMBER = (
     "must be a table",
     "must be a list",
@@ -144,16 +153,28 @@ def _limit(field: FieldInfo, value: Any) -> Any:
 def _within(part: int | str) -> str:
     if isinstance(part, int):
         return f"[{part}]"
-    return f".{part if _NAME.fullmatch(part) else MASK}"
+    return f".{shown_name(part)}"
 
 
 def _found(value: object, kinds: list[Sensitive]) -> str:
-    if kinds and not (isinstance(value, str) and kinds[0].mask):
+    if not (isinstance(value, str) and kinds[0].mask if kinds else _is_plain(value)):
         return ""
     for kind in kinds:
         value = kind.mask(str(value)) if kind.mask else ""
     text = json.dumps(value, default=str, ensure_ascii=False) if not isinstance(value, float) else str(value)
     return f"; found {text if len(text) <= _LONGEST_FOUND else text[:_LONGEST_FOUND] + '…'}"
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether no text in a value can be a secret."""
+    match value:
+        case str():
+            return _PLAIN.fullmatch(value) is not None
+        case list():
+            return all(map(_is_plain, value))
+        case dict():
+            return all(map(_is_plain, (*value, *value.values())))
+    return True
 
 
 def _dotted(details: ErrorDetails) -> str:

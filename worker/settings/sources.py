@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from worker.settings.files import read_whole
+from worker.settings.masking import MASK
 from worker.settings.sections import SECTIONS
 
 CONFIG_VARIABLE = "LCM_WORKER_CONFIG"
 _PREFIX = "LCM_WORKER_"
 _NAMES = tuple(f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields)
 _VARIABLES = {f"{_PREFIX}{name.replace('.', '__')}".upper(): name for name in _NAMES}
+# A secret can be taken for a name; one without a digit is rare.
+_NAME = re.compile(r"[A-Za-z_-]{1,40}")
 # Kubernetes puts these into every container beside a Service that is called lcm-worker.
 _SERVICE_LINK = re.compile(
     rf"{_PREFIX}([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_\w+)?)?)"
@@ -47,6 +50,11 @@ def mistake(name: str, wrong: str, place: str) -> str:
     return f"{name}: {wrong} ({place})"
 
 
+def shown_name(name: str) -> str:
+    """Return a name that somebody gave, or a mask in place of what may be a secret."""
+    return name if _NAME.fullmatch(name) else MASK
+
+
 def from_file(path: Path, named_by: str = "") -> Given:
     """Read a TOML file. `named_by` tells, for errors, who named the file."""
     given = Given({}, [])
@@ -59,22 +67,20 @@ def from_file(path: Path, named_by: str = "") -> Given:
         by = f" (named by {named_by})" if named_by else ""
         return Given({}, [f"{path}: the configuration file can't be used: {because}{by}"], complete=False)
     for section, table in document.items():
-        place = f"{path}: {section}"
+        place = f"{path}: {shown_name(section)}"
         if section not in SECTIONS:
-            given.mistakes.append(
-                mistake(section, f"unknown section{_did_you_mean(section, SECTIONS)}", place)
-            )
+            wrong = f"unknown section{_did_you_mean(section, SECTIONS)}"
+            given.mistakes.append(mistake(shown_name(section), wrong, place))
         elif not isinstance(table, dict):
             given.mistakes.append(mistake(section, f"must be a table: [{section}]", place))
         else:
             for name, raw in table.items():
-                dotted = f"{section}.{name}"
+                dotted, shown = f"{section}.{name}", f"{section}.{shown_name(name)}"
                 if dotted in _NAMES:
                     given.values[dotted] = Value(raw, str(path), f"{path}: {dotted}")
                 else:
-                    given.mistakes.append(
-                        mistake(dotted, f"unknown name{_suggestion(dotted)}", f"{path}: {dotted}")
-                    )
+                    wrong = f"unknown name{_suggestion(dotted)}"
+                    given.mistakes.append(mistake(shown, wrong, f"{path}: {shown}"))
     return given
 
 

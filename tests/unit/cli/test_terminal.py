@@ -44,3 +44,12 @@ def test_no_control_sequence_gets_through(renderable: object) -> None:
 def test_text_from_outside_is_one_line() -> None:
     """A line break in it is shown, and begins no line."""
     assert shown(one_line("a\nb\r\u2028c")) == "a\\nb\\r\\u2028c\n"
+
+
+def test_text_from_outside_is_one_cell() -> None:
+    """Blanks in it are no gap between cells, and marks cover no other line; what languages write stays."""
+    assert shown(one_line("w-1    3   busy")) == "w-1 \\x20\\x20\\x203 \\x20\\x20busy\n"
+    assert shown(one_line("w-1\u2800\u31643")) == "w-1\\u2800\\u31643\n"
+    assert shown(one_line("a" + "\u0336" * 6)) == "a" + "\u0336" * 4 + "\\u0336\\u0336\n"
+    for text in "Anna Müller-Lüdenscheidt", "กี่ที่", "क्षत्रिय", "Việt Nam", "שָׁלוֹם":
+        assert shown(one_line(text)) == f"{text}\n"

@@ -166,7 +166,7 @@ async def test_the_rate_follows_the_share_and_the_own_limit() -> None:
 
 
 async def test_differing_limits_are_told_once() -> None:
-    """With each worker's name and limits, and again only after they agreed."""
+    """With each worker's name and limits, and again only after they agreed, and a minute later."""
     desk = Desk(sessions=8, fleet_sessions=4)
     desk.beat()
     desk.other(limit=Amounts(3))
@@ -174,4 +174,8 @@ async def test_differing_limits_are_told_once() -> None:
     assert len(desk.bench.log.of("fleet.limits_differ")) == 1
     desk.other(3)
     desk.other(4, limit=Amounts(3))
+    assert len(desk.bench.log.of("fleet.limits_differ")) == 1
+    desk.clock.seconds += 60.0
+    desk.other(5)
+    desk.other(6, limit=Amounts(3))
     assert len(desk.bench.log.of("fleet.limits_differ")) == 2

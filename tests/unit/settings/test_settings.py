@@ -307,7 +307,7 @@ def test_variables_of_kubernetes_services_are_no_settings() -> None:
         (b"a = " + b"[" * 100_000, "nested too deeply"),
         (b"lcm = 5", "lcm: must be a table: [lcm]"),
         (b"[broker]\nsessions = 5", "did you mean lcm.sessions?"),
-        (b'"a\\nb" = 1', r"a\nb: unknown section"),
+        (b'"a\\nb" = 1', f"{MASK}: unknown section"),
     ],
 )
 def test_a_broken_file_is_one_line_that_says_where(tmp_path: Path, content: bytes, wrong: str) -> None:
@@ -595,6 +595,14 @@ def test_no_secret_is_shown() -> None:
         {"lcm__username": "user:t0psecret"},
         {"lcm__username": "user\nt0psecret"},
         {"lcm__session_name": "user:t0psecret{"},
+        {"broker__prefix": "t0psecret/"},
+        {"worker__name": "t0psecret\n"},
+        {"lcm__fleet_sessions": "t0psecret"},
+        {"lcm__fleet_rate": "t0psecret"},
+        {"lcm__reply_timeout": "t0psecret"},
+        {"lcm__headers": '{"t0psecret": 1}'},
+        {"log__level": "t0psecret"},
+        {"health__listen": "t0psecret"},
         *(
             {f"{section}__{name}": f"-----BEGIN PRIVATE KEY-----\n{filling}\n"}
             for section in ("lcm", "broker")
@@ -610,6 +618,35 @@ def test_no_mistake_shows_a_secret(variables: dict[str, str]) -> None:
     assert not [part for part in ("t0p", "secret", "cret@") if part in str(caught.value)]
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        't0psecret = "x"',
+        "[lcm]\nt0psecret = 1",
+        "[t0psecret]\nx = 1",
+        "[lcm]\nheaders.t0psecret = 1",
+        '[worker]\nname = {t0psecret = "x"}',
+        '[worker]\nname = ["x", "t0psecret"]',
+        '[lcm]\nfleet_sessions = "t0psecret"',
+    ],
+)
+def test_no_mistake_in_a_file_shows_a_secret(tmp_path: Path, text: str) -> None:
+    """Nor where the secret stands in place of a name, or within a list or table."""
+    (mistake,) = mistakes_of(write(tmp_path, text))
+    assert "t0psecret" not in mistake
+
+
+def test_a_mistake_shows_words_and_numbers() -> None:
+    """What was written in place of a number, a duration or one of several words is told."""
+    for setting, found in {
+        "lcm__reply_timeout": "10 secs",
+        "log__level": "loud",
+        "lcm__fleet_sessions": "-1",
+    }.items():
+        (mistake,) = mistakes_of(**{setting: found})
+        assert f'found "{found}"' in mistake
 
 
 def test_a_mistake_shows_what_is_no_secret() -> None:
