@@ -106,6 +106,8 @@ async def _check_lcm(settings: Settings) -> Finding:
         if session.not_opened is not None:
             raise session.not_opened
     except SessionNotOpened as error:
-        usual = "see the credentials and certificates in [lcm]" if error.refused else "see lcm.url"
-        return Finding("away", "lcm", error.message if error.remedy else f"{error.message}; {usual}")
+        level, usual = "away", "see lcm.url"
+        if error.refused:
+            level, usual = "refused", "see the credentials and certificates in [lcm]"
+        return Finding(level, "lcm", error.message if error.remedy else f"{error.message}; {usual}")
     return Finding("ok", "lcm", f"{repr(settings.lcm.url).strip(chr(39))} opens a session")

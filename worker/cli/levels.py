@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 STYLES = {
     "ok": "green",
+    "new": "cyan",
     "unknown": "yellow",
     "warn": "yellow",
     "stuck": "red",
@@ -17,9 +18,17 @@ STYLES = {
     "missing": "red",
     "wrong": "red",
     "away": "red",
+    "refused": "red",
 }
 # The highest of all lines counts: a mistake to correct ranks above what may come back by itself.
-_STATUS = {"ok": 0, "unknown": 0, "warn": 0, "stuck": 1, "alarm": 1, "away": 1, "missing": 2, "wrong": 2}
+_STATUS = dict.fromkeys(STYLES, 0) | {
+    "stuck": 1,
+    "alarm": 1,
+    "away": 1,
+    "refused": 1,
+    "missing": 2,
+    "wrong": 2,
+}
 
 
 def exit_status(findings: Iterable[Finding]) -> int:

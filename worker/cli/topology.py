@@ -83,7 +83,7 @@ def export(
 
     The worker's user can't declare anything: set broker.declare to "passive".
 
-    Example: lcm-worker topology export > definitions.json
+    Example: lcm-worker topology export | rabbitmqctl import_definitions
     """
     from worker.broker.admin.definitions import Users, definitions_of, vhost_of
 

@@ -287,12 +287,17 @@ def _escape(found: re.Match[bytes]) -> bytes:
 
 
 def _render_console(worker: str) -> Callable[[object, str, Event], bytes]:
-    renderer = structlog.dev.ConsoleRenderer(colors=True, pad_event_to=20)
+    # In the order of the call, which begins with what matters.
+    renderer = structlog.dev.ConsoleRenderer(colors=True, pad_event_to=20, sort_keys=False)
 
     def render(log: object, method: str, event: Event) -> bytes:
         event["worker"] = worker
         trace = event.pop("exception", "")
-        shown = {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+        shown = {
+            name: printable(value) if isinstance(value, str) else value
+            for name, value in event.items()
+            if value is not None
+        }
         text = renderer(log, method, shown)
         # Indented, so that no line of an exception's text can be taken for a line of the log.
         lines = [f"    {printable(line)}" for line in trace.split("\n")] if trace else []

@@ -167,9 +167,12 @@ class Node:
         """Let a frozen server go on."""
         self._known(self._server).send_signal(signal.SIGCONT)
 
-    async def ctl(self, *args: str) -> str:
-        """Run rabbitmqctl, which takes a second or two, and return its output. Raises NodeFailed with it."""
-        return await self._ask(self._scripts / "rabbitmqctl", "--quiet", *args)
+    async def ctl(self, *args: str, told: str = "") -> str:
+        """Run rabbitmqctl, which takes a second or two, and return its output. Raises NodeFailed with it.
+
+        `told` is its standard input.
+        """
+        return await self._ask(self._scripts / "rabbitmqctl", "--quiet", *args, told=told)
 
     async def eval(self, expression: str) -> str:
         """Evaluate Erlang on the node and return the value as Erlang writes it. Raises NodeFailed."""

@@ -49,7 +49,7 @@ async def test_nothing_is_changed(vhost: str) -> None:
         first = await command("check", broker__url=vhost, lcm__url=lcm.url)
         second = await command("check", broker__url=vhost, lcm__url=lcm.url)
     assert (first.status, second.out) == (0, first.out)
-    assert "ok      queue lcm.outcome.jobs: does not exist yet; `run` declares it\n" in first.out
+    assert "new     queue lcm.outcome.jobs: does not exist yet; `run` declares it\n" in first.out
 
 
 async def test_a_passive_worker_misses_what_is_not_there(vhost: str) -> None:
@@ -153,7 +153,7 @@ async def test_lcm_refuses_the_credentials(vhost: str) -> None:
     async with Simulator(Behaviour(credentials="me:right")) as lcm:
         settings = {"lcm__username": "me", "lcm__password": "s3cret-wrong"}
         ended = await command("check", broker__url=vhost, lcm__url=lcm.url, **settings)
-    assert ended.status == 1
+    assert (ended.status, levels(ended.out)["lcm"]) == (1, "refused")
     assert "HTTP 401; see the credentials and certificates in [lcm]" in ended.out
     assert "s3cret" not in ended.out + ended.err
 
@@ -166,7 +166,7 @@ async def test_lcm_closes_every_session_at_once(vhost: str) -> None:
 
     async with peer(turn_out) as url:
         ended = await command("check", broker__url=vhost, lcm__url=url)
-    assert (ended.status, levels(ended.out)["lcm"]) == (1, "away")
+    assert (ended.status, levels(ended.out)["lcm"]) == (1, "refused")
     assert "code 4401 (unauthorized): token expired; see the credentials" in ended.out
 
 

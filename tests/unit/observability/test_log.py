@@ -160,6 +160,21 @@ def test_no_text_breaks_a_console_line(kind: str, place: str) -> None:
     assert "red" not in NASTY[kind] or "\x1b[2J" not in line
 
 
+def test_a_console_line_tells_what_matters_first() -> None:
+    """Its fields are in the order of the call, and those without a value are not there."""
+    stream = Stream(terminal=True)
+    log_to(stream, format="console").warning(
+        "job.deferred", job_id="j-1", error=None, reason="timeout", attempts=1
+    )
+    (line,) = stream.lines
+    assert re.findall(r"(\w+)=", re.sub(r"\x1b\[\d*m", "", line)) == [
+        "job_id",
+        "reason",
+        "attempts",
+        "worker",
+    ]
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_lone_surrogate_is_written_escaped(form: str) -> None:
     """Text that UTF-8 can't hold is written as its escape, and numbers beside it stay numbers."""

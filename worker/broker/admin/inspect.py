@@ -14,7 +14,7 @@ from worker.settings import BrokerSettings
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of a check: `level` is `ok`, `warn`, `missing`, `wrong` or `away`."""
+    """One line of a check: `level` is `ok`, `new`, `warn`, `missing`, `wrong` or `away`."""
 
     level: str
     what: str
@@ -55,7 +55,7 @@ async def _compare(connection: Connection, entity: Entity, *, active: bool) -> F
     what = label(entity)
     if not await exists(connection, entity):
         if active:
-            return Finding("ok", what, "does not exist yet; `run` declares it")
+            return Finding("new", what, "does not exist yet; `run` declares it")
         return Finding("missing", what, "does not exist; declare it, or set broker.declare to 'active'")
     if not active:
         return Finding("ok", what, "exists")
