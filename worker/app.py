@@ -122,7 +122,9 @@ class App:
             log,
             pause=outage.probe_max_delay,
         )
-        self.status = Status(self.consumer, outbox, self.resender, self.pool, self.outages, share=self.share)
+        self.status = Status(
+            self.consumer, outbox, self.resender, self.pool, self.outages, share=self.share, guard=self.guard
+        )
         self.pages = pages_of(self.status, self.metrics, hide)
         self._stopping = asyncio.Event()
         self._giving_up = asyncio.Event()

@@ -170,6 +170,7 @@ class Guard:
     _producers: OrderedDict[Producer, _Watched] = field(init=False, default_factory=OrderedDict)
     _pass: _Pass | None = field(init=False, default=None)
     _passing: asyncio.Task[None] | None = field(init=False, default=None)
+    _last_error: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         self._whole = FailureWindow(self.size, self.ratio)
@@ -205,6 +206,12 @@ class Guard:
                 self._tripped_together(error)
             else:
                 self._recovered_together()
+
+    @property
+    def trouble(self) -> str:
+        """How many producers have tripped, and by which error the last one did; "" where none has."""
+        tripped = sum(watched.window.tripped for watched in self._producers.values())
+        return f"{tripped} of {len(self._producers)} producers, by {self._last_error}" if tripped else ""
 
     async def stop(self) -> None:
         """Pause no more."""
@@ -248,9 +255,10 @@ class Guard:
             self._begin_passes()
 
     def _tell_tripped(self, error: JobError | None, **fields: str | int) -> None:
+        self._last_error = error.code if error else ""
         self.log.error(
             "guard.tripped",
-            error=error.code if error else None,
+            error=self._last_error,
             **fields,
             remedy="nearly every job fails for good in the same way: look for a change at LCM, in this worker or in"
             " what the producer sends; where the error is about the session and not about accounts, list it in"

@@ -13,6 +13,7 @@ from worker.broker.consumer import Consumer
 from worker.broker.outbox import Outbox
 from worker.broker.undelivered import Resender
 from worker.contract.intake import PauseReason
+from worker.guard import Guard
 from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
 from worker.lcm.share import Part, ShareKeeper
@@ -35,6 +36,7 @@ class Status:
         outages: OutageMonitor,
         *,
         share: ShareKeeper,
+        guard: Guard,
     ) -> None:
         self._consumer = consumer
         self._outbox = outbox
@@ -43,6 +45,7 @@ class Status:
         self._pool = pool
         self._outages = outages
         self._share = share
+        self._guard = guard
         self.supervisors: Sequence[asyncio.Task[Any]] = ()
         self.draining = False
         self.reached_lcm = False
@@ -85,13 +88,13 @@ class Status:
         if PauseReason.COPIES in self._consumer.paused:
             against[NotReady.COPIES_REFUSED] = self._outbox.copies_refused
         if PauseReason.GUARD in self._consumer.paused:
-            against[NotReady.GUARD] = ""
+            against[NotReady.GUARD] = self._guard.trouble
         if not (self._consumer.consuming or against or self._has_no_part):
             against[NotReady.NOT_CONSUMING] = self._why_not_consuming()
         if not self._publish_link.is_up:
             against[NotReady.NOT_PUBLISHING] = self._publish_link.trouble
         if self._publish_link.blocked:
-            against[NotReady.BLOCKED] = ""
+            against[NotReady.BLOCKED] = f"for {self._publish_link.blocked_for:.0f} s"
         return against
 
     @property

@@ -65,7 +65,7 @@ class Masking:
         self._secret = secret
 
     def __call__(self, text: str) -> str:
-        return text.replace(self._secret, "***")
+        return text.replace(self._secret, "**********")
 
     in_data = __call__
 

@@ -164,6 +164,7 @@ async def test_a_producer_whose_jobs_fail_is_stopped_and_others_are_not() -> Non
         "dialer",
     )
     assert "look for a change at LCM" in fields["remedy"]
+    assert guarded.guard.trouble == "1 of 2 producers, by lcm_rejected"
     await guarded.guard.stop()
 
 
@@ -224,6 +225,7 @@ async def test_a_success_ends_it() -> None:
     guarded.time += PAUSE
     assert await guarded.come(BAD, 30, None) == 30
     assert guarded.log.events == ["guard.tripped", "guard.recovered"]
+    assert guarded.guard.trouble == ""
     await guarded.trip_alone()
     assert await guarded.come(BAD, 100) == 0
     await guarded.guard.stop()

@@ -14,6 +14,7 @@ from worker.broker.consumer import Consumer
 from worker.broker.outbox import Outbox
 from worker.broker.undelivered import Resender
 from worker.contract.intake import PauseReason
+from worker.guard import Guard
 from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
 from worker.lcm.share import Part, ShareKeeper
@@ -27,7 +28,9 @@ class Parts:
 
     def __init__(self) -> None:
         self.consume_link = SimpleNamespace(role="consume", is_up=True, trouble="")
-        self.publish_link = SimpleNamespace(role="publish", is_up=True, trouble="", blocked=False)
+        self.publish_link = SimpleNamespace(
+            role="publish", is_up=True, trouble="", blocked=False, blocked_for=0.0
+        )
         self.consumer = SimpleNamespace(
             link=self.consume_link, consuming=True, paused=frozenset[PauseReason](), in_flight=3
         )
@@ -43,6 +46,7 @@ class Parts:
             cast(Pool, self.pool),
             cast(OutageMonitor, self.outages),
             share=cast(ShareKeeper, self.share),
+            guard=cast(Guard, SimpleNamespace(trouble="1 of 2 producers, by lcm_rejected")),
         )
         self.status.reached_lcm = True
 
@@ -91,19 +95,19 @@ def not_publishing(parts: Parts) -> None:
 
 
 def blocked(parts: Parts) -> None:
-    parts.publish_link.blocked = True
+    parts.publish_link.blocked, parts.publish_link.blocked_for = True, 34.6
 
 
 REASONS: list[tuple[Callable[[Parts], None], str, str]] = [
     (draining, "draining", "3 deliveries in hand"),
     (outage, "lcm_outage", "HTTP 503"),
     (starting, "starting", "namespace("),
-    (guarding, "guard", ""),
+    (guarding, "guard", "1 of 2 producers, by lcm_rejected"),
     (refused, "copies_refused", "the broker refused it"),
     (suspecting, "not_consuming", "paused: suspect"),
     (not_consuming, "not_consuming", "connection refused"),
     (not_publishing, "not_publishing", "connection reset"),
-    (blocked, "broker_blocked", ""),
+    (blocked, "broker_blocked", "for 35 s"),
 ]
 
 

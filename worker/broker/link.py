@@ -69,7 +69,7 @@ class Link:
         self._connection: Connection | None = None
         self._newest: Connection | None = None
         self._telling = Telling()
-        self._said_blocked = False
+        self._blocked_since: float | None = None
         self._ever_up = False
         self._settings = settings
         self._files = files_of(settings)
@@ -96,6 +96,11 @@ class Link:
     def blocked(self) -> bool:
         """Whether the broker takes no messages for now, because of a memory or disk alarm."""
         return self._connection is not None and is_blocked(self._connection)
+
+    @property
+    def blocked_for(self) -> float:
+        """For how many seconds the broker has been seen blocked; sampled every half second."""
+        return 0.0 if self._blocked_since is None else asyncio.get_running_loop().time() - self._blocked_since
 
     async def channel(self) -> AbstractChannel:
         """Return the channel of the present life, waiting until there is one."""
@@ -191,7 +196,7 @@ class Link:
             self._up.clear()
             self._connection = self._channel = None
             self.generation += 1
-            self._said_blocked = False
+            self._blocked_since = None
 
     async def _until_lost(
         self, connection: Connection, channel: AbstractChannel, dropped: asyncio.Future[str]
@@ -206,12 +211,12 @@ class Link:
             self._say_blocked()
 
     def _say_blocked(self) -> None:
-        blocked = self.blocked
+        blocked, said, now = self.blocked, self._blocked_since is not None, asyncio.get_running_loop().time()
         if blocked:
-            self.last_blocked = asyncio.get_running_loop().time()
-        if blocked == self._said_blocked:
+            self.last_blocked = now
+        if blocked == said:
             return
-        self._said_blocked = blocked
+        self._blocked_since = now if blocked else None
         if blocked:
             self._log.warning(
                 "broker.blocked",

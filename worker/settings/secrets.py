@@ -6,10 +6,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from worker.settings.masking import MASK
 from worker.settings.secret_file import SecretFile
 from worker.settings.sections import Settings
 
-MASKED = "***"
 _SHORTEST_SECRET = 4
 _SHORTEST_IN_DATA = 8
 _SECRET_NAME = re.compile("pass|pwd|token|secret|credential|jwt|api.?key|pin$", re.IGNORECASE)
@@ -56,7 +56,7 @@ def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
     def hide(text: str) -> str:
         # One after the other: where a text holds none, as nearly all do, a pattern of them all takes ten times as long.
         for secret in known:
-            text = text.replace(secret, MASKED)
+            text = text.replace(secret, MASK)
         return text
 
     return hide

@@ -338,6 +338,7 @@ async def test_a_blocked_broker_is_waited_for(broker: Node, vhost: str) -> None:
         try:
             waiting = beside(publisher, result())
             await until(lambda: "broker.blocked" in log.events)
+            assert publisher.link.blocked_for > 0
             began = asyncio.get_running_loop().time()
             await asyncio.sleep(1.5)  # the timeout itself has to pass
             assert publisher.link.last_blocked > began

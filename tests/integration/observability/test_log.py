@@ -114,4 +114,4 @@ main()
     assert ended.status == 1
     line = msgspec.json.decode(ended.err)
     assert (line["level"], line["event"]) == ("error", "worker.crashed")
-    assert line["exception"].endswith("RuntimeError: connecting with *** failed")
+    assert line["exception"].endswith("RuntimeError: connecting with ********** failed")

@@ -393,12 +393,15 @@ def test_a_list_can_not_be_changed() -> None:
                     {"OutComeID": "7", "Description": "x"},
                 ]
             ),
-            Reply(OutcomeList([("***", "of ***"), ("7", "x")])),
+            Reply(OutcomeList([("**********", "of **********"), ("7", "x")])),
         ),
-        (documents.reply({"success": False, "msg": "no hunter22"}), ErrorReply("no ***", about_lcm=False)),
+        (
+            documents.reply({"success": False, "msg": "no hunter22"}),
+            ErrorReply("no **********", about_lcm=False),
+        ),
         (
             raw_reply('[{"hunter22":1,"hunter22":2,"OutComeID":"7"}]'),
-            Malformed("a key stands twice in one object", "***"),
+            Malformed("a key stands twice in one object", "**********"),
         ),
     ],
     ids=["outcomes", "error", "malformed"],

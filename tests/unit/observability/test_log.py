@@ -208,8 +208,8 @@ def test_a_secret_appears_in_no_level_and_in_no_traceback(level: str, form: str)
     )
     text = stream.getvalue().decode()
     assert "hunt" not in text
-    assert "amqp://u:***@host/?x=***" in text
-    assert "connecting to ws://u:***@host/ failed" in text
+    assert "amqp://u:**********@host/?x=**********" in text
+    assert "connecting to ws://u:**********@host/ failed" in text
 
 
 def test_hashed_accounts_stand_in_no_field() -> None:
@@ -351,7 +351,7 @@ def test_an_exception_that_nobody_handles_is_a_masked_line() -> None:
     assert len(stream.lines) == 2
     for line in map(msgspec.json.decode, stream.lines):
         assert (line["event"], line["level"]) == ("library.log", "error")
-        assert "ValueError: ***" in line["exception"]
+        assert "ValueError: **********" in line["exception"]
 
 
 @pytest.mark.usefixtures("libraries")
@@ -471,5 +471,5 @@ def test_a_secret_that_looks_like_a_time_leaves_the_timestamp() -> None:
     """Level and timestamp are the log's own: a secret of the same characters is masked in texts alone."""
     stream = Stream()
     log_to(stream, str(datetime.now(UTC).year), "info").info("event", text=f"in {datetime.now(UTC).year}")
-    assert (stream.line["level"], stream.line["text"]) == ("info", "in ***")
+    assert (stream.line["level"], stream.line["text"]) == ("info", "in **********")
     assert "*" not in stream.line["timestamp"]

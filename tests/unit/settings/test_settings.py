@@ -693,9 +693,9 @@ def test_what_is_secret_within_a_greeting_is_masked_by_itself() -> None:
     hide = Scrubber(
         from_env(lcm__greeting=json.dumps([{"send": json.dumps(greeting)}, {"send": "no JSON {"}]))
     )
-    assert hide("Login of agent-7 by t0ken failed") == "Login of agent-7 by *** failed"
-    assert hide(f"{'a' * 24}, {'words ' * 10}") == f"***, {'words ' * 10}"
-    assert hide("Agent: no JSON {") == "Agent: ***"
+    assert hide("Login of agent-7 by t0ken failed") == "Login of agent-7 by ********** failed"
+    assert hide(f"{'a' * 24}, {'words ' * 10}") == f"**********, {'words ' * 10}"
+    assert hide("Agent: no JSON {") == "Agent: **********"
 
 
 @pytest.mark.parametrize(
@@ -709,26 +709,26 @@ def test_what_is_secret_within_a_greeting_is_masked_by_itself() -> None:
 )
 def test_what_a_header_carries_is_masked_by_itself(headers: dict[str, str], told: str) -> None:
     """An LCM may tell back the password of a Basic credential, the token alone, or a cookie's value."""
-    assert Scrubber(from_env(lcm__headers=json.dumps(headers)))(f"{told} is wrong") == "*** is wrong"
+    assert Scrubber(from_env(lcm__headers=json.dumps(headers)))(f"{told} is wrong") == "********** is wrong"
 
 
 def test_a_token_without_a_name_is_masked_as_it_was_meant() -> None:
     """A server shows it decoded, the URL has it quoted."""
     hide = Scrubber(from_env(lcm__url="ws://lcm/?hunter%2F22"))
-    assert hide("hunter/22 hunter%2F22") == "*** ***"
+    assert hide("hunter/22 hunter%2F22") == "********** **********"
 
 
 def test_data_are_not_garbled_by_a_password_that_is_a_word() -> None:
     """An outcome list is masked where a secret can't be mistaken for a word of it; a log and an error, always."""
     hide = Scrubber(from_env(lcm__url="ws://lcm/?mode=Answering&pin=4711&token=hunter22"))
-    assert hide("Answering Machine 4711 hunter22") == "*** Machine *** ***"
-    assert hide.in_data("Answering Machine 4711 hunter22") == "Answering Machine 4711 ***"
+    assert hide("Answering Machine 4711 hunter22") == "********** Machine ********** **********"
+    assert hide.in_data("Answering Machine 4711 hunter22") == "Answering Machine 4711 **********"
 
 
 def test_a_url_of_a_command_line_holds_secrets_as_well() -> None:
     """Those of `check --management` are masked in what it prints."""
     hide = Scrubber(load(None, {}), "http://me:hunter22@broker:15672")
-    assert hide(f"hunter22 {b64encode(b'me:hunter22').decode()}") == "*** ***"
+    assert hide(f"hunter22 {b64encode(b'me:hunter22').decode()}") == "********** **********"
 
 
 def test_what_a_file_held_stays_masked(tmp_path: Path) -> None:
@@ -737,16 +737,16 @@ def test_what_a_file_held_stays_masked(tmp_path: Path) -> None:
     file.write_text("first/value")
     settings = from_env(lcm__username="me", lcm__password_file=str(file), broker__password_file=str(file))
     hide = Scrubber(settings)
-    assert hide("first/value first%2Fvalue") == "*** ***"
+    assert hide("first/value first%2Fvalue") == "********** **********"
     credential = b64encode(b"me:next/8").decode()
     for password_file in (settings.lcm.password_file, settings.broker.password_file):
         for number in range(9):
             password_file.hold(f"next/{number}")
             password_file.hold(f"next/{number}")
-            assert hide(f"next/{number} next%2F{number}") == "*** ***"
+            assert hide(f"next/{number} next%2F{number}") == "********** **********"
         assert len(password_file.held) == 8
-    assert hide(credential) == "***"
-    assert hide("next/1 next/8 next/0 first/value") == "*** *** next/0 first/value"
+    assert hide(credential) == "**********"
+    assert hide("next/1 next/8 next/0 first/value") == "********** ********** next/0 first/value"
     assert "next" not in repr(settings)
 
 
