@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.terminal import one_line
+from worker.cli.terminal import one_cell
 
 _UNBROKEN_CODE = 40
 
@@ -37,5 +37,5 @@ def outcome_table(outcomes: Sequence[tuple[str, str, str]], *, title: str = "") 
 
 def add_row(made: Table, *cells: str | Text, style: str = "") -> None:
     """Add a row. Cells that are strings are escaped; a Text is taken as it is."""
-    shown = [one_line(cell) if isinstance(cell, str) else cell for cell in cells]
+    shown = [one_cell(cell) if isinstance(cell, str) else cell for cell in cells]
     made.add_row(*shown, style=style)

@@ -45,7 +45,12 @@ class Terminal(Console):
 
 
 def one_line(text: str, style: str = "") -> Text:
-    r"""Return text from outside as one line, whatever it holds, that can't pass for several cells of a table.
+    """Return text from outside as one line, whatever it holds."""
+    return Text(printable(text), style=style)
+
+
+def one_cell(text: str, style: str = "") -> Text:
+    r"""Return text from outside as one line that can't pass for several cells of a table.
 
     An escape stands for each blank after a blank (`\x20`), for each letter that looks like one, and for more marks on a
     letter than a language has, which would cover the lines above.

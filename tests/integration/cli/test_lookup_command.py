@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import msgspec
 import pytest
@@ -104,6 +105,22 @@ async def test_a_refused_account_is_said_on_a_terminal() -> None:
     assert ended.status == 1
     assert "9|9: lcm_rejected" in ended.out
     assert "LCM rejected the account: WS_Error" in ended.out
+
+
+async def test_a_summary_has_a_line_for_each_account() -> None:
+    """How many outcomes, or the error, on a terminal and in a pipe; the exit status tells that one failed."""
+    async with Simulator(REFUSING) as lcm:
+        arguments = ("lookup", "--summary", ACCOUNT, "9|1")
+        shown = await on_terminal(*arguments, columns=80, lcm__url=lcm.url)
+        piped = await command(*arguments, lcm__url=lcm.url)
+    for ended in shown, piped:
+        assert ended.status == 1
+        told = sorted(re.sub(r"\x1b\[[\d;]*m", "", ended.out).splitlines())
+        assert told[0] == f"{ACCOUNT}: 50 outcomes"
+        assert told[1].startswith("9|1: lcm_rejected: ")
+    both = await command("lookup", "--summary", "--json", ACCOUNT, lcm__url=lcm.url)
+    assert (both.status, both.out) == (2, "")
+    assert "exclude each other" in both.err
 
 
 async def test_an_account_that_can_be_none_is_a_failed_result() -> None:

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.terminal import Terminal, one_line
+from worker.cli.terminal import Terminal, one_cell, one_line
 
 HOSTILE = "evil\x1b]52;c;aGk=\x07\x9b31m\x7f\u202egnp\u2028[red]end[/red] :smile:"
 
@@ -48,8 +48,8 @@ def test_text_from_outside_is_one_line() -> None:
 
 def test_text_from_outside_is_one_cell() -> None:
     """Blanks in it are no gap between cells, and marks cover no other line; what languages write stays."""
-    assert shown(one_line("w-1    3   busy")) == "w-1 \\x20\\x20\\x203 \\x20\\x20busy\n"
-    assert shown(one_line("w-1\u2800\u31643")) == "w-1\\u2800\\u31643\n"
-    assert shown(one_line("a" + "\u0336" * 6)) == "a" + "\u0336" * 4 + "\\u0336\\u0336\n"
+    assert shown(one_cell("w-1    3   busy")) == "w-1 \\x20\\x20\\x203 \\x20\\x20busy\n"
+    assert shown(one_cell("w-1\u2800\u31643")) == "w-1\\u2800\\u31643\n"
+    assert shown(one_cell("a" + "\u0336" * 6)) == "a" + "\u0336" * 4 + "\\u0336\\u0336\n"
     for text in "Anna Müller-Lüdenscheidt", "กี่ที่", "क्षत्रिय", "Việt Nam", "שָׁלוֹם":
-        assert shown(one_line(text)) == f"{text}\n"
+        assert shown(one_cell(text)) == f"{text}\n"

@@ -30,6 +30,9 @@ def lookup(
     as_json: Annotated[
         bool, typer.Option("--json", help="One result per line, as in a pipe, also on a terminal.")
     ] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="One line for each account: how many outcomes, or the error.")
+    ] = False,
 ) -> None:
     """Ask LCM for the outcomes of accounts.
 
@@ -41,7 +44,9 @@ def lookup(
     from worker.cli.lookup.run import look_up_all
 
     settings = settings_of(context, config)
-    show = _print_json if as_json or not on_terminal() else _print_table
+    if as_json and summary:
+        raise typer.BadParameter("--json and --summary exclude each other")
+    show = _print_summary if summary else _print_json if as_json or not on_terminal() else _print_table
     try:
         all_succeeded = run_async(look_up_all(settings, _expand(accounts), show))
     except SessionNotOpened as error:
@@ -70,6 +75,15 @@ def _print_json(result: AccountResult) -> None:
     print_line(result.body)
     if result.error is not None:
         note(f"{result.account!r}: {result.error.code}: {result.error.message!r}")
+
+
+def _print_summary(result: AccountResult) -> None:
+    from worker.cli.terminal import Terminal, one_line
+
+    came_to, style = f"{len(result.outcomes)} outcomes", ""
+    if result.error is not None:
+        came_to, style = f"{result.error.code}: {result.error.message}", "bold red"
+    Terminal().print(one_line(f"{result.account}: {came_to}", style), soft_wrap=True)
 
 
 def _print_table(result: AccountResult) -> None:

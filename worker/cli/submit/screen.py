@@ -14,7 +14,7 @@ from rich.text import Text
 
 from worker.cli.submit.tally import Collected
 from worker.cli.tables import add_row, table
-from worker.cli.terminal import Terminal, one_line
+from worker.cli.terminal import Terminal, one_cell, one_line
 
 _STALLED = 5.0  # seconds without progress, after which their number is shown in place of the rate
 
@@ -129,7 +129,7 @@ def show_results(collected: Collected) -> None:
     for result in collected.first_results:
         came_to = Text(f"{len(result.outcomes)} outcomes", style="green")
         if result.error is not None:
-            came_to = one_line(f"failed: {result.error.code}", "red")
+            came_to = one_cell(f"failed: {result.error.code}", "red")
         add_row(made, result.account_number or "(unreadable)", came_to, result.job_id)
     if made.row_count:
         console.print(made)
@@ -143,7 +143,7 @@ def _kinds(collected: Collected) -> Table:
     made.columns[1].justify = "right"
     add_row(made, Text("succeeded", style="green"), f"{collected.succeeded:,}")
     for code, count in sorted(collected.failed.items()):
-        add_row(made, one_line(f"failed: {code}", "red"), f"{count:,}")
+        add_row(made, one_cell(f"failed: {code}", "red"), f"{count:,}")
     if collected.missing:
         add_row(made, Text("missing", style="yellow"), f"{collected.missing:,}")
     return made

@@ -8,7 +8,7 @@ from typing import TypeVar
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.terminal import one_line
+from worker.cli.terminal import one_cell, one_line
 from worker.cli.top.chart import Clock
 from worker.cli.top.layout import Panel
 from worker.cli.top.summary import mean_rate
@@ -122,7 +122,7 @@ def notices(tally: Tally, clock: Clock, width: int) -> Panel:
             made,
             list(reversed(tally.notices.values())),
             lambda notice: [
-                one_line(notice.event, STYLES.get(notice.level, "")),
+                one_cell(notice.event, STYLES.get(notice.level, "")),
                 clock(notice.last),
                 *([notice.worker] if wide else []),
                 f"{notice.count:,}",
@@ -179,7 +179,7 @@ def _fill(made: Table, items: Sequence[Item], row: Callable[[Item], Sequence[Cel
     if len(shown) < len(items):
         made.columns[0].header = f"{made.columns[0].header} {len(shown)}/{len(items)}"
     for item in shown:
-        made.add_row(*(one_line(cell) if isinstance(cell, str) else cell for cell in row(item)))
+        made.add_row(*(one_cell(cell) if isinstance(cell, str) else cell for cell in row(item)))
     return made
 
 
