@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.terminal import one_cell
+from worker.cli.terminal import one_cell, one_line
 
 _UNBROKEN_CODE = 40
 
@@ -32,6 +32,16 @@ def outcome_table(outcomes: Sequence[tuple[str, str, str]], *, title: str = "") 
     made.columns[1].no_wrap = max((len(code) for _, code, _ in outcomes), default=0) <= _UNBROKEN_CODE
     for outcome in outcomes:
         add_row(made, *outcome)
+    return made
+
+
+def named_values(values: Mapping[str, str]) -> Table:
+    """Return a name and its value in each line; what is long is broken between words, beside its name."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(overflow="fold")
+    made.add_column(overflow="fold")
+    for name, value in values.items():
+        made.add_row(one_line(name), one_line(value))
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -72,6 +73,7 @@ async def test_on_a_terminal_the_groups_are_a_table(vhost: str, columns: int) ->
     assert "lcm.outcome.dead: 5 letters" in shown.out
     assert "lcm_rejected" in shown.out
     assert "…" not in shown.out
+    assert ("01-31 12:00" if columns < 120 else "2026-01-31 12:00:00") in shown.out
     as_lines = await on_terminal("dead", "list", "--json", columns=columns, broker__url=vhost)
     assert '{"code":"timeout"' in as_lines.out
 
@@ -194,6 +196,20 @@ async def test_show_gives_one_letter_in_full(vhost: str) -> None:
     assert raw["body_base64"] == "/wA="
     both = lines((await command("dead", "show", "--limit", "2", broker__url=vhost)).out)
     assert [record["job_id"] for record in both] == ["a-1", "a-2"]
+
+
+async def test_show_on_a_terminal_breaks_between_words(vhost: str) -> None:
+    """A long reason goes on below itself; the lines of the body stay whole."""
+    reason = " ".join(f"word{number}" for number in range(100, 130))
+    body = json.dumps({"account_number": "1|" * 60})
+    async with open_channel(vhost) as channel:
+        await publish_dead_letters(channel, vhost, [Dead("w", reason=reason, body=body.encode())])
+    shown = await on_terminal("dead", "show", "w", columns=80, broker__url=vhost)
+    lines_shown = [line.rstrip() for line in shown.out.splitlines()]
+    below = [line for line in lines_shown if line.startswith("           word")]
+    assert len(below) >= 2
+    assert all(word in reason.split() for line in below for word in line.split())
+    assert f'    "account_number": "{"1|" * 60}"' in lines_shown
 
 
 async def test_show_on_a_terminal_is_escaped(vhost: str) -> None:

@@ -17,14 +17,14 @@ from worker.broker.admin.dead_letters import Browser
 from worker.broker.topology import topology_of
 from worker.cli.common import note, print_line
 from worker.cli.dead.selection import Group, Selection
-from worker.cli.tables import add_row, table
+from worker.cli.tables import add_row, named_values, table
 from worker.cli.terminal import Terminal, one_line
 from worker.common.text import rfc3339
 from worker.contract.message import Delivery
 from worker.settings import Settings
 
 _UNBROKEN_CODE = 24
-_DATE_WIDTH, _TIME_WIDTH = len("2026-01-31"), len("2026-01-31 12:00:00")
+_DAY_AND_TIME = slice(len("2026-"), len("2026-01-31 12:00"))
 _WIDE = 120
 _SHOWN_BYTES = 1024
 
@@ -93,10 +93,11 @@ class DeadLetterConsole:
         shown = table("count", "code", *sent_by, "oldest", "newest", "reason", title=f"{title}; times in UTC")
         shown.columns[0].justify = "right"
         for column in shown.columns[-3:-1]:
-            column.width = _TIME_WIDTH if self.terminal.width >= _WIDE else _DATE_WIDTH
+            column.no_wrap = True
+        times = slice(None) if self.terminal.width >= _WIDE else _DAY_AND_TIME
         shown.columns[1].no_wrap = max((len(group.code) for group in groups), default=0) <= _UNBROKEN_CODE
         for group in groups:
-            oldest, newest = time_of(group.oldest), time_of(group.newest)
+            oldest, newest = time_of(group.oldest, times), time_of(group.newest, times)
             sender = [" ".join(filter(None, (group.user_id, group.app_id)))] if sent_by else []
             add_row(shown, str(group.count), group.code, *sender, oldest, newest, group.pattern)
         self.terminal.print(shown)
@@ -112,24 +113,28 @@ class DeadLetterConsole:
             "sent by": " ".join(filter(None, (record["user_id"], record["app_id"]))) or "unknown",
             "reason": record["reason"],
         }
-        print_page(self.terminal, record, title, *(f"{name:9}  {value}" for name, value in facts.items()))
+        print_page(self.terminal, record, title, facts)
 
 
-def print_page(terminal: Terminal, record: Mapping[str, Any], title: str, *facts: str) -> None:
-    """Print a message for people: a title, a line for each fact, then properties, headers and body of its record."""
+def print_page(terminal: Terminal, record: Mapping[str, Any], title: str, facts: Mapping[str, str]) -> None:
+    """Print a message for people: a title, facts, then properties, headers and body of its record.
+
+    Lines of the body are as they are, so that they can be copied; what else is long is broken between words.
+    """
 
     def line(text: str, style: str = "") -> None:
         terminal.print(one_line(text, style), soft_wrap=True)
 
     plain = msgspec.json.decode(as_json(record))
     line(title, "bold")
-    for fact in facts:
-        line(fact)
+    terminal.print(named_values(facts))
     for part in ("properties", "headers"):
         line(part, "bold")
-        for name, value in plain[part].items():
-            shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            line(f"  {name}  {shown}")
+        shown = {
+            f"  {name}": value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            for name, value in plain[part].items()
+        }
+        terminal.print(named_values(shown))
     line("body", "bold")
     for each in _body_lines(record):
         line(f"  {each}")
@@ -164,9 +169,9 @@ def _group_record(group: Group) -> dict[str, Any]:
     }
 
 
-def time_of(moment: datetime | None) -> str:
-    """Write a time in UTC for a table, to the second; `unknown` where there is none."""
-    return rfc3339(moment)[:19].replace("T", " ") if moment else "unknown"
+def time_of(moment: datetime | None, part: slice = slice(None)) -> str:
+    """Write a time in UTC for a table, to the second, or a part of that; `unknown` where there is none."""
+    return rfc3339(moment)[:19].replace("T", " ")[part] if moment else "unknown"
 
 
 def _body_lines(record: Mapping[str, Any]) -> list[str]:

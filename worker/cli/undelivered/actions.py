@@ -127,7 +127,7 @@ async def show_results(chosen: Undelivered) -> None:
             record = record_of(delivery, parked)
             if chosen.for_people:
                 title = f"{place}. {parked.job_id or 'no job id'}: {parked.routing_key}"
-                completed = f"completed at  {time_of(parked.completed_at)}"
+                completed = {"completed at": time_of(parked.completed_at)}
                 print_page(chosen.terminal, record, title, completed)
             else:
                 print_line(as_json(record))
