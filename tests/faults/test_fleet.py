@@ -177,14 +177,18 @@ def busy(simulator: Simulator, begin: float, end: float) -> float:
     return sum(max(0.0, min(to, end) - max(at, begin)) for at, to in spans) / (end - begin)
 
 
-def too_many_in_a_second(times: Sequence[float], late: Lateness) -> list[int]:
-    """Return how many exchanges began within a second, for each in which they were too many.
+def too_many_in_a_second(times: Sequence[float], late: Lateness) -> list[tuple[float, int, float]]:
+    """Return each second in which too many exchanges began: when, how many, and how late the simulator was.
 
     Those of a second are heard within one that is shorter by as much as the simulator was late.
     """
     counts = ((at, bisect_right(times, at + 1.0) - begin) for begin, at in enumerate(times))
-    above = ((at, found) for at, found in counts if found > RATE + MOST)
-    return [found for at, found in above if found > RATE * (1 + late.within(at, at + 1.0)) + MOST]
+    above = [(at, found, late.within(at, at + 1.0)) for at, found in counts if found > RATE + MOST]
+    return [
+        (round(at - times[0], 2), found, round(lateness, 3))
+        for at, found, lateness in above
+        if found > RATE * (1 + lateness) + MOST
+    ]
 
 
 @asynccontextmanager

@@ -26,9 +26,12 @@ class Lateness:
             await asyncio.gather(self._watching, return_exceptions=True)
 
     def within(self, begin: float, end: float) -> float:
-        """Return by how many seconds the loop was late at most, between two moments."""
+        """Return by how many seconds the loop was late at most, in a turn that began or ended between two moments.
+
+        The turn in which something is heard may be told a little before it.
+        """
         return max(
-            (late for at, late in self._turns if begin <= at - late <= end or begin <= at <= end), default=0.0
+            (late for at, late in self._turns if at >= begin - _EVERY and at - late <= end), default=0.0
         )
 
     async def _watch(self) -> None:
