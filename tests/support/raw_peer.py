@@ -51,6 +51,10 @@ class RawPeer:
         """Say this in one write."""
         self._writer.write(b"".join(map(_raw, frames)))
 
+    def say_bytes(self, raw: bytes) -> None:
+        """Say this, whether it is frames or not."""
+        self._writer.write(raw)
+
     async def hear(self) -> Frame:
         """Return the next frame of the client's; EOFError where it is gone."""
         while not self._frames:

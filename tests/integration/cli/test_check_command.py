@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 from websockets.asyncio.server import ServerConnection
+from websockets.frames import Close, Frame, Opcode
 
 from tests.support.broker import add_user
 from tests.support.channel import depth, open_channel
 from tests.support.commands import command
 from tests.support.lcm import peer
+from tests.support.raw_peer import RawPeer, raw_peer
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from worker.broker.declare import declare
@@ -168,6 +170,34 @@ async def test_lcm_closes_every_session_at_once(vhost: str) -> None:
         ended = await command("check", broker__url=vhost, lcm__url=url)
     assert (ended.status, levels(ended.out)["lcm"]) == (1, "refused")
     assert "code 4401 (unauthorized): token expired; see the credentials" in ended.out
+
+
+def goodbye(code: int, reason: str = "") -> bytes:
+    return Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False)
+
+
+GOODBYES = {
+    "credentials": (goodbye(4401, "bad token"), "refused", "code 4401 (unauthorized): bad token"),
+    "full": (goodbye(1013), "away", "code 1013"),
+    "flood": (b"\x89\x00" * 5000, "away", "sent more than 1000 pings"),
+}
+
+
+@pytest.mark.parametrize("kind", GOODBYES)
+async def test_lcm_says_goodbye_and_does_not_hang_up(vhost: str, kind: str) -> None:
+    """An LCM that ends the websocket, and leaves the network's connection open, has opened no session."""
+    said, level, told = GOODBYES[kind]
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        lcm.say_bytes(said)
+        while True:
+            await lcm.hear()
+
+    async with raw_peer(talk) as url:
+        ended = await command("check", broker__url=vhost, lcm__url=url)
+    assert (ended.status, levels(ended.out)["lcm"]) == (1, level)
+    assert told in ended.out
 
 
 async def test_the_broker_is_away() -> None:
