@@ -14,6 +14,7 @@ from worker.settings import Scrubber, Settings, exposures_of
 
 if TYPE_CHECKING:
     from worker.broker.admin.inspect import Finding
+    from worker.lcm.session import Session
 
 _OLDEST = "RabbitMQ does not tell the age of a quorum queue's messages; see `queue_ms` in the log"
 _UNTOLD = {
@@ -101,13 +102,21 @@ async def _check_lcm(settings: Settings) -> Finding:
 
     try:
         session = await SessionOpener(settings.lcm, settings.worker.name, Scrubber(settings))(1, ignore)
-        await session.lasts()
-        await session.close()
-        if session.not_opened is not None:
-            raise session.not_opened
-    except SessionNotOpened as error:
+        error = await _fault_of(session)
+    except SessionNotOpened as not_opened:
+        error = not_opened
+    if error is not None:
         level, usual = "away", "see lcm.url"
         if error.refused:
             level, usual = "refused", "see the credentials and certificates in [lcm]"
         return Finding(level, "lcm", error.message if error.remedy else f"{error.message}; {usual}")
     return Finding("ok", "lcm", f"{repr(settings.lcm.url).strip(chr(39))} opens a session")
+
+
+async def _fault_of(session: Session) -> SessionNotOpened | None:
+    """Return why a session that was opened is none, if so."""
+    lasted = await session.lasts()
+    await session.close()
+    if lasted or session.not_opened is not None:
+        return session.not_opened
+    return SessionNotOpened(f"LCM ended the session as soon as it was open: {session.ended}")

@@ -12,6 +12,7 @@ PER_RATE = 1000
 
 _Count = Annotated[int, Meta(ge=0, le=10**12)]
 _Name = Annotated[str, Meta(max_length=256)]
+_Reason = Annotated[str, Meta(max_length=32)]
 _MOST_REASONS = 16
 _LARGEST = 64 * 1024
 _LONGEST_HOLD = 700  # seconds; the longest `lcm.reply_timeout` is 600
@@ -56,7 +57,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     claim: Amounts = Amounts()
     held: _Count = 0
     gone: dict[_Name, _Count] = {}
-    paused: Annotated[tuple[_Name, ...], Meta(max_length=_MOST_REASONS)] = ()
+    paused: Annotated[tuple[_Reason, ...], Meta(max_length=_MOST_REASONS)] = ()
     leaves: bool = False
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from worker.fleet.beat import Amounts, Beat
 
 MOST_MEMBERS = 1000
@@ -47,7 +49,9 @@ class Roster:
             return
         first = known.since if known else offset
         since = first if beat.since is None else beat.since
-        self.members[beat.id] = Member(beat, offset, Amounts(), since)
+        # Who is gone was told, and is not kept: a thousand members could hold 64 KiB each.
+        kept = msgspec.structs.replace(beat, gone={}) if beat.gone else beat
+        self.members[beat.id] = Member(kept, offset, Amounts(), since)
         self.members[beat.id].grant = beat.claim.least(self.free_for(beat.id))
 
     def limit(self) -> Amounts:

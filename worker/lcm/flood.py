@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MOST_UNSOLICITED = 1000
-"""Messages, and likewise pings, that a session takes within FLOOD_SECONDS without having asked for them."""
+"""Messages, and likewise pings and pongs, that a session takes within FLOOD_SECONDS without having asked for them."""
 
 FLOOD_SECONDS = 10.0
 
@@ -11,13 +11,15 @@ MOST_UNSENT = 1024 * 1024
 """Bytes that wait for a peer that does not read: the worker's own requests are far smaller."""
 
 MOST_FRAGMENTS = 4096
-"""Frames that one message may come in: each costs its object, however few bytes it brings."""
+"""Frames that one message may come in, or all within FLOOD_SECONDS that nobody asked for: each costs its time and its
+object, however few bytes it brings."""
 
 
 class FloodCounter:
-    """Counts events in windows of FLOOD_SECONDS."""
+    """Counts events in windows of FLOOD_SECONDS, in which there may be so many at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_UNSOLICITED) -> None:
+        self._most = most
         self._began = float("-inf")
         self._count = 0
 
@@ -26,4 +28,8 @@ class FloodCounter:
         if now - self._began >= FLOOD_SECONDS:
             self._began, self._count = now, 0
         self._count += 1
-        return self._count > MOST_UNSOLICITED
+        return self._count > self._most
+
+    def restart(self) -> None:
+        """Begin another window with the next event."""
+        self._began = float("-inf")

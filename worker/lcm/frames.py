@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from worker.common.callbacks import ignore
+
 TEXT, BINARY, PING, PONG = 0x81, 0x82, 0x89, 0x8A
 """First bytes of plain frames: the opcode, with FIN and without a reserved bit."""
 
@@ -55,13 +57,14 @@ class Frames:
         self._largest = _LARGEST if max_size is None else min(_LARGEST, max_size)
         self._rest = b""
         self._to_pass = 0
+        self._drops = False
 
     def feed(self, data: bytes) -> None:
         """Handle what was received."""
         if self._rest:
             data = self._rest + data
         start, size = 0, len(data)
-        while start < size:
+        while start < size and not self._drops:
             if self._to_pass:
                 end = min(size, start + self._to_pass)
                 self._to_pass -= end - start
@@ -81,13 +84,23 @@ class Frames:
             if not self._take(data[start], data[payload:end]):
                 self._pass_on(data[start:end])
             start = end
-        self._rest = data[start:]
+        self._rest = b"" if self._drops else data[start:]
+
+    def drop(self) -> None:
+        """Handle nothing more, not even what was received already: so nothing that a peer sends on costs any time."""
+        self._drops = True
+        # Circles of those who are called, and this, would have to be collected.
+        self._take, self._pass_on = _never, ignore
 
     def end(self) -> None:
         """Pass on what is there of a frame that will not be completed."""
         rest, self._rest = self._rest, b""
         if rest:
             self._pass_on(rest)
+
+
+def _never(_first: int, _payload: bytes) -> bool:
+    return False
 
 
 def _extent(data: bytes, start: int) -> tuple[int, int] | None:

@@ -101,13 +101,18 @@ class Session:
         self._deadline = Deadline()
         self._loop = asyncio.get_running_loop()
         self._lasted: asyncio.Future[bool] = self._loop.create_future()
-        self._trial = self._loop.call_later(_LASTS_AFTER, self._settle, True)
+        self._trial = self._loop.call_later(_LASTS_AFTER, self._pass_trial)
         # Last: what came with the opening may end the session at once.
         socket.adopt(self._take, self._closed)
 
     @property
     def alive(self) -> bool:
         return self._ended is None
+
+    @property
+    def ended(self) -> str:
+        """Why it has ended, "" while it has not."""
+        return self._ended or ""
 
     @property
     def ended_by_us(self) -> bool:
@@ -267,10 +272,15 @@ class Session:
         self._ended, self.said = reason, said
         self._deadline.stop()
         self._settle(lasted=self.ended_by_us)
-        self._socket.transport.abort()
+        self._socket.abort()
         if self._pending is not None and not self._pending.done():
             self._pending.set_exception(error or ConnectionLost(f"the session ended: {reason}"))
         self._on_ended(self, reason)
+
+    def _pass_trial(self) -> None:
+        # LCM may have said goodbye, and wait for us to hang up: then the end, which comes soon, decides.
+        if not self._socket.is_closing:
+            self._settle(lasted=True)
 
     def _settle(self, lasted: bool) -> None:
         if not self._lasted.done():

@@ -5,7 +5,9 @@ opened, for the greeting; then a session adopts the socket, and each message is 
 frames came: pongs, messages and the end.
 
 The library answers each ping at once, and buffers the pongs for a peer that does not read them without limit. It waits
-for the whole body of an HTTP answer before it tells the status, and a body may never end.
+for the whole body of an HTTP answer before it tells the status, and a body may never end. A frame has two bytes at
+least, so that 100,000 can come in one piece, and the loop gets no turn before all are handled: whatever a peer sends
+unasked is counted frame by frame, and once a connection is given up nothing more of it is looked at.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from worker.lcm.http_answer import LONGEST_HEAD, Answer, read_answer
 _PING_SIZE = 8  # bytes; four are the library's own pings
 _KEY = 4
 _HEAD_ENDS = b"\r\n\r\n"
+_UNASKED = ("pings", "pongs", "messages")
 
 
 class Socket(ClientConnection):
@@ -42,9 +45,10 @@ class Socket(ClientConnection):
         self.fault = ""
         self.lost: Exception | None = None
         self.is_open = False
-        self._pings = FloodCounter()
+        self._unasked = {what: FloodCounter() for what in _UNASKED}
+        self._fragmented = FloodCounter(MOST_FRAGMENTS)
         self._head = b""
-        self._frames = Frames(self._take_plain, super().data_received, self.protocol.max_message_size)
+        self._frames = Frames(self._take_plain, self._pass_on, self.protocol.max_message_size)
         self._adopted = False
         self._on_message: Callable[[bytes], object] = ignore
         self._on_closed: Callable[[ConnectionClosed], object] = ignore
@@ -83,6 +87,7 @@ class Socket(ClientConnection):
         if self.protocol.state is not State.OPEN:
             self._unsent = True
             return
+        self._fragmented.restart()
         drawn = os.urandom(2 * _KEY + _PING_SIZE)
         frames = masked(TEXT, request, drawn[:_KEY])
         if fenced:
@@ -94,6 +99,16 @@ class Socket(ClientConnection):
         except (OSError, RuntimeError) as error:
             self.set_connection_exc(error)
             self.transport.abort()
+
+    def abort(self) -> None:
+        """End the connection at once, without a word to the peer, and hear nothing more of it."""
+        self._frames.drop()
+        self.transport.abort()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether one side has begun to close it."""
+        return self.protocol.state is not State.OPEN
 
     @property
     def behind_fence(self) -> bool:
@@ -121,17 +136,35 @@ class Socket(ClientConnection):
         super().eof_received()
 
     def process_event(self, event: Event) -> None:
-        """Handle one frame, unless there are too many pings."""
+        """Handle one frame, unless there are too many like it."""
+        if isinstance(event, Frame) and self._is_one_too_many(event):
+            return
         if self._adopted and isinstance(event, Frame) and event.opcode in DATA_OPCODES:
             self._take(event)
-            return
-        super().process_event(event)
-        if (
-            isinstance(event, Frame)
-            and event.opcode is Opcode.PING
-            and self._pings.exceeded(self.loop.time())
-        ):
-            self._end(f"sent more than {MOST_UNSOLICITED} pings in {FLOOD_SECONDS:g} s")
+        else:
+            super().process_event(event)
+
+    def _is_one_too_many(self, frame: Frame) -> bool:
+        if frame.opcode in DATA_OPCODES and not frame.fin:
+            if self._fragmented.exceeded(self.loop.time()):
+                self._fail(CloseCode.MESSAGE_TOO_BIG, TooManyFragments(MOST_FRAGMENTS))
+                return True
+            return False
+        unasked = self._what_nobody_asked_for(frame)
+        if unasked and self._unasked[unasked].exceeded(self.loop.time()):
+            self._end(f"sent more than {MOST_UNSOLICITED} {unasked} in {FLOOD_SECONDS:g} s")
+            return True
+        return False
+
+    def _what_nobody_asked_for(self, frame: Frame) -> str:
+        match frame.opcode:
+            case Opcode.PING:
+                return "pings"
+            case Opcode.PONG if bytes(frame.data) not in self.pending_pings:
+                return "pongs"
+            case Opcode.TEXT | Opcode.BINARY | Opcode.CONT if not self._adopted or self.is_closing:
+                return "messages"  # those of a session it counts itself, since it knows what it asked for
+        return ""
 
     @property
     def heard(self) -> bytes:
@@ -147,13 +180,12 @@ class Socket(ClientConnection):
         """Tell the end, after all that came before."""
         self.lost = exc
         super().connection_lost(exc)
-        # Circles of session, socket and frames would have to be collected.
-        del self._frames
         if self._cut is not None:
             self._cut.cancel()
         if self._adopted:
             self._on_closed(self.close_exc)
             self._on_message = self._on_closed = ignore
+        self._frames.drop()
 
     def _open(self, data: bytes) -> None:
         """Handle the answer to the handshake, behind which frames may come at once."""
@@ -167,14 +199,20 @@ class Socket(ClientConnection):
             self.transport.abort()
         self._frames.feed(data[behind:])
 
+    def _pass_on(self, data: bytes) -> None:
+        super().data_received(data)
+        # From here on the library throws away what comes.
+        if self.protocol.parser_exc is not None or self.protocol.close_rcvd is not None:
+            self._frames.drop()
+
     def _take_plain(self, first: int, payload: bytes) -> bool:
         if not self._adopted or self._fragments or self.protocol.state is not State.OPEN:
             return False
         if first != PONG:
             self._on_message(payload)
             return True
-        # Where it answers other pings, too, the library knows which.
-        if payload != self._fence or len(self.pending_pings) > 1:
+        # Where it answers other pings, too, or none, the library knows.
+        if payload != self._fence or self.pending_pings.keys() != {payload}:
             return False
         self.pending_pings.clear()
         return True
@@ -193,6 +231,7 @@ class Socket(ClientConnection):
                 self._on_message(message)
 
     def _fail(self, code: CloseCode, error: TooManyFragments) -> None:
+        self._frames.drop()
         self._fragments.clear()
         self._on_message = ignore
         self.set_connection_exc(error)
@@ -207,4 +246,4 @@ class Socket(ClientConnection):
 
     def _end(self, fault: str) -> None:
         self.fault = self.fault or fault
-        self.transport.abort()
+        self.abort()

@@ -109,8 +109,9 @@ def _unknown_variables(ours: Iterable[str]) -> Iterator[str]:
         # Without the prefix, which would make any two variables look alike.
         known = [each.removeprefix(_PREFIX) for each in (*_VARIABLES, CONFIG_VARIABLE)]
         guess = _did_you_mean(variable.upper().removeprefix(_PREFIX), known, _PREFIX)
-        shown = ".".join(part for part in (section, name) if part)
-        yield mistake(shown, f"{wrong}{guess}", f"environment variable {variable}")
+        shown = ".".join(shown_name(part) for part in (section, name) if part)
+        place = variable if MASK not in shown else f"{_PREFIX}{MASK}"
+        yield mistake(shown, f"{wrong}{guess}", f"environment variable {place}")
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -78,6 +78,12 @@ def test_the_oldest_has_the_remainder() -> None:
     assert [found.fair(beat(name)).sessions for name in "abc"] == [3, 3, 4]
 
 
+def test_what_a_beat_says_of_others_is_not_kept() -> None:
+    """A thousand members, each with a beat of 64 KiB, would take that much of every worker's memory."""
+    found = roster(beat("a", 1, gone={f"n{number}": 0 for number in range(1000)}))
+    assert found.members["a"].beat.gone == {}
+
+
 def test_there_are_so_many_members_and_no_more() -> None:
     """Whoever writes into the log can't fill the memory of all; who is known by then stays."""
     found = roster(*(beat(f"n{number}", 1) for number in range(MOST_MEMBERS + 5)))

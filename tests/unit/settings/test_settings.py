@@ -283,6 +283,17 @@ def test_unknown_variables_are_mistakes(variable: str, hint: str) -> None:
     assert "t0psecret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "variable", ["LCM_WORKER_t0psecret", "LCM_WORKER_LCM__t0p-secret!", "LCM_WORKER_T0PSECRET__X"]
+)
+def test_a_variable_whose_name_may_be_a_secret_is_not_named(variable: str) -> None:
+    """As in a file: somebody put the value in place of the name."""
+    with pytest.raises(SettingsError) as caught:
+        load(None, {variable: "x"})
+    assert f"(environment variable LCM_WORKER_{MASK})" in str(caught.value)
+    assert "t0p" not in str(caught.value).lower()
+
+
 def test_variables_of_kubernetes_services_are_no_settings() -> None:
     """A Service named lcm-worker puts variables into every container; they don't stop the worker."""
     load(

@@ -17,7 +17,7 @@ from worker.broker.admin.inspect import Finding
 from worker.broker.admin.policies import Change, Policy, changes_of, in_force, roles_of
 from worker.broker.topology import Topology, topology_of
 from worker.common.asking import ask
-from worker.common.text import printable
+from worker.common.text import MAX_QUOTE, printable
 from worker.common.text import quote as quoted
 from worker.contract.errors import BrokerAway, SettingsError
 from worker.settings import BrokerSettings
@@ -25,7 +25,7 @@ from worker.settings.tls import client_context
 from worker.settings.tls_faults import TlsFaults
 
 _TIMEOUT = 20.0  # for a whole answer: of many queues it takes a while
-_MOST_BYTES = 64 * 1024 * 1024
+_MOST_BYTES = 8 * 1024 * 1024  # some 30,000 queues; read as JSON they may take 25 times as much
 _PLUGIN = "see --management, and whether the broker has the plugin rabbitmq_management enabled"
 _RIGHTS = "name a user in --management (USER:PASSWORD@) who has the tag: `rabbitmqctl set_user_tags USER management`"
 _QUEUES = "queues/{}?columns=name,policy,operator_policy,messages_unacknowledged"
@@ -169,6 +169,6 @@ def _why(error: Exception) -> str:
 
 def _reason(body: bytes) -> str:
     try:
-        return printable(str(json.loads(body)["reason"]))
+        return printable(str(json.loads(body)["reason"])[:MAX_QUOTE])
     except (ValueError, TypeError, KeyError, RecursionError):
         return "refused"

@@ -90,3 +90,16 @@ def test_what_the_broker_says_decides_where_we_cannot_tell() -> None:
     assert in_force("q", [first, second], "b") is second
     odd = Policy("policy", "odd", "(?<n>q)", "all", 1, {})
     assert in_force("q", [first, odd], "odd") is odd
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^(((.|.)+)+)+$", "(q*)*q", ".*.*.*.*.*.*q", "(?:q|q){50}", "q?" * 200, "q|" * 600]
+)
+def test_no_pattern_is_looked_for_without_end(pattern: str) -> None:
+    """Whoever may set policies may write one that takes years: what the broker says counts.
+
+    These match at once; where nothing matches, their like does not end.
+    """
+    slow = Policy("policy", "slow", pattern, "all", 1, {})
+    assert in_force("q" * 200, [slow]) is None
+    assert in_force("q" * 200, [slow], "slow") is slow
