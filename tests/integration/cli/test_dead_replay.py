@@ -165,6 +165,40 @@ async def test_a_replay_that_is_ended_in_its_midst_loses_nothing(vhost: str, num
     assert job_ids(letters) == sorted(job_ids(letters), key=int)
 
 
+async def test_a_letter_is_repaired(vhost: str, tmp_path: Path) -> None:
+    """As the runbook has it: its body is taken out, put right and submitted, and the letter is dropped."""
+    wrong = Dead("j-1", body=b'{\n "job_id": "j-1",\n "account_number": 5\n}')
+    async with open_channel(vhost) as channel:
+        await publish_dead_letters(channel, vhost, [wrong])
+        (shown,) = lines((await command("dead", "show", "j-1", broker__url=vhost)).out)
+        job = json.loads(shown["body"]) | {"account_number": "5"}
+        file = tmp_path / "job.jsonl"
+        file.write_text(json.dumps(job))
+        submitted = await command("submit", str(file), broker__url=vhost)
+        dropped = await command("dead", "drop", "j-1", "--yes", broker__url=vhost)
+        (copy,) = await consume(channel, JOBS, 1)
+        left = await depth(channel, DEAD)
+    assert (submitted.status, dropped.status, left) == (0, 0, 0)
+    assert json.loads(copy.body) == {"job_id": "j-1", "account_number": "5"}
+
+
+async def test_a_rate_holds_letters_back(vhost: str) -> None:
+    """With one letter in 1,000 s the second is still there when the first is done."""
+    async with open_channel(vhost) as channel:
+        await publish_dead_letters(channel, vhost, [Dead("first"), Dead("second")])
+        replaying = await asyncio.create_subprocess_exec(
+            COMMAND, "dead", "replay", "--all", "--rate", "0.001",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment({"broker.url": vhost}),
+        )  # fmt: skip
+        assert replaying.stdout is not None
+        assert b'"first"' in await replaying.stdout.readline()
+        replaying.send_signal(signal.SIGINT)
+        _, err = await replaying.communicate()
+        assert "replayed 1 letter;" in err.decode()
+        await until(lambda: _whole(channel, 2))
+        assert (await depth(channel, JOBS), await depth(channel, DEAD)) == (1, 1)
+
+
 async def _whole(channel: AbstractChannel, count: int) -> bool:
     found = await depth(channel, JOBS) + await depth(channel, DEAD)
     return found >= count

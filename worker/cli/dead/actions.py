@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from worker.cli.common import note
 from worker.cli.dead.output import DeadLetterConsole, letters
 from worker.cli.dead.selection import Tally
 from worker.cli.dropping import drop_messages
+from worker.common.rate import Rate
 from worker.contract.errors import MessageTooLarge
 from worker.observability.log import build_log
 from worker.settings import Scrubber
@@ -44,8 +47,8 @@ async def show_letters(console: DeadLetterConsole, index: int | None) -> None:
         note(f"only {letters(place)} match: there is no number {index}")
 
 
-async def replay_letters(console: DeadLetterConsole, *, dry_run: bool) -> None:
-    """Send the selected letters back to the jobs queue."""
+async def replay_letters(console: DeadLetterConsole, *, rate: Rate, dry_run: bool) -> None:
+    """Send the selected letters back to the jobs queue, no faster than `rate`."""
     if dry_run:
         await _rehearse(console, "replayed")
         return
@@ -63,6 +66,8 @@ async def replay_letters(console: DeadLetterConsole, *, dry_run: bool) -> None:
                 async for delivery, letter in console.selected(browser, prints=not console.for_people):
                     if letter.worker is not None:
                         workers_user = delivery.properties.user_id or workers_user
+                    if pause := rate.reserve(time.monotonic()):
+                        await asyncio.sleep(pause)
                     await replayer.replay(delivery, letter, partial(console.print_letter, letter))
         finally:
             note(f"replayed {letters(replayer.done)}; all others are still in {console.queue}")

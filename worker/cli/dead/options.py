@@ -150,6 +150,10 @@ def replay(
     older_than: OlderOption = None,
     newer_than: NewerOption = None,
     limit: LimitOption = None,
+    rate: Annotated[
+        float,
+        typer.Option(min=0, metavar="N", help="Send at most so many letters per second; 0 = no limit."),
+    ] = 0,
     everything: AllOption = False,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
@@ -164,10 +168,12 @@ def replay(
     Example: lcm-worker dead replay --code timeout --newer-than 120m
     """
     from worker.cli.dead.actions import replay_letters
+    from worker.common.rate import Rate
 
     selection = _selection(codes, [*(arguments or ()), *(job_ids or ())], older_than, newer_than, limit)
     _require_conditions(selection, everything=everything)
-    run_to_the_end(replay_letters(_console(context, config, selection, as_json=as_json), dry_run=dry_run))
+    console = _console(context, config, selection, as_json=as_json)
+    run_to_the_end(replay_letters(console, rate=Rate(rate), dry_run=dry_run))
 
 
 @app.command()
