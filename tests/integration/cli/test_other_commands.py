@@ -110,6 +110,7 @@ async def test_run_imports_nothing_that_it_does_not_need() -> None:
 async def test_the_demo_shows_it_all_and_cleans_up(vhost: str, broker: Node) -> None:
     """`demo` ends with 0, shows the sample's 50 outcomes by id and why jobs failed, and leaves nothing behind."""
     ended = await command("demo", broker__url=vhost)
+    assert "lcm-worker check --config worker.toml" in ended.out
     assert (ended.status, ended.err) == (0, "")
     assert "RabbitMQ   the one of the settings, which answers" in ended.out
     assert "{" not in ended.out  # lines of the worker's log are shown in a short form

@@ -35,6 +35,13 @@ from worker.simulator.server import Simulator
 
 SAMPLE_ACCOUNT = "18|1|2|0|0|44|274"
 _TIMEOUT = 120.0
+_SHOWN = 8  # outcomes on a terminal
+_NEXT = """\
+What comes next, with a broker and an LCM of your own:
+  lcm-worker config template > worker.toml    # every setting, with what it does; put the URLs in
+  lcm-worker check --config worker.toml       # whether broker and LCM are as they should be
+  lcm-worker run --config worker.toml         # work
+Without an LCM, `lcm-worker simulate` takes its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +256,10 @@ def _show(console: Terminal, results: list[dict[str, Any]], dead: list[Delivery]
     console.print(_summary(results))
     sample = next((result for result in results if result["account_number"] == SAMPLE_ACCOUNT), None)
     if sample is not None and not _failed(sample):
-        console.print(_outcomes(sample))
+        # On a terminal all of them would push everything else off the screen.
+        console.print(_outcomes(sample, most=_SHOWN if console.is_terminal else None))
     console.print(_dead_letters(dead))
+    console.print(_NEXT, soft_wrap=True)
 
 
 def _summary(results: list[dict[str, Any]]) -> Table:
@@ -273,9 +282,10 @@ def _came_to(result: dict[str, Any]) -> Text:
     return Text(f"{len(result['outcomes'])} outcomes", style="green")
 
 
-def _outcomes(result: dict[str, Any]) -> Table:
+def _outcomes(result: dict[str, Any], most: int | None) -> Table:
     rows = [(outcome["id"], outcome["code"], outcome["description"]) for outcome in result["outcomes"]]
-    return outcome_table(rows, title=f"Outcomes of {result['account_number']}")
+    of_all = f", {most} of {len(rows)}" if most is not None and most < len(rows) else ""
+    return outcome_table(rows[:most], title=f"Outcomes of {result['account_number']}{of_all}")
 
 
 def _dead_letters(dead: list[Delivery]) -> Table:
