@@ -87,6 +87,7 @@ class Exchange:
         async with self._turn:
             if wait := self._rate.reserve(self._clock.monotonic()):
                 await self._clock.sleep(wait)
+                self._rate.begin(self._clock.monotonic())
 
     async def _ask(self, session: Session, request: LookupRequest, *, fresh: bool) -> LookupResult:
         first = session.exchanges == 0 and session.alive

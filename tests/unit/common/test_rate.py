@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,16 @@ def test_time_that_nobody_used_is_not_saved_up() -> None:
     rate = Rate(4)
     rate.reserve(0.0)
     assert [rate.reserve(100.0) for _ in range(3)] == [0, 0.25, 0.5]
+
+
+def test_an_event_that_is_late_is_followed_by_none_at_once() -> None:
+    """Its successors keep their distance from when it took place, but for what timers are late ordinarily."""
+    rate = Rate(4)
+    assert [rate.reserve(10.0), rate.reserve(10.0)] == [0, 0.25]
+    rate.begin(10.252)
+    assert rate.reserve(10.252) == pytest.approx(0.248)
+    rate.begin(12.0)
+    assert rate.reserve(12.0) == pytest.approx(0.245)
 
 
 @given(st.floats(0.1, 1000), st.lists(st.floats(0, 2), min_size=2, max_size=50))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -185,6 +186,22 @@ async def test_exchanges_keep_to_the_rate() -> None:
     pool.back.set()
     await asyncio.gather(*asking)
     assert pool.started == [100, 100.25, 100.5, 100.75, 101]
+
+
+class Oversleeping(SetClock):
+    """Every sleep lasts a second longer, as on a busy machine."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds + 1)
+
+
+async def test_an_exchange_that_is_late_brings_no_other_at_once() -> None:
+    """What others count within any second has no more than one for each worker beyond the rate."""
+    clock = Oversleeping()
+    pool = OneSession(*([ITEMS] * 4), clock=clock)
+    exchange = exchanging(pool, clock, rate=4)
+    await asyncio.gather(*(exchange(LookupRequest("a")) for _ in range(4)))
+    assert [round(later - earlier, 3) for earlier, later in pairwise(pool.started)] == [1.25, 1.245, 1.245]
 
 
 @pytest.mark.parametrize(
