@@ -249,6 +249,8 @@ async def run(
     """
     async with stage(urls, broker, row, 0.8, fleet_sessions=LIMIT) as (workers, simulator, ledger):
         async with kept_busy(ledger):
+            # A stream has replicas on the nodes that run when it is declared, and is read there alone.
+            await until(lambda: simulator.sessions == LIMIT)
             for _ in range(cycles):
                 acts = [
                     workers.join,

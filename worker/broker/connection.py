@@ -224,8 +224,8 @@ def files_of(settings: BrokerSettings) -> Rereader:
     return Rereader("broker", settings, tls=any(url.startswith("amqps:") for url in settings.urls))
 
 
-async def connect_any(settings: BrokerSettings, files: Rereader, *, name: str) -> Connection:
-    """Connect to the first URL that answers.
+async def connect_any(settings: BrokerSettings, files: Rereader, *, name: str, begin: int = 0) -> Connection:
+    """Connect to the first URL that answers, beginning with the one at place `begin` of as many as there are.
 
     Raises:
         BrokerAway: none does; the text says why for each, and the remedy. Or a file can't be read.
@@ -236,7 +236,8 @@ async def connect_any(settings: BrokerSettings, files: Rereader, *, name: str) -
         raise BrokerAway(str(error)) from error
     faults = TlsFaults("broker", settings)
     failed: list[BrokerAway] = []
-    for url in settings.urls:
+    turn = begin % len(settings.urls)
+    for url in (*settings.urls[turn:], *settings.urls[:turn]):
         try:
             return await connect(url, tls, name=name, faults=faults)
         except BrokerAway as error:

@@ -22,6 +22,7 @@ from worker.broker.connection import (
     means_loss,
     text_of,
 )
+from worker.broker.remedies import remedy_for
 from worker.common.backoff import Telling, backoff
 from worker.common.callbacks import ignore
 from worker.common.clock import SYSTEM_CLOCK, Clock
@@ -130,19 +131,21 @@ class Link:
 
     async def run(self) -> None:
         """Keep the link up until cancelled."""
-        failures = doublings = 0
+        failures = doublings = in_vain = 0
         connection: Connection | None = None
         try:
             while True:
                 try:
                     connection = await connect_any(
-                        self._settings, self._files, name=f"{self._worker} {self.role}"
+                        self._settings, self._files, name=f"{self._worker} {self.role}", begin=in_vain
                     )
                     channel = await self._open(connection)
                 except (BrokerAway, TopologyError) as error:
                     if isinstance(error, TopologyError) and not self._ever_up:
                         raise
                     failures += 1
+                    # A node of a cluster may answer, and not have what another has, such as a stream's replica.
+                    in_vain += connection is not None
                     nobody_listens = isinstance(error, BrokerAway) and error.nobody_listens
                     # A closed port is no burden to try, and whoever comes back is to be found at once.
                     doublings = 0 if nobody_listens else doublings + 1
@@ -152,7 +155,7 @@ class Link:
                             "broker.unreachable", role=self.role, attempt=failures, error=self.trouble
                         )
                 else:
-                    failures = doublings = 0
+                    failures = doublings = in_vain = 0
                     await self._live(connection, channel)
                 if connection is not None:
                     # Without waiting for it: the peer may be frozen.
@@ -178,7 +181,8 @@ class Link:
         except BaseException as error:
             self.generation += 1
             if means_loss(error) or isinstance(error, RuntimeError):
-                raise BrokerAway(f"the channel could not be prepared: {text_of(error)}") from error
+                said = text_of(error)
+                raise BrokerAway(f"the channel could not be prepared: {said}", remedy_for(said)) from error
             raise
         return channel
 

@@ -16,6 +16,10 @@ _ENTER = (
     "let the user in: `rabbitmqctl set_permissions -p {vhost} {user} CONFIGURE WRITE READ`, "
     "or see user and virtual host in broker.url"
 )
+_NO_REPLICA = (
+    "a stream is read on nodes that have a replica of it: name those in broker.url, or make one: "
+    "`rabbitmq-streams add_replica --vhost {vhost} {queue} NODE`"
+)
 _LOGIN = (
     "user name or password refused; see broker.url and broker.password_file "
     "(the user guest may come from the broker's own host alone)"
@@ -38,6 +42,7 @@ _REMEDIES = {
     + _VHOST_LIMITS % '{{"max-queues": N}}',
     r"queue limit in cluster": f"delete queues that nobody needs, or {_CONF.format('cluster_queue_limit')}",
     r"exchange limit": f"delete exchanges that nobody needs, or {_CONF.format('cluster_exchange_limit')}",
+    r"queue '(?:queue ')?(?P<queue>[^']*)' in vhost '(?P<vhost>[^']*)'.* not have a .*replica": _NO_REPLICA,
     r"Login was refused": _LOGIN,
 }
 

@@ -81,6 +81,22 @@ async def test_a_link_is_up_only_when_it_is_prepared(vhost: str) -> None:
         assert log.events == ["broker.connected"]
 
 
+async def test_a_node_that_answers_and_has_not_what_is_needed_is_passed_over(vhost: str) -> None:
+    """A stream without a replica on the first node: the link goes to the next, rather than to the first for ever."""
+    log, at = RecordingLog(), list[str]()
+
+    async def prepare(channel: AbstractChannel, _generation: int) -> None:
+        at.append(str(channel.connection.url))
+        if len(at) == 1:
+            raise BrokerAway("no replica here")
+
+    async with Proxy(RawConversation, vhost) as first, Proxy(RawConversation, vhost) as second:
+        link = link_to(first.url, second.url, log=log, prepare=prepare)
+        async with running(link.run()):
+            await until(lambda: link.is_up)
+    assert [URL(url).port for url in at] == [first.port, second.port]
+
+
 async def test_several_urls_are_tried_in_turn(vhost: str) -> None:
     """The nodes of a cluster: the first that answers is taken, and after its end the next one that does."""
     log, nobody = RecordingLog(), f"amqp://guest:guest@127.0.0.1:{free_port()}/"

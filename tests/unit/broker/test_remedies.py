@@ -26,10 +26,18 @@ from worker.broker.remedies import remedy_for
             "406 PRECONDITION_FAILED - cannot declare exchange 'e' in vhost '/': exchange limit of 7 is reached",
             "cluster_exchange_limit",
         ),
+        (
+            "406 - queue 'queue 'lcm.outcome.fleet' in vhost 'v 2'' does not have a replica on the local node",
+            "rabbitmq-streams add_replica --vhost 'v 2' lcm.outcome.fleet NODE",
+        ),
+        (
+            "406 - stream queue 'lcm.outcome.fleet' in vhost '/' does not have a running replica on the local node",
+            "rabbitmq-streams add_replica --vhost / lcm.outcome.fleet NODE",
+        ),
     ],
 )
 def test_limits_of_later_versions(said: str, remedy: str) -> None:
-    """Limits that RabbitMQ 3.10 does not know have the name of their setting."""
+    """Limits that RabbitMQ 3.10 does not know have the name of their setting; words of a cluster have a command."""
     assert remedy in remedy_for(said)
 
 
