@@ -113,12 +113,16 @@ class Fleet:
             )
 
     def said(self) -> str:
-        """Return what the workers logged, but for jobs and statistics, in the order of time."""
+        """Return what the workers logged, but for jobs and earlier statistics, in the order of time."""
         lines = [
             (str(line.get("timestamp")), number, line)
             for number, worker in enumerate(self._all, 1)
             for line in worker.log
             if not str(line["event"]).startswith(("job.", "worker.stats"))
+        ]
+        last = (worker.of("worker.stats")[-1:] for worker in self._all)
+        lines += [
+            (str(line["timestamp"]), number, line) for number, told in enumerate(last, 1) for line in told
         ]
         return "\n".join(f"w-{number} {line}" for _, number, line in sorted(lines, key=itemgetter(0, 1)))
 
