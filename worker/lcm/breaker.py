@@ -26,13 +26,15 @@ _REMEMBERED = 10_000  # accounts; the oldest are forgotten, and count as evidenc
 class Outage:
     """One outage: since when (as `now` counts), why, and what has been tried.
 
-    `by_exchanges` where sessions open but exchanges fail: then only an exchange can prove the end.
+    `by_exchanges` where sessions open but exchanges fail: then only an exchange can prove the end. `prompt` where LCM
+    answered the last of them at once, and only what it said can't be read.
     """
 
     since: float
     reason: str
     by_exchanges: bool
     refused: bool = False
+    prompt: bool = False
     probes: int = 0
 
 
@@ -73,27 +75,29 @@ class Breaker:
         self._failed.clear()
         return self._end()
 
-    def not_answered(self, account: str, reason: str, now: float) -> Outage | None:
+    def not_answered(self, account: str, reason: str, now: float, *, prompt: bool = False) -> Outage | None:
         """Return the outage that this exchange's failure starts; during one, count it as a probe."""
         if self._strikes.get(account, 0) >= _NO_EVIDENCE:
             return None
         self._failed.add(account)
         if self.outage is not None:
-            self.outage = replace(self.outage, probes=self.outage.probes + 1)
+            self.outage = replace(self.outage, prompt=prompt, probes=self.outage.probes + 1)
             return None
         if len(self._failed) < self._limit:
             return None
-        return self._start(Outage(now, reason, by_exchanges=True))
+        return self._start(Outage(now, reason, by_exchanges=True, prompt=prompt))
 
     def probe_delay(self, jitter: Jitter) -> float:
         """Return the seconds until the next probe: between half and all of a doubling from the first delay on.
 
         After a refusal (401, 403, a wrong certificate) it is the longest delay at once, so that LCM locks nobody out.
+        After a reply that can't be read it is the first: a probe is no burden to an LCM that answers at once, and it
+        may be the accounts that it has no good reply for, with the jobs of others behind them.
         """
         outage = self.outage
         if outage is None:
             return 0.0
-        doublings = math.inf if outage.refused else outage.probes
+        doublings = math.inf if outage.refused else 0 if outage.prompt else outage.probes
         return backoff(self._first, self._longest, doublings, jitter)
 
     def look_delay(self, jitter: Jitter) -> float:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import cancel, start
-from worker.contract.errors import LookupFailed, SessionNotOpened
+from worker.contract.errors import LookupFailed, MalformedReply, SessionNotOpened
 from worker.contract.intake import Intake, PauseReason
 from worker.lcm.breaker import Breaker, Outage
 from worker.observability.log import Log
@@ -62,7 +62,9 @@ class OutageMonitor:
 
     def not_answered(self, account: str, error: LookupFailed) -> None:
         reason = f"the exchanges of different accounts fail in a row, last by {error.code}"
-        self._before(self.breaker.not_answered(account, reason, self._monotonic()), reason)
+        prompt = isinstance(error, MalformedReply)
+        outage = self.breaker.not_answered(account, reason, self._monotonic(), prompt=prompt)
+        self._before(outage, reason)
 
     def session_opened(self) -> None:
         self._after(self.breaker.session_opened())

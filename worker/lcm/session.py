@@ -42,8 +42,9 @@ from worker.lcm.told import NO_SECRETS, Secrets, told
 _CANCELLED = "cancelled in mid-exchange"
 _CLOSED_BY_US = "closed by us"
 _NO_REPLY = "no reply in time"
+_MALFORMED = "malformed reply"
 LAPSED = "the share of the fleet's sessions lapsed"
-_BY_US = frozenset({_CANCELLED, _CLOSED_BY_US, _NO_REPLY, LAPSED})
+_BY_US = frozenset({_CANCELLED, _CLOSED_BY_US, _NO_REPLY, _MALFORMED, LAPSED})
 
 _LASTS_AFTER = 1.0
 
@@ -118,7 +119,8 @@ class Session:
     def ended_by_us(self) -> bool:
         """Whether LCM had kept it open until we ended it, so that another can be opened without a pause.
 
-        Silence for one account says nothing about the next one, and what silence for many says is the breaker's.
+        Silence, or a reply that can't be read, for one account says nothing about the next one, and what they say for
+        many is the breaker's.
         """
         return self._ended in _BY_US
 
@@ -221,7 +223,7 @@ class Session:
             case ErrorReply(text):
                 self._end_by_peer("LCM reported an error", text)
             case Malformed() | Unparseable() if exchanging:
-                self._end("malformed reply", _malformed(frame))
+                self._end(_MALFORMED, _malformed(frame))
             case Unparseable(why):
                 self._end_by_peer(f"said something that is no message: {why}")
             case Reply() | Malformed():

@@ -14,7 +14,7 @@ from tests.support.waiting import until
 from tests.support.wire.proxy import Proxy
 from tests.support.wire.raw_frames import RawConversation
 from worker.common.clock import Clock
-from worker.contract.errors import ConnectionLost, Expired, LcmRejected, ReplyTimeout
+from worker.contract.errors import ConnectionLost, Expired, LcmRejected, MalformedReply, ReplyTimeout
 from worker.contract.lookup import Lookup, LookupRequest
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
@@ -55,6 +55,20 @@ async def test_peers_that_say_everything_twice() -> None:
     behaviour = Behaviour(faults={"twice": 0.3, "unprompted": 0.3}, seed=1)
     async with Simulator(behaviour) as lcm, looking_up(lcm.url, sessions=4, max_exchanges=1) as (_, look_up):
         assert all(await asyncio.gather(*inquire(look_up, *accounts(40))))
+
+
+async def test_a_reply_that_can_not_be_read_delays_no_session() -> None:
+    """The session ends, and another opens without a pause: it was LCM's answer for one account, and others wait."""
+    behaviour = Behaviour(rules=(Rule("9|*", "not-json"),))
+    async with (
+        Simulator(behaviour) as lcm,
+        looking_up(lcm.url, sessions=1, retry={"attempts": 1}, outage={"failures": 100}) as (pool, look_up),
+    ):
+        for number in range(5):
+            with pytest.raises(MalformedReply):
+                await look_up(LookupRequest(f"9|{number}"))
+            assert not pool.backing_off
+        assert all(await asyncio.gather(*inquire(look_up, *accounts(3))))
 
 
 async def test_sessions_cut_while_idle_fail_no_job() -> None:
