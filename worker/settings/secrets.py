@@ -50,16 +50,24 @@ class Scrubber:
 
 
 def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
-    """Return what masks these secrets. The longest come first, or one that contains another would be masked in part."""
-    known = tuple(secrets)
+    """Return what masks these secrets. The longest come first, or one that contains another would be masked in part.
+
+    Any blanks stand for those within a secret: what makes one blank of several, as a result does, would restore it.
+    """
+    known = tuple((secret, _pattern_of(secret)) for secret in secrets)
 
     def hide(text: str) -> str:
         # One after the other: where a text holds none, as nearly all do, a pattern of them all takes ten times as long.
-        for secret in known:
-            text = text.replace(secret, MASK)
+        for secret, pattern in known:
+            text = text.replace(secret, MASK) if pattern is None else pattern.sub(MASK, text)
         return text
 
     return hide
+
+
+def _pattern_of(secret: str) -> re.Pattern[str] | None:
+    parts = secret.split()
+    return re.compile(r"\s+".join(map(re.escape, parts))) if len(parts) > 1 else None
 
 
 def _is_unmistakable(secret: str) -> bool:

@@ -761,6 +761,15 @@ def test_what_a_file_held_stays_masked(tmp_path: Path) -> None:
     assert "next" not in repr(settings)
 
 
+@pytest.mark.parametrize("blank", [" ", "  ", "\t", "\u00a0", "\r\n", " \u2003 "])
+def test_a_secret_is_recognized_with_other_blanks(blank: str) -> None:
+    """Results make one blank of several, and would make the secret again of what was none when it was looked for."""
+    hide = Scrubber(from_env(lcm__username="me", lcm__password="corr3ct horse b4ttery"))
+    said = blank.join(["no corr3ct", "horse", "b4ttery is known"])
+    assert hide(said) == f"no {MASK} is known"
+    assert hide.in_data(said) == f"no {MASK} is known"
+
+
 @pytest.mark.parametrize("user", ["", "a", "ab", "abc", "worker-1-1767225600", "ü"])
 def test_a_basic_credential_is_recognized_under_any_user(user: str) -> None:
     """Session names vary by connection, and the password in base64 is scrubbed under each of them."""
