@@ -119,6 +119,10 @@ class Connection:
         self._write(request)
 
     @property
+    def is_closing(self) -> bool:
+        return not self.open
+
+    @property
     def behind_fence(self) -> bool:
         return self._unsent or self._pings > 0
 
