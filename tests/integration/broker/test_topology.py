@@ -266,10 +266,10 @@ async def test_a_topology_made_for_a_while_can_be_deleted(vhost: str) -> None:
 
 
 async def test_inspect_compares_without_changing_anything(vhost: str) -> None:
-    """A look at a broker says of each entity whether it is missing, right or wrong, and creates none."""
+    """A look at a broker says of each entity whether it is missing, new, right or wrong, and creates none."""
     wanted = broker_settings(vhost, delivery_limit=10)
     levels = {finding.level for finding in await looked_at(wanted)}
-    assert levels == {"ok"}
+    assert levels == {"ok", "new"}
     passive = broker_settings(vhost, declare="passive")
     missing = [finding for finding in await looked_at(passive) if finding.level == "missing"]
     assert len(missing) == len(topology_of(passive).entities)
