@@ -20,7 +20,7 @@ from tests.faults.rig.pace import most_in_any
 from tests.faults.rig.report import Report, Row
 from tests.faults.rig.workers import WorkerProcess
 from tests.support.settings import broker_settings
-from tests.support.waiting import until
+from tests.support.waiting import running, until
 from tests.support.wire.proxy import Proxy
 from tests.support.wire.raw_frames import RawConversation
 from worker.sandbox.node import Node
@@ -310,8 +310,9 @@ async def test_exchanges_keep_to_the_rate(broker: Node, vhost: str, faults: Repo
     """In any 10 s at most a tenth more than the rate, in any second one more for each worker; and it is used."""
     with faults.row("23", "rate") as row:
         limits = {"fleet_sessions": LIMIT, "fleet_rate": RATE}
+        late = Lateness()
         async with (
-            Lateness() as late,
+            running(late.watch()),
             stage([vhost], broker, row, 0.02, **limits) as (workers, simulator, ledger),
         ):
             async with kept_busy(ledger):

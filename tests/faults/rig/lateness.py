@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Self
 
 _EVERY = 0.02
 
 
 class Lateness:
-    """Measures while it is entered, with the wall clock, by which the simulator records, too."""
+    """Measures while `watch` runs, with the wall clock, by which the simulator records, too."""
 
     def __init__(self) -> None:
         self._turns: list[tuple[float, float]] = []
-        self._watching: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
 
     def within(self, begin: float, end: float) -> float:
         """Return by how many seconds the loop was late at most, in a turn that began or ended between two moments.
@@ -34,7 +23,8 @@ class Lateness:
             (late for at, late in self._turns if at >= begin - _EVERY and at - late <= end), default=0.0
         )
 
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
+        """Measure until cancelled."""
         while True:
             due = time.time() + _EVERY
             await asyncio.sleep(_EVERY)

@@ -13,7 +13,6 @@ _FOR_QUEUES = frozenset({"all", "queues", "quorum_queues"})
 _DEAD_LETTERING = frozenset({"dead-letter-exchange", "dead-letter-routing-key", "dead-letter-strategy"})
 _LOWEST_COUNTS = frozenset({"message-ttl", "expires", "max-length", "max-length-bytes"})
 
-
 # With more, or with a repeated group, a search can take time that doubles with each letter.
 _LONGEST_PATTERN, _MOST_REPEATS = 1000, 3
 _REPEATS, _REPEATED_GROUP = re.compile(r"[*+?{]"), re.compile(r"\)[*+?{]")
