@@ -73,16 +73,17 @@ class App:
         self.resender = Resender(outbox, self.publisher, topology, log, count=self.metrics.sent_again)
         self.replies = Replies(self.publisher.link, broker, log)
         rate = Rate(lcm.max_rate)
+        look_up = build_lookup(
+            self.pool,
+            lcm,
+            settings.retry,
+            outages=self.outages,
+            places=Places(broker.prefetch, topology.retry_steps[0].delay, SYSTEM_CLOCK),
+            rate=rate,
+            count=self.metrics.exchanged,
+        )
         pipeline = Pipeline(
-            build_lookup(
-                self.pool,
-                lcm,
-                settings.retry,
-                outages=self.outages,
-                places=Places(broker.prefetch, topology.retry_steps[0].delay, SYSTEM_CLOCK),
-                rate=rate,
-                count=self.metrics.exchanged,
-            ),
+            look_up,
             outbox,
             topology,
             worker=name,
@@ -112,7 +113,7 @@ class App:
             paused=lambda: [reason.value for reason in self.consumer.paused],
             on_change=self.share,
         )
-        self.prober = Prober(self.outages, self.pool, self.consumer, log)
+        self.prober = Prober(self.outages, self.pool, self.consumer, look_up, log)
         guard = settings.guard
         self.guard = Guard(
             guard.window,

@@ -150,6 +150,27 @@ async def test_many_accounts_that_fail_by_themselves_are_no_outage_for_ever(vhos
         assert log.events.count("lcm.outage_started") == log.events.count("lcm.outage_ended")
 
 
+@pytest.mark.parametrize(
+    ("fault", "known_good"),
+    [("not-json", True), ("close", True), ("error", True), ("silence", True), ("error", False)],
+)
+async def test_jobs_behind_many_accounts_that_fail_do_not_wait_for_a_probe_of_each(
+    vhost: str, fault: str, known_good: bool
+) -> None:
+    """Probes are so rare here that one for each account would take hours; all fail alike, as if LCM were out."""
+    behaviour = Behaviour(rules=(Rule("bad-*", fault),))
+    bad = [{"job_id": f"bad-{n}", "account_number": f"bad-{n}"} for n in range(24)]
+    rare = {"OUTAGE__PROBE_MAX_DELAY": "1h", "LCM__REPLY_TIMEOUT": "100ms", "BROKER__PREFETCH": 8}
+    async with Simulator(behaviour) as lcm, open_channel(vhost) as channel:
+        async with working(quick(vhost, lcm.url, **rare)) as log:
+            if known_good:
+                await publish(channel, {"job_id": "known", "account_number": "known"})
+                await until(lambda: "job.succeeded" in log.events)
+            await publish(channel, *bad, *numbered(40))
+            await until(lambda: len(log.of("job.succeeded")) == 40 + known_good)
+        assert "lcm.outage_started" in log.events
+
+
 async def test_a_deadline_ends_even_a_deferred_job(vhost: str) -> None:
     """Its own deadline is the one thing that fails a job in an outage, and it is not dead-lettered for it."""
     lcm = Simulator()

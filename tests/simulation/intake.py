@@ -17,6 +17,7 @@ from worker.contract.intake import PauseReason
 from worker.contract.lookup import Lookup, LookupRequest, LookupResult
 
 DEFERRED_FOR = 8.0
+_NOBODYS = 0  # the number of a job that there is not
 
 
 class Intake:
@@ -44,7 +45,7 @@ class Intake:
         self._violated = violated
         self._queue: deque[Job] = deque()
         self._paused: set[PauseReason | None] = set()
-        self._cancelled: set[int] = set()
+        self._cancelled = {_NOBODYS}
         self._lurker: asyncio.Future[None] | None = None
 
     def pause(self, reason: PauseReason | None) -> None:
@@ -67,6 +68,11 @@ class Intake:
             return False
         await asyncio.wait({self._start(self._queue.popleft())})
         return True
+
+    async def depth(self) -> int:
+        if takes := self._moment():
+            await asyncio.sleep(takes)
+        return len(self._queue)
 
     def expect(self, job: Job) -> None:
         """Have a job come, and be cancelled, at its times."""
@@ -114,12 +120,27 @@ class Intake:
             del self.left[job.number]
         self._go_on()
 
+    async def look_up(self, request: LookupRequest) -> LookupResult:
+        """Look up an account that no job asks for now, as the prober does."""
+        job = Job(_NOBODYS, request.account, self._loop.time(), stale=self._loop.time())
+        answer, error = await self._ask(job, request)
+        if answer is None:
+            assert error is not None
+            raise error
+        return answer
+
     async def _work(self, job: Job) -> bool:
         """See one delivery to its end; return whether it was put off."""
         deadline = None if job.deadline is None else START + timedelta(seconds=job.deadline)
         request = LookupRequest(
             job.account, deadline, lambda: job.stale is None or self._loop.time() < job.stale
         )
+        _, error = await self._ask(job, request)
+        return isinstance(error, Deferred)
+
+    async def _ask(
+        self, job: Job, request: LookupRequest
+    ) -> tuple[LookupResult | None, BaseException | None]:
         delivery = Delivery(job, request)
         self._books.open(delivery)
         self._note("job", job.number, "for", job.account, "asks")
@@ -135,7 +156,7 @@ class Intake:
             self._look_at_answer(job, answer)
         else:
             self._look_at_error(job, error)
-        return isinstance(error, Deferred)
+        return answer, error
 
     def _look_at_answer(self, job: Job, answer: LookupResult) -> None:
         if not answer.items or not names(answer.items, job.account):

@@ -127,7 +127,7 @@ class _Simulation:
             violated=violated,
         )
         sides = Sides(self._pool, self._intake, violated)
-        self._prober = Prober(self._monitor, sides, sides, log, clock)
+        self._prober = Prober(self._monitor, sides, sides, sides.look_up, log, clock=clock)
 
     def go(self) -> None:
         plan, intake, loop = self._plan, self._intake, self._loop

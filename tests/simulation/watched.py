@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from tests.simulation.connection import Connection
 from tests.simulation.intake import Intake
 from tests.simulation.lcm import Lcm
 from tests.simulation.plan import Plan
 from worker.contract.intake import PauseReason
+from worker.contract.lookup import LookupRequest, LookupResult
 from worker.lcm.handshake import SessionOpener
 from worker.lcm.not_opened import Way
 from worker.lcm.pool import Pool
 from worker.lcm.socket import Socket
 
+_T = TypeVar("_T")
 _EARLY = "said something before it had read the request"
 
 
@@ -55,13 +57,19 @@ class Sides:
     def resume(self, reason: PauseReason) -> None:
         self._intake.resume(reason)
 
+    async def depth(self) -> int:
+        return await self._intake.depth()
+
     async def probe(self) -> bool:
         return await self._alone(self._pool.probe)
 
     async def take_one(self, within: float) -> bool:
         return await self._alone(partial(self._intake.take_one, within))
 
-    async def _alone(self, probe: Callable[[], Awaitable[bool]]) -> bool:
+    async def look_up(self, request: LookupRequest) -> LookupResult:
+        return await self._alone(partial(self._intake.look_up, request))
+
+    async def _alone(self, probe: Callable[[], Awaitable[_T]]) -> _T:
         self._probes += 1
         if self._probes > 1:
             self._violated(f"{self._probes} probes are under way at the same time")

@@ -7,6 +7,9 @@ opposite of what started it: a session that opens, or a probing exchange that LC
 There may be many accounts that LCM never answers, and their retries come in bursts. So an account that has failed
 twice while LCM answered others, without an answer of its own since, no longer counts as evidence of an outage: its
 failures are charged to its job.
+
+Nor need it be LCM where the exchanges of different accounts fail: it may answer badly for just these. So every other
+probe asks for the account that LCM answered last, and the others for jobs drawn from those that wait.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from worker.common.backoff import Jitter, backoff
 _NO_EVIDENCE = 2
 """An account with this many failures, each followed by an answer to another account, is no evidence of an outage."""
 
+_FURTHEST = 250
+"""So many jobs a probe passes over at most: each is deferred, which costs the broker something and LCM nothing."""
+
 _REMEMBERED = 10_000  # accounts; the oldest are forgotten, and count as evidence again
 
 
@@ -26,23 +32,25 @@ _REMEMBERED = 10_000  # accounts; the oldest are forgotten, and count as evidenc
 class Outage:
     """One outage: since when (as `now` counts), why, and what has been tried.
 
-    `by_exchanges` where sessions open but exchanges fail: then only an exchange can prove the end. `prompt` where LCM
-    answered the last of them at once, and only what it said can't be read.
+    `by_exchanges` where sessions open but exchanges fail: then only an exchange can prove the end.
     """
 
     since: float
     reason: str
     by_exchanges: bool
     refused: bool = False
-    prompt: bool = False
     probes: int = 0
 
 
 class Breaker:
-    """Takes note of how openings and exchanges end, and decides when an outage starts, ends, and is probed."""
+    """Takes note of how openings and exchanges end, and decides when an outage starts, ends, and is probed.
+
+    `answered_last` is the account that LCM answered last, "" before the first answer.
+    """
 
     def __init__(self, failures: int, probe_delay: float, probe_max_delay: float) -> None:
         self.outage: Outage | None = None
+        self.answered_last = ""
         self._limit = failures
         self._first = probe_delay
         self._longest = probe_max_delay
@@ -68,6 +76,7 @@ class Breaker:
 
     def answered(self, account: str) -> Outage | None:
         """LCM answered, be it with an error about the account; return the outage that this ends."""
+        self.answered_last = account
         self._strikes.pop(account, None)
         self._failed.discard(account)
         for failed in self._failed:
@@ -75,30 +84,37 @@ class Breaker:
         self._failed.clear()
         return self._end()
 
-    def not_answered(self, account: str, reason: str, now: float, *, prompt: bool = False) -> Outage | None:
+    def not_answered(self, account: str, reason: str, now: float) -> Outage | None:
         """Return the outage that this exchange's failure starts; during one, count it as a probe."""
         if self._strikes.get(account, 0) >= _NO_EVIDENCE:
             return None
         self._failed.add(account)
         if self.outage is not None:
-            self.outage = replace(self.outage, prompt=prompt, probes=self.outage.probes + 1)
+            self.outage = replace(self.outage, probes=self.outage.probes + 1)
             return None
         if len(self._failed) < self._limit:
             return None
-        return self._start(Outage(now, reason, by_exchanges=True, prompt=prompt))
+        return self._start(Outage(now, reason, by_exchanges=True))
 
     def probe_delay(self, jitter: Jitter) -> float:
         """Return the seconds until the next probe: between half and all of a doubling from the first delay on.
 
         After a refusal (401, 403, a wrong certificate) it is the longest delay at once, so that LCM locks nobody out.
-        After a reply that can't be read it is the first: a probe is no burden to an LCM that answers at once, and it
-        may be the accounts that it has no good reply for, with the jobs of others behind them.
         """
         outage = self.outage
         if outage is None:
             return 0.0
-        doublings = math.inf if outage.refused else 0 if outage.prompt else outage.probes
+        doublings = math.inf if outage.refused else outage.probes
         return backoff(self._first, self._longest, doublings, jitter)
+
+    def passed_over(self, waiting: int, jitter: Jitter) -> int:
+        """Return how many of the jobs that wait to pass over for the next probe: none at first, then any number.
+
+        LCM may answer badly for all that wait first, and those behind them are not to wait for a probe of each.
+        """
+        if self.outage is None or not self.outage.probes:
+            return 0
+        return int(jitter(0, min(waiting, _FURTHEST)))
 
     def look_delay(self, jitter: Jitter) -> float:
         """Return the seconds until the next look for a job to probe with, which costs LCM nothing."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import cancel, start
-from worker.contract.errors import LookupFailed, MalformedReply, SessionNotOpened
+from worker.contract.errors import Deferred, LookupFailed, SessionNotOpened, StaleDelivery
 from worker.contract.intake import Intake, PauseReason
+from worker.contract.lookup import Lookup, LookupRequest
 from worker.lcm.breaker import Breaker, Outage
 from worker.observability.log import Log
 
 _JOB_TIMEOUT = 5.0  # seconds to wait for a job to probe with, before looking whether the outage still lasts
+_AT_HAND = 0.5  # seconds in which a job comes that waits
 _BY_SESSIONS = "jobs are deferred until LCM is back; see lcm.url, its credentials, and LCM itself"
 _BY_EXCHANGES = (
     "jobs are deferred until LCM answers one; see what `lcm-worker lookup` gets, and lcm.reply_timeout"
@@ -26,6 +29,12 @@ class Sessions(Protocol):
     def backing_off(self) -> bool: ...
     def reject_waiters(self, reason: str) -> None: ...
     async def probe(self) -> bool: ...
+
+
+class Jobs(Intake, Protocol):
+    """The intake, which also tells how many jobs wait at the broker, 0 where it doesn't say."""
+
+    async def depth(self) -> int: ...
 
 
 class OutageMonitor:
@@ -62,9 +71,7 @@ class OutageMonitor:
 
     def not_answered(self, account: str, error: LookupFailed) -> None:
         reason = f"the exchanges of different accounts fail in a row, last by {error.code}"
-        prompt = isinstance(error, MalformedReply)
-        outage = self.breaker.not_answered(account, reason, self._monotonic(), prompt=prompt)
-        self._before(outage, reason)
+        self._before(self.breaker.not_answered(account, reason, self._monotonic()), reason)
 
     def session_opened(self) -> None:
         self._after(self.breaker.session_opened())
@@ -98,27 +105,35 @@ class OutageMonitor:
 
 
 class Prober:
-    """Pauses the intake during an outage, and tries LCM with one session or one job at a time until it is back."""
+    """Pauses the intake during an outage, and tries LCM with one session or one exchange at a time until it is back.
+
+    Where exchanges had failed, the account that LCM answered last is asked for in turn with a job that waits.
+    """
 
     def __init__(
         self,
         monitor: OutageMonitor,
         sessions: Sessions,
-        intake: Intake,
+        intake: Jobs,
+        look_up: Lookup,
         log: Log,
+        *,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._monitor = monitor
         self._breaker = monitor.breaker
         self._sessions = sessions
         self._intake = intake
+        self._look_up = look_up
         self._log = log
         self._clock = clock
+        self._takes_job = False
         self._probing: asyncio.Task[None] | None = None
         monitor.add(self)
 
     def outage_started(self) -> None:
         """Take no more jobs, let nobody wait for a session, and begin to probe."""
+        self._takes_job = False
         self._intake.pause(PauseReason.OUTAGE)
         self._sessions.reject_waiters(self._monitor.out)
         # The probe of an outage that has just ended may still be under way: it goes on with this one.
@@ -150,6 +165,26 @@ class Prober:
             await self._clock.sleep(self._breaker.probe_delay(self._clock.jitter))
             if self._is_over(outage):
                 return  # The next outage's first probe is timed from its own start.
+        known = self._breaker.answered_last
+        takes_job, self._takes_job = self._takes_job or not known, not self._takes_job
+        if takes_job:
+            await self._ask_for_job(outage)
+        else:
+            await self._ask_again(known, outage)
+
+    async def _ask_again(self, account: str, outage: Outage) -> None:
+        self._monitor.allow_probe()
+        request = LookupRequest(account, is_wanted=lambda: not self._is_over(outage))
+        with suppress(LookupFailed, Deferred, StaleDelivery):
+            await self._look_up(request)
+
+    async def _ask_for_job(self, outage: Outage) -> None:
+        for _ in range(self._breaker.passed_over(await self._intake.depth(), self._clock.jitter)):
+            # Without a permission to probe, it is deferred.
+            if not await self._intake.take_one(_AT_HAND):
+                break
+            if self._is_over(outage):
+                return
         self._monitor.allow_probe()
         while not await self._intake.take_one(_JOB_TIMEOUT):
             # No long pause: no probe took place, and the next job that comes must not wait for it.

@@ -69,16 +69,6 @@ def test_probes_come_ever_more_rarely() -> None:
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 
 
-def test_an_lcm_that_answers_at_once_is_probed_at_a_steady_pace() -> None:
-    """Replies that can't be read may be about the accounts at the queue's head: those behind must not wait for long."""
-    lcm = breaker(failures=1)
-    for number in range(7):
-        lcm.not_answered(f"{number}", "malformed_reply", 1.0, prompt=True)
-        assert lcm.probe_delay(longest) == 1.0
-    lcm.not_answered("a", "timeout", 1.0)
-    assert lcm.probe_delay(longest) == 30.0
-
-
 def fail(lcm: Breaker, *accounts: str) -> bool:
     """Have exchanges of these accounts fail; tell whether that started an outage."""
     started = [lcm.not_answered(account, "malformed_reply", 1.0) for account in accounts]

@@ -6,9 +6,11 @@ import asyncio
 
 from tests.support.log import RecordingLog
 from tests.support.waiting import settled
+from worker.common.backoff import Jitter
 from worker.common.clock import Clock
-from worker.contract.errors import ReplyTimeout
+from worker.contract.errors import Deferred, ReplyTimeout
 from worker.contract.intake import PauseReason
+from worker.contract.lookup import LookupRequest, LookupResult
 from worker.lcm.breaker import Breaker
 from worker.lcm.outage import OutageMonitor, Prober
 
@@ -29,6 +31,9 @@ class Sides:
     async def probe(self) -> bool:
         return False
 
+    async def depth(self) -> int:
+        return 10
+
     async def take_one(self, _timeout: float) -> bool:
         self.taking += 1
         self.most = max(self.most, self.taking)
@@ -37,13 +42,17 @@ class Sides:
         self.taking -= 1
         return True
 
+    async def look_up(self, _request: LookupRequest) -> LookupResult:
+        await self.take_one(0)
+        raise ReplyTimeout("silence")
+
 
 async def test_one_probe_is_under_way_however_soon_an_outage_follows_another() -> None:
     """A probe that outlasts its outage goes on with the next one, which gets no second prober beside it."""
     log = RecordingLog()
     monitor = OutageMonitor(Breaker(failures=1, probe_delay=1, probe_max_delay=1), log)
     sides = Sides(backing_off=True)
-    prober = Prober(monitor, sides, sides, log)
+    prober = Prober(monitor, sides, sides, sides.look_up, log)
     for number in range(3):
         monitor.not_answered(f"{number}", ReplyTimeout("silence"))
         await settled()
@@ -69,7 +78,7 @@ async def test_a_pause_that_outlasts_its_outage_lets_nobody_through() -> None:
     breaker = Breaker(failures=1, probe_delay=1, probe_max_delay=1)
     monitor = OutageMonitor(breaker, RecordingLog(), Clock(monotonic=lambda: now))
     sides = Sides(backing_off=False)
-    prober = Prober(monitor, sides, sides, RecordingLog(), Clock(sleep=sleep))
+    prober = Prober(monitor, sides, sides, sides.look_up, RecordingLog(), clock=Clock(sleep=sleep))
     for number in range(2):
         monitor.not_answered(f"{number}", ReplyTimeout("silence"))
         await settled()
@@ -93,7 +102,7 @@ async def test_a_job_that_comes_late_in_an_outage_does_not_wait_for_the_pause() 
     class Empty(Sides):
         async def take_one(self, _timeout: float) -> bool:
             self.taking += 1
-            return self.taking > 3
+            return self.taking > 4  # the first of these looks is for a job to pass over
 
     def sleep(seconds: float) -> asyncio.Future[None]:
         pauses.append(seconds)
@@ -105,7 +114,8 @@ async def test_a_job_that_comes_late_in_an_outage_does_not_wait_for_the_pause() 
     breaker = Breaker(failures=1, probe_delay=1, probe_max_delay=30)
     monitor = OutageMonitor(breaker, RecordingLog())
     sides = Empty(backing_off=False)
-    prober = Prober(monitor, sides, sides, RecordingLog(), Clock(sleep=sleep, jitter=lambda _low, high: high))
+    clock = Clock(sleep=sleep, jitter=lambda _low, high: high)
+    prober = Prober(monitor, sides, sides, sides.look_up, RecordingLog(), clock=clock)
     monitor.not_answered("a", ReplyTimeout("silence"))
     for probe in range(3):
         monitor.not_answered(f"{probe}", ReplyTimeout("silence"))
@@ -113,3 +123,53 @@ async def test_a_job_that_comes_late_in_an_outage_does_not_wait_for_the_pause() 
     await settled()
     assert pauses == [8, 1, 1, 1, 8]
     await prober.stop()
+
+
+class Failing(Sides):
+    """All that is asked of LCM fails; what is asked is told: an account, a job, or a job that is passed over."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(backing_off=True)
+        self.asked: list[str] = []
+        self.monitor = OutageMonitor(Breaker(failures=1, probe_delay=1, probe_max_delay=1), RecordingLog())
+        self._most = most
+
+    async def take_one(self, _timeout: float) -> bool:
+        return await self._ask("job")
+
+    async def look_up(self, request: LookupRequest) -> LookupResult:
+        await self._ask(request.account)
+        raise Deferred("LCM is out")
+
+    async def _ask(self, what: str) -> bool:
+        if len(self.asked) == self._most:
+            await asyncio.Event().wait()
+        probes = self.monitor.admit_probe()
+        self.asked.append(what if probes else "passed over")
+        if probes:
+            self.monitor.not_answered(f"{what} {len(self.asked)}", ReplyTimeout("silence"))
+        return True
+
+    async def fail(self, jitter: Jitter) -> list[str]:
+        """Return what was asked for, as often as is allowed, in an outage."""
+        clock = Clock(jitter=jitter)
+        prober = Prober(self.monitor, self, self, self.look_up, RecordingLog(), clock=clock)
+        self.monitor.not_answered("a", ReplyTimeout("silence"))
+        for _ in range(self._most):
+            await settled()
+        await prober.stop()
+        return self.asked
+
+
+async def test_the_account_that_lcm_answered_last_is_asked_for_in_turn_with_a_job() -> None:
+    """It may be for the accounts that fail, not for LCM: one that LCM answers ends the outage, whatever waits."""
+    sides = Failing(most=4)
+    sides.monitor.answered("good")
+    assert await sides.fail(jitter=lambda low, _: low) == ["good", "job", "good", "job"]
+
+
+async def test_after_the_first_probe_the_job_is_drawn_from_those_that_wait() -> None:
+    """LCM may answer badly for all that wait first: those behind are reached before all of these were probed with."""
+    sides = Failing(most=1 + 10 + 1)
+    asked = await sides.fail(jitter=lambda _, high: high)
+    assert asked == ["job", *["passed over"] * 10, "job"]
