@@ -3,6 +3,10 @@
 What the broker has assigned to a consumer and not sent yet when it processes basic.cancel counts as returned, and so
 towards the delivery limit. A broker that gets no acks stops assigning once the prefetch is full; below that it has
 nothing to assign once nothing has come for a moment and it says that no job waits: a busy one is merely slow.
+
+What a cancelled consumer has not settled yet, a quorum queue of RabbitMQ up to 4.2 never hands out again where the
+consumer's node of a cluster dies, until the queue's leader changes. So acks are held back while jobs are in hand, too,
+and what a consumer brought that takes a single delivery is settled only once that consumer is cancelled.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ class AckGate:
         self._prefetch = prefetch
         self._open: set[int] = set()
         self._of_consumer: set[int] = set()
+        self._alone: dict[int, Settle | None] = {}
         self._held: dict[int, Settle] = {}
         self._last_arrival = 0.0
         self._arrival = asyncio.Event()
@@ -38,6 +43,7 @@ class AckGate:
         """Begin anew with a new channel, which has no deliveries."""
         self._open.clear()
         self._of_consumer.clear()
+        self._alone.clear()
         self._held.clear()
 
     def begin(self) -> None:
@@ -48,21 +54,36 @@ class AckGate:
         self._of_consumer.clear()
 
     def arrived(self, tag: int, *, alone: bool = False) -> None:
-        """Take note of a delivery; `alone` where a consumer of its own brought it."""
+        """Take note of a delivery; `alone` where a consumer of its own brought it, see `consumer_ended`."""
         self._open.add(tag)
-        if not alone:
+        if alone:
+            self._alone[tag] = None
+        else:
             self._of_consumer.add(tag)
         self._last_arrival = asyncio.get_running_loop().time()
         self._arrival.set()
 
     def holds_back(self, tag: int, settle: Settle) -> bool:
-        """Tell whether this delivery is not to be settled now, but among those `released`."""
+        """Tell whether this delivery is not to be settled now, but among those `released`, or as `consumer_ended`."""
+        if tag in self._alone:
+            self._alone[tag] = settle
+            return True
         if self.holding:
             self._held[tag] = settle
         else:
             self._open.discard(tag)
             self._of_consumer.discard(tag)
         return self.holding
+
+    def consumer_ended(self, tag: int) -> Settle | None:
+        """Return how a delivery is to be settled, if at all, whose own consumer is cancelled now."""
+        self._open.discard(tag)
+        return self._alone.pop(tag, None)
+
+    @property
+    def full(self) -> bool:
+        """Whether the broker assigns nothing more to the consumer, as long as nothing is settled."""
+        return len(self._of_consumer) >= self._prefetch
 
     async def hold(self, waiting: Callable[[], Awaitable[int]]) -> None:
         """Hold back from now on, and return when nothing is in transit, after 5 s at most.
@@ -79,7 +100,7 @@ class AckGate:
         """Wait until nothing has come for a moment; false where the prefetch is full before, so that nothing can."""
         loop = asyncio.get_running_loop()
         self._last_arrival = loop.time()
-        while len(self._of_consumer) < self._prefetch:
+        while not self.full:
             left = min(self._last_arrival + _QUIET, until) - loop.time()
             if left <= 0:
                 return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from typing import Any
 
 from aiormq.abc import AbstractChannel
 from yarl import URL
@@ -17,11 +18,11 @@ from worker.broker.declare import declare, verify
 from worker.broker.deliveries import Arrival, Deliveries
 from worker.broker.delivery import delivery_of
 from worker.broker.link import Link
-from worker.broker.one_delivery import one_delivery
+from worker.broker.one_delivery import cancel_consumer, one_delivery
 from worker.broker.suspects import SUSPECT_FROM, Held, Suspects
 from worker.broker.topology import Topology
 from worker.common.clock import SYSTEM_CLOCK, Clock
-from worker.common.tasks import TaskSet, cancel
+from worker.common.tasks import TaskSet, cancel, start
 from worker.contract.disposition import Disposition, Ending, Settle
 from worker.contract.errors import BrokerAway, Deferred
 from worker.contract.intake import PauseReason
@@ -33,6 +34,8 @@ Handle = Callable[[Delivery], Awaitable[Disposition]]
 Defer = Callable[[Delivery, Deferred], Awaitable[Disposition]]
 
 _LAST_WORDS_TIMEOUT = 5.0
+_SETTLED_WITHIN = 30.0  # seconds for which a pause waits for what is in hand, where nothing more can come
+_SETTLED_SOON = 1.0  # and where more can come, which is deferred
 
 
 class Consumer:
@@ -90,6 +93,7 @@ class Consumer:
         self._suspects = Suspects(self, topology.retry_steps[0].delay, clock)
         self._catching = TaskSet()
         self._leaving = asyncio.Event()
+        self._no_pause = asyncio.Event()
         self._draining = False
 
     @property
@@ -129,6 +133,7 @@ class Consumer:
         """Take no more deliveries until every reason has been resumed."""
         if reason not in self._paused or reason in self._untold:
             self._paused.add(reason)
+            self._no_pause.clear()
             self._untold.discard(reason)
             self._log.warning("worker.paused", reason=reason.value)
             self._adjust()
@@ -137,6 +142,8 @@ class Consumer:
         """Take deliveries again, unless paused for another reason."""
         if reason in self._paused:
             self._paused.remove(reason)
+            if not self._paused:
+                self._no_pause.set()
             if reason in self._untold:
                 self._untold.remove(reason)
             else:
@@ -150,10 +157,12 @@ class Consumer:
         deliveries, acks = self._deliveries, self._acks
         if self.leaving or deliveries is None or acks is None:
             return False
-        message = await self._catching.start(self._catch(channel, deliveries, generation, within))
-        if message is None or self._draining:
+        caught = await self._catching.start(self._catch(channel, deliveries, generation, within))
+        if caught is None or self._draining:
             return False
-        await self.finish((acks, self._delivery(message, generation)))
+        message, tag = caught
+        held = (acks, self._delivery(message, generation))
+        await asyncio.wait({self._jobs.start(self._work_alone(held, channel, tag))})
         return True
 
     async def emptied(self) -> None:
@@ -177,14 +186,18 @@ class Consumer:
 
         Those go back to the broker when the link closes.
         """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace
         self._leaving.set()
+        self._no_pause.set()
         # What arrives before the broker has processed basic.cancel is deferred: else it would count as returned.
-        await self._stop_consuming()
+        async with self._adjusting:
+            await self._stop_consuming(until - loop.time())
         if self._catching:
             await asyncio.wait(self._catching)
         self._draining = True
         if self._jobs:
-            await asyncio.wait(self._jobs, timeout=grace)
+            await asyncio.wait(self._jobs, timeout=max(0.0, until - loop.time()))
         left = await self.give_up()
         await self._flush()
         return left
@@ -224,7 +237,7 @@ class Consumer:
         deliveries: Deliveries,
         generation: int,
         within: float,
-    ) -> Arrival | None:
+    ) -> tuple[Arrival, str] | None:
         try:
             return await one_delivery(
                 channel,
@@ -249,12 +262,13 @@ class Consumer:
             if not self.link.is_up or self.leaving:
                 return
             if self._paused and self._tag:
-                await self._stop_consuming()
+                await self._stop_consuming(_SETTLED_WITHIN, unless=self._no_pause)
             elif not self._paused and not self._tag and self._deliveries and self._acks:
                 consume = partial(self._consume, self._deliveries, self._acks, self.link.generation)
                 await self._ask_channel(lambda _: consume())
 
-    async def _stop_consuming(self) -> None:
+    async def _stop_consuming(self, within: float, unless: asyncio.Event | None = None) -> None:
+        """Cancel the consumer once what is in hand has ended; not, where that is no longer wanted."""
         tag, self._tag = self._tag, ""
         if tag:
             generation = self.link.generation
@@ -262,9 +276,29 @@ class Consumer:
             await self._bytes.settled()
             try:
                 await self._gate.hold(self.depth)
-                await self._ask_channel(lambda channel: channel.basic_cancel(tag))
+                await self._ended(within if self._gate.full else min(within, _SETTLED_SOON), unless)
+                if self._paused or self.leaving:
+                    await self._ask_channel(lambda channel: channel.basic_cancel(tag))
+                elif generation == self.link.generation:
+                    self._tag = tag
             finally:
                 self._settle_held(generation)
+
+    async def _ended(self, within: float, unless: asyncio.Event | None) -> None:
+        """Wait until nothing is in hand, for `within` seconds at most, as long as the link is up."""
+        if not self.link.is_up:
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within
+        interrupts: set[asyncio.Future[Any]] = {(await self.link.channel()).closing}
+        waiting = [start(unless.wait())] if unless else []
+        interrupts.update(waiting)
+        while self._jobs and (left := until - loop.time()) > 0:
+            ends = {*self._jobs, *interrupts}
+            done, _ = await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if done & interrupts:
+                break
+        await cancel(*waiting)
 
     async def _flush(self) -> None:
         """Wait until the broker has processed the last acks: closing the connection drops unsent frames."""
@@ -319,6 +353,20 @@ class Consumer:
         self._settle(acks, delivery, disposition.ending.settle)
         if disposition.ending is not Ending.CRASHED:
             self._report(disposition)
+
+    async def _work_alone(self, held: Held, channel: AbstractChannel, consumer: str) -> None:
+        """See a delivery to its end that a consumer of its own brought, which is cancelled before that is told."""
+        acks, delivery = held
+        generation = self.link.generation
+        try:
+            await self._work(held, self._handle)
+        finally:
+            try:
+                await cancel_consumer(channel, consumer)
+            except TimeoutError:
+                self.link.drop("the broker did not answer who took one job", generation)
+            if acks is self._acks and (settle := self._gate.consumer_ended(delivery.tag)):
+                acks.settle(delivery.tag, settle)
 
     def _settle(self, acks: Acks, delivery: Delivery, settle: Settle) -> None:
         if settle is Settle.NOT_AT_ALL or not delivery.is_current():

@@ -24,12 +24,13 @@ async def one_delivery(
     adjusting: asyncio.Lock,
     leaving: asyncio.Event,
     on_arrival: Callable[[int], object],
-) -> Arrival | None:
+) -> tuple[Arrival, str] | None:
     """Consume a queue until a delivery comes; None where none does within `within` seconds or before `leaving` is set.
 
-    Not by `basic.get`, which finds nothing where other workers leave nothing. `prefetch` is what the channel's next
-    consumer gets; `adjusting` keeps it from being made meanwhile. `on_arrival` is
-    told the delivery's tag.
+    Return it with the consumer's tag: the consumer, to which nothing more is assigned, is to be cancelled just before
+    the delivery is settled, see `ack_gate`. Not by `basic.get`, which finds nothing where other workers leave nothing.
+    `prefetch` is what the channel's next consumer gets; `adjusting` keeps it from being made meanwhile. `on_arrival`
+    is told the delivery's tag.
 
     Raises:
         TimeoutError: the broker did not answer; where it heard us, it may deliver what nobody will take.
@@ -46,7 +47,9 @@ async def one_delivery(
             came.set_result(None)
 
     left = loop.create_task(leaving.wait())
+    tag = ""
     try:
+        # What is being adjusted may take longer than a call.
         async with adjusting, asyncio.timeout(_CALL_TIMEOUT):
             # The prefetch of a channel holds for consumers started after it: 1 for this one, the usual for the next.
             await channel.basic_qos(prefetch_count=1)
@@ -54,8 +57,8 @@ async def one_delivery(
             await channel.basic_qos(prefetch_count=prefetch)
         ends: set[asyncio.Future[Any]] = {came, left, channel.closing}
         await asyncio.wait(ends, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-        async with asyncio.timeout(_CALL_TIMEOUT):
-            await channel.basic_cancel(tag)
+        if not caught:
+            await cancel_consumer(channel, tag)
     except BaseException as error:
         if isinstance(error, TimeoutError) or not means_loss(error):
             raise
@@ -63,4 +66,14 @@ async def one_delivery(
         left.cancel()
     # A delivery that arrived before the broker processed basic.cancel counts, too.
     # Taken out, since the channel keeps what belongs to its consumers.
-    return caught.pop(0) if caught else None
+    return (caught.pop(0), tag) if caught else None
+
+
+async def cancel_consumer(channel: AbstractChannel, tag: str) -> None:
+    """Cancel a consumer, unless the connection is gone. Raises TimeoutError where the broker does not answer."""
+    try:
+        async with asyncio.timeout(_CALL_TIMEOUT):
+            await channel.basic_cancel(tag)
+    except BaseException as error:
+        if isinstance(error, TimeoutError) or not means_loss(error):
+            raise

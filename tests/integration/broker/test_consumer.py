@@ -12,6 +12,7 @@ import pytest
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 
+from tests.faults.rig.amqp_frames import AmqpConversation
 from tests.support.broker import close_connections
 from tests.support.channel import depth, open_channel, take, take_all
 from tests.support.log import RecordingLog
@@ -19,7 +20,7 @@ from tests.support.settings import broker_settings
 from tests.support.waiting import running, settled, until
 from tests.support.wire.proxy import Proxy
 from tests.support.wire.raw_frames import RawConversation, anything
-from tests.support.wire.record import TO_WORKER
+from tests.support.wire.record import FROM_WORKER, TO_WORKER, Recorder
 from worker.broker.consumer import Consumer, Defer
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
@@ -259,7 +260,7 @@ async def test_pausing_at_full_load_returns_nothing(vhost: str) -> None:
 
     async with open_channel(vhost) as channel:
         await submit(channel)
-        for _ in range(20):
+        for _ in range(40):
             jobs = (channel.basic_publish(b"{}", exchange=JOBS, routing_key="job") for _ in range(1000))
             await asyncio.gather(*jobs)
         async with consuming(vhost, handle, defer=handle, prefetch=64) as rig:
@@ -274,6 +275,46 @@ async def test_pausing_at_full_load_returns_nothing(vhost: str) -> None:
     assert left
     returned = [each for each in left if (each.header.properties.headers or {}).get("x-delivery-count")]
     assert (len(returned), [each.delivery_count for each in seen if each.delivery_count]) == (0, [])
+
+
+def cancels_and_acks(recorder: Recorder) -> list[str]:
+    """Return what the worker sent of these, in its order."""
+    sent = [seen.frame.kind for seen in recorder.entries if seen.direction is FROM_WORKER]
+    return [kind for kind in sent if kind in {"basic.cancel", "basic.ack"}]
+
+
+async def pause(consumer: Consumer) -> None:
+    consumer.pause(PauseReason.GUARD)
+    await consumer.emptied()
+
+
+async def drain(consumer: Consumer) -> None:
+    assert await consumer.drain(30) == 0
+
+
+async def take_another(consumer: Consumer) -> None:
+    assert await consumer.take_one(30)
+
+
+@pytest.mark.parametrize(("stop", "jobs"), [(pause, 2), (drain, 2), (take_another, 3)])
+async def test_a_consumer_is_cancelled_once_what_it_brought_has_ended(
+    vhost: str, stop: Callable[[Consumer], Awaitable[None]], jobs: int
+) -> None:
+    """Pitfall: what a cancelled consumer has in hand, a quorum queue hands out no more where that one's node dies."""
+    recorder, handler = Recorder(), Handler(open_gate=False)
+    async with Proxy(AmqpConversation, vhost, recorder=recorder) as proxy, open_channel(vhost) as channel:
+        await submit(channel, *many(jobs))
+        async with consuming(proxy.url, handler, prefetch=2) as rig:
+            await until(lambda: len(handler.seen) == 2)
+            stopping = asyncio.ensure_future(stop(rig.consumer))
+            await until(lambda: len(handler.seen) == jobs)
+            await settled()
+            await rig.consumer.depth()  # which the broker answers after all that it was told before
+            assert cancels_and_acks(recorder) == []
+            handler.gate.set()
+            await stopping
+            await rig.consumer.depth()
+        assert cancels_and_acks(recorder).index("basic.cancel") < len(cancels_and_acks(recorder)) - 1
 
 
 async def handed_out(node: Node, url: str, count: int) -> bool:
