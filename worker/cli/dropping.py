@@ -81,7 +81,7 @@ async def drop_messages(
             certain = True
         finally:
             how = "dropped" if certain else "dropped at most"
-            note(f"{how} {counted(done)}; all others are still in {queue}")
+            note(f"{how} {counted(done)}; all others were left in {queue}")
 
 
 @contextmanager

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from worker.cli.common import ConfigOption, note, print_line, settings_of
 from worker.contract.errors import SettingsError
+from worker.observability.readiness import Verdict
 
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+_OK = 200  # HTTP's own number; http is imported late
 _MOST_BYTES = 64 * 1024
 
 
@@ -40,8 +43,17 @@ def health(
     path = "/readyz" if ready else "/livez"
     status, body = _ask(_LOOPBACK_OF.get(host, host), port, path, timeout)
     print_line(body.rstrip("\n").encode())
-    if status != 200:  # noqa: PLR2004 - HTTP's own number; http is imported late
+    if not _is_good(status, body):
+        if status == _OK:
+            note(f"no worker answers at {host}:{port}{path}: see health.listen, and what else listens there")
         raise typer.Exit(1)
+
+
+def _is_good(status: int, body: str) -> bool:
+    try:
+        return status == _OK and msgspec.json.decode(body, type=Verdict).ok
+    except msgspec.MsgspecError:
+        return False
 
 
 def _ask(host: str, port: int, path: str, timeout: float) -> tuple[int, str]:

@@ -35,8 +35,11 @@ from worker.settings import LogSettings
 _TALKATIVE = ("websockets", "aiormq", "aio_pika", "asyncio")
 # Logs lost and refused connections at ERROR with tracebacks; the link's own events tell them better.
 _REPEATING = "aiormq.connection"
-# UTF-8 of characters that some readers take for line breaks, though JSON doesn't, and of terminal control codes.
-_BREAKING = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]|\x7f")
+# UTF-8 of characters that some readers take for line breaks, though JSON doesn't, of terminal control codes, and of
+# marks that are not seen or reverse what is.
+_BREAKING = re.compile(
+    rb"\xc2[\x80-\x9f\xad]|\xd8\x9c|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf|\x7f"
+)
 _DROPPED = "the reader of the log stalled or the disk was full; see what reads the worker's standard error"
 _UNHANDLED = "an exception that nobody handled"
 LONGEST_TEXT = 32 * 1024  # bytes of UTF-8; the longest are tracebacks

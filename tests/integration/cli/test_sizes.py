@@ -66,7 +66,7 @@ async def test_letters_that_are_too_large_stay_and_the_others_are_replayed(narro
     await take_at_most(narrow, MOST)
     ended = await command("dead", "replay", "--all", broker__url=url)
     assert ended.status == 1
-    assert "replayed 40 letters; all others are still in lcm.outcome.dead" in ended.err
+    assert "replayed 40 letters; all others were left in lcm.outcome.dead" in ended.err
     assert "40 letters not replayed: too large for the broker" in ended.err
     assert ended.err.count("stays in the queue: it has") == 40
     async with open_channel(url) as channel:

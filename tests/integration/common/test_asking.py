@@ -126,3 +126,12 @@ async def test_parts_of_a_length_that_is_none_are_no_http() -> None:
     async with answering(words) as address:
         with pytest.raises(HTTPException, match="no length"):
             await asked(address)
+
+
+@pytest.mark.parametrize("body", ["", "[" * 100, "<html>", "{}", '{"ok":"yes"}'])
+async def test_health_takes_nothing_but_a_worker_for_one(body: str) -> None:
+    """Another service may have the address: that it answers says nothing about a worker."""
+    async with answering([HEAD + b"Content-Length: %d\r\n\r\n" % len(body), body.encode()]) as address:
+        ended = await command("health", health__listen=address)
+    assert (ended.status, ended.out) == (1, f"{body}\n")
+    assert "no worker answers at" in ended.err

@@ -7,7 +7,7 @@ import gc
 import warnings
 
 import pytest
-from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError
+from aiormq.exceptions import AMQPError, ChannelClosed, ChannelInvalidStateError
 from yarl import URL
 
 from tests.support.settings import broker_settings
@@ -37,6 +37,12 @@ def test_a_closed_channel_is_told_without_its_address() -> None:
         text_of(ChannelInvalidStateError('<Channel: "1" at 0x7ff14894cf50> closed'))
         == "the channel is closed"
     )
+
+
+def test_the_text_of_a_loss_is_short_and_names_no_object_of_the_library() -> None:
+    """The same trouble has the same text, whatever the library and the broker put into it."""
+    assert text_of(AMQPError("no frame of <Connection: 'amqp' at 0x7ff1> now")) == "no frame of (…) now"
+    assert len(text_of(AMQPError("PLAIN " * 10_000))) == 500
 
 
 def test_a_channel_that_was_closed_without_a_word_is_told_as_closed() -> None:

@@ -70,7 +70,7 @@ async def replay_letters(console: DeadLetterConsole, *, rate: Rate, dry_run: boo
                         await asyncio.sleep(pause)
                     await replayer.replay(delivery, letter, partial(console.print_letter, letter))
         finally:
-            note(f"replayed {letters(replayer.done)}; all others are still in {console.queue}")
+            note(f"replayed {letters(replayer.done)}; all others were left in {console.queue}")
             if workers_user != own_user:
                 note(
                     f"replayed as user {own_user!r}, but workers believe the replay count of their own user"

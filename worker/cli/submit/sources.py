@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 
-from worker.cli.submit.reading import BadInput, Entry, Format, entries, guess
+from worker.cli.submit.reading import MAX_LINE, BadInput, Entry, Format, entries, guess
 
 STANDARD_INPUT = "-"
 _MAX_IN_MEMORY = 1024 * 1024
@@ -78,7 +78,11 @@ def _opener(argument: str, stack: ExitStack) -> Callable[[], AbstractContextMana
 def _copy_opener(file: BinaryIO, stack: ExitStack) -> Callable[[], AbstractContextManager[BinaryIO]]:
     copy = SpooledTemporaryFile(_MAX_IN_MEMORY)  # noqa: SIM115 - closed by the stack
     stack.callback(copy.close)
-    shutil.copyfileobj(file, copy)
+    first = file.read(MAX_LINE)
+    copy.write(first)
+    # What has zero bytes is refused by whoever reads it, and may have no end.
+    if b"\0" not in first:
+        shutil.copyfileobj(file, copy)
 
     @contextmanager
     def rewound() -> Iterator[BinaryIO]:

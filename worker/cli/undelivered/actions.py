@@ -165,7 +165,7 @@ async def send_results(chosen: Undelivered, *, dry_run: bool) -> None:
             await browser.flush()
     finally:
         await cancel(link)
-        note(f"sent {results(sent)}; all others are still in {chosen.queue}")
+        note(f"sent {results(sent)}; all others were left in {chosen.queue}")
     for key, why in closed.items():
         note(f"not taken: {key}: {why}")
     if closed:

@@ -142,6 +142,12 @@ def test_nothing_is_read_ahead() -> None:
     assert next(jobs, None) is None
 
 
+def test_a_device_without_end_is_refused() -> None:
+    """It is no file of jobs, and is not copied for ever before that is seen."""
+    with pytest.raises(BadInput, match="zero bytes"), open_sources(["/dev/zero"], Format.AUTO, pytest.fail):
+        pass
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A file that can't be opened is named with the reason."""
     missing = str(tmp_path / "none.csv")
