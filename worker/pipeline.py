@@ -303,7 +303,7 @@ class Pipeline:
             reason=reason,
             sent=sent,
             producer=run.job.producer,
-            queue_ms=_age(run.delivery.properties.timestamp, run.arrived_at),
+            queue_ms=_age(run.delivery.properties.published_at, run.arrived_at),
             publish_ms=round(run.publish_seconds * 1000, 1),
             duration_ms=self._since(run.started),
             redelivered=run.delivery.redelivered,

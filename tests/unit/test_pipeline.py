@@ -32,7 +32,7 @@ from worker.contract.errors import (
 )
 from worker.contract.job import Job
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
-from worker.contract.message import Delivery, Message, Properties
+from worker.contract.message import MILLISECONDS_HEADER, Delivery, Message, Properties
 from worker.contract.outcomes import OutcomeList
 from worker.pipeline import Pipeline
 from worker.settings import BrokerSettings
@@ -438,6 +438,19 @@ async def test_the_age_on_arrival_is_never_below_zero() -> None:
         job = delivery()
         job.properties = Properties(timestamp=None if ago is None else NOW - ago)
         assert (await World(answering()).handle(job)).queue_ms == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [(-1234, 1234.0), (5, 0.0), ("text", 2000.0), (True, 2000.0), (1 << 62, 2000.0), (-1 << 62, 2000.0)],
+)
+async def test_a_header_tells_the_age_in_milliseconds(said: object, expected: float) -> None:
+    """It goes before the timestamp, which counts whole seconds; one that is no time counts as none."""
+    if type(said) is int and abs(said) < 10_000:
+        said += int(NOW.timestamp() * 1000)
+    job = delivery()
+    job.properties = Properties(timestamp=NOW - timedelta(seconds=2), headers={MILLISECONDS_HEADER: said})
+    assert (await World(answering()).handle(job)).queue_ms == expected
 
 
 def called(account: str = "18|1") -> Delivery:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from worker.common.callbacks import always
+
+MILLISECONDS_HEADER = "timestamp_in_ms"
+"""When a message was published, in milliseconds since 1970: RabbitMQ's own name, which its plugins set as well."""
+
+_YEAR_10000 = 253_402_300_800_000  # in milliseconds since 1970
 
 
 class Properties(msgspec.Struct, frozen=True):
@@ -28,6 +33,14 @@ class Properties(msgspec.Struct, frozen=True):
     message_type: str | None = None
     app_id: str | None = None
     user_id: str | None = None
+
+    @property
+    def published_at(self) -> datetime | None:
+        """When the message was published, where it tells: by the header, since `timestamp` counts whole seconds."""
+        milliseconds = self.headers.get(MILLISECONDS_HEADER)
+        if type(milliseconds) is int and 0 <= milliseconds < _YEAR_10000:
+            return datetime.fromtimestamp(milliseconds / 1000, UTC)
+        return self.timestamp
 
 
 PROPERTY_NAMES = tuple(name for name in Properties.__struct_fields__ if name != "headers")

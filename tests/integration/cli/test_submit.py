@@ -74,6 +74,8 @@ async def test_what_is_published_is_a_producers_message(vhost: str, tmp_path: Pa
     assert (properties.message_id, properties.delivery_mode) == ("j-1", 2)
     assert properties.content_type == "application/json"
     assert properties.timestamp is not None
+    headers: dict[str, Any] = properties.headers or {}
+    assert headers["timestamp_in_ms"] // 1000 == properties.timestamp.timestamp()
     bodies = [msgspec.json.decode(message.body) for message in (first, second)]
     assert [body["route"] for body in bodies] == ["emea", "own"]
     assert all("deadline" in body for body in bodies)

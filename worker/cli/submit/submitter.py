@@ -27,7 +27,7 @@ from worker.common.tasks import cancel, start
 from worker.common.text import cut
 from worker.common.threads import in_thread
 from worker.contract.job import MAX_SHORT_STRING
-from worker.contract.message import Message, Properties
+from worker.contract.message import MILLISECONDS_HEADER, Message, Properties
 from worker.contract.result import CONTENT_TYPE
 from worker.settings import Settings
 
@@ -205,10 +205,12 @@ class Submitter:
             yield job
 
     def _message(self, job: InputJob) -> Message:
+        now = datetime.now(UTC)
         properties = Properties(
             content_type=CONTENT_TYPE,
+            headers={MILLISECONDS_HEADER: int(now.timestamp() * 1000)},
             message_id=cut(job.job_id, MAX_SHORT_STRING),
-            timestamp=datetime.now(UTC),
+            timestamp=now,
         )
         return Message(self._topology.jobs, JOB_KEY, job.body, properties)
 
