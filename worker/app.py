@@ -36,6 +36,7 @@ from worker.observability.http import HealthServer
 from worker.observability.job_log import JobLog
 from worker.observability.log import RecordLog
 from worker.observability.metrics import Metrics
+from worker.observability.slowness import Slowness
 from worker.pipeline import Pipeline
 from worker.settings import Scrubber, Settings
 from worker.status import Status, pages_of
@@ -56,6 +57,7 @@ class App:
         topology = topology_of(broker, fleet=lcm.has_fleet_limit)
         self.metrics = Metrics(version=__version__)
         self.report = JobLog(log)
+        self.slowness = Slowness(log, lcm.sessions)
         breaker = Breaker(outage.failures, outage.probe_delay, outage.probe_max_delay)
         self.outages = OutageMonitor(breaker, log)
         self.pool = Pool(
@@ -205,6 +207,7 @@ class App:
     def _ended(self, disposition: Disposition) -> None:
         self.report(disposition)
         self.guard(disposition)
+        self.slowness(disposition)
         self.metrics.ended(disposition)
 
     def _admit(self, producer: Producer) -> Deferred | None:
@@ -244,6 +247,7 @@ class App:
                 **self._part(),
                 **self.report.totals,
             )
+            self.slowness.look(waiting=self.pool.waiting)
 
     def _part(self) -> dict[str, Any]:
         part = self.share.part()
