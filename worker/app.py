@@ -57,7 +57,7 @@ class App:
         topology = topology_of(broker, fleet=lcm.has_fleet_limit)
         self.metrics = Metrics(version=__version__)
         self.report = JobLog(log)
-        self.slowness = Slowness(log, lcm.sessions)
+        self.slowness = Slowness(log, settings.log.stats_interval)
         breaker = Breaker(outage.failures, outage.probe_delay, outage.probe_max_delay)
         self.outages = OutageMonitor(breaker, log)
         self.pool = Pool(
@@ -247,7 +247,7 @@ class App:
                 **self._part(),
                 **self.report.totals,
             )
-            self.slowness.look(waiting=self.pool.waiting)
+            self.slowness.look(sessions=self.pool.held, waiting=self.pool.waiting)
 
     def _part(self) -> dict[str, Any]:
         part = self.share.part()
