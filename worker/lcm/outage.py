@@ -179,12 +179,12 @@ class Prober:
             await self._look_up(request)
 
     async def _ask_for_job(self, outage: Outage) -> None:
-        for _ in range(self._breaker.passed_over(await self._intake.depth(), self._clock.jitter)):
-            # Without a permission to probe, it is deferred.
-            if not await self._intake.take_one(_AT_HAND):
-                break
-            if self._is_over(outage):
-                return
+        left = self._breaker.passed_over(await self._intake.depth(), self._clock.jitter)
+        # Without a permission to probe, a job is deferred.
+        while left and not self._is_over(outage) and await self._intake.take_one(_AT_HAND):
+            left -= 1
+        if self._is_over(outage):
+            return
         self._monitor.allow_probe()
         while not await self._intake.take_one(_JOB_TIMEOUT):
             # No long pause: no probe took place, and the next job that comes must not wait for it.

@@ -5,9 +5,10 @@ again: the reply may still come, and would be taken for that of the next request
 (a timeout, a cancellation, a message out of turn) ends it at once by aborting the transport; a closing handshake
 would wait for the very peer that is in doubt.
 
-A reply that came twice may still be unread in the socket when the next request goes out. So every request but a
-session's first goes out behind a ping, the fence: a peer answers a ping when it reads it, so what comes before the
-pong was sent before the request was read, and is no answer to it. That costs no round trip, and no write of its own.
+A reply that came twice may still be unread in the socket when the next request goes out, and a peer that knows
+sessions by name may send on a new one what it owed the one before. So every request goes out behind a ping, the fence:
+a peer answers a ping when it reads it, so what comes before the pong was sent before the request was read, and is no
+answer to it. That costs no round trip, and no write of its own.
 
 LCM may accept a websocket and say only then, by closing it, that it does not want us. So opening a session has
 succeeded once the session has lasted a moment, or LCM has answered on it. It can be used before.
@@ -41,6 +42,9 @@ from worker.lcm.told import NO_SECRETS, Secrets, told
 
 _CANCELLED = "cancelled in mid-exchange"
 _CLOSED_BY_US = "closed by us"
+_LATE_PONGS = (
+    " (by its pong; where it always answers pings late, set lcm.max_exchanges = 1 with lcm.ping_interval = 0)"
+)
 _NO_REPLY = "no reply in time"
 _MALFORMED = "malformed reply"
 LAPSED = "the share of the fleet's sessions lapsed"
@@ -155,7 +159,7 @@ class Session:
         self._timeout = timeout
         self._deadline.set(timeout, self._expire)
         try:
-            self._socket.ask(request, fenced=self._fenced and self.exchanges > 1)
+            self._socket.ask(request, fenced=self._fenced)
             items: OutcomeList = await pending
         except asyncio.CancelledError:
             self._end(_CANCELLED)
@@ -212,7 +216,7 @@ class Session:
                 self._count_unsolicited()
             case _ if exchanging and self._socket.behind_fence:
                 early = "said something before it had read the request"
-                self._end(early, ConnectionLost(f"the session was closed, since LCM {early}"))
+                self._end(early, ConnectionLost(f"the session was closed, since LCM {early}{_LATE_PONGS}"))
             case Reply(items) if exchanging:
                 self._answer(items)
             case ErrorReply(text, about_lcm=False) if exchanging:

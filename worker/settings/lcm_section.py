@@ -79,7 +79,8 @@ class LcmSettings(Section):
         ge=0,
         le=3600,
         description="How often an open session is checked by a websocket ping. A duration; 0 = never, and "
-        "then a peer that has gone is noticed only by the next exchange.",
+        "then a peer that has gone is noticed only by the next exchange, and a reply that LCM sends twice can be taken "
+        "for the next account's: set max_exchanges = 1 with it.",
     )
     ping_timeout: Duration = Field(
         default=20.0,

@@ -37,8 +37,13 @@ def close(code: int, words: str = "") -> Frame:
 async def answer_in_turn(lcm: RawPeer) -> None:
     """Answer each request, the ping ahead of it first, until the client is gone."""
     while True:
-        *pings, _ = await lcm.hear_request()
-        lcm.say(*map(pong, pings), text(good(ACCOUNT)))
+        await answer(lcm, text(good(ACCOUNT)))
+
+
+async def answer(lcm: RawPeer, *frames: Frame) -> None:
+    """Answer one request, the ping ahead of it first."""
+    *pings, _ = await lcm.hear_request()
+    lcm.say(*map(pong, pings), *frames)
 
 
 async def ask(session: Session) -> None:
@@ -64,8 +69,7 @@ async def test_a_message_half_of_which_comes_with_the_handshake() -> None:
 
     async def talk(lcm: RawPeer) -> None:
         await lcm.accept(text(HEARTBEAT[:5], fin=False), more(HEARTBEAT[5:9], fin=False))
-        await lcm.hear_request()
-        lcm.say(more(HEARTBEAT[9:]), text(good(ACCOUNT)))
+        await answer(lcm, more(HEARTBEAT[9:]), text(good(ACCOUNT)))
         await answer_in_turn(lcm)
 
     async with raw_peer(talk) as url, opened(url) as session:
@@ -114,15 +118,15 @@ async def test_a_connection_that_is_gone_before_the_session_takes_it_over() -> N
 
 
 async def test_fence_and_request_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first request goes out alone, each further one behind a ping, in a single write with it."""
+    """Each request goes out behind a ping, in a single write with it."""
     async with Simulator() as lcm, opened(lcm.url) as session:
         written: list[bytes] = []
         monkeypatch.setattr(session._socket, "transport", _Recording(session._socket.transport, written))
         for _ in range(3):
             await ask(session)
-    assert [raw[0] & 0x0F for raw in written] == [Opcode.TEXT, Opcode.PING, Opcode.PING]
+    assert [raw[0] & 0x0F for raw in written] == [Opcode.PING] * 3
     # A masked ping of eight bytes, then the text.
-    assert [raw[14] & 0x0F for raw in written[1:]] == [Opcode.TEXT, Opcode.TEXT]
+    assert [raw[14] & 0x0F for raw in written] == [Opcode.TEXT] * 3
 
 
 class _Recording:
@@ -146,8 +150,7 @@ async def test_a_later_pong_passes_the_fence() -> None:
 
     async def talk(lcm: RawPeer) -> None:
         await lcm.accept()
-        await lcm.hear_request()
-        lcm.say(text(good(ACCOUNT)))
+        await answer(lcm, text(good(ACCOUNT)))
         await lcm.hear_request()
         keepalive = await lcm.hear()
         assert keepalive.opcode is Opcode.PING
@@ -159,6 +162,24 @@ async def test_a_later_pong_passes_the_fence() -> None:
             await ask(session)
 
 
+async def test_what_another_session_is_owed_is_no_answer_to_a_first_request() -> None:
+    """Pitfall: LCM may know sessions by name, and send on a new one the reply that came too late for the one before."""
+    asked = asyncio.Event()
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await asked.wait()
+        lcm.say(text(good("another")))
+        await answer_in_turn(lcm)
+
+    async with raw_peer(talk) as url, opened(url) as session:
+        asking = asyncio.ensure_future(session.exchange(ACCOUNT, LONG))
+        await settled()
+        asked.set()
+        with pytest.raises(ConnectionLost, match="before it had read the request"):
+            await asking
+
+
 @pytest.mark.parametrize("foreign", [False, True])
 async def test_no_other_pong_passes_the_fence(foreign: bool) -> None:
     """Neither the pong of a keepalive before the fence nor one that answers no ping counts as the fence's."""
@@ -166,8 +187,7 @@ async def test_no_other_pong_passes_the_fence(foreign: bool) -> None:
 
     async def talk(lcm: RawPeer) -> None:
         await lcm.accept()
-        await lcm.hear_request()
-        lcm.say(text(good(ACCOUNT)))
+        await answer(lcm, text(good(ACCOUNT)))
         keepalive = await lcm.hear()
         assert keepalive.opcode is Opcode.PING
         held.set()
@@ -188,8 +208,7 @@ async def test_a_pong_that_answers_nothing_passes_no_fence() -> None:
 
     async def talk(lcm: RawPeer) -> None:
         await lcm.accept()
-        await lcm.hear_request()
-        lcm.say(text(good(ACCOUNT)))
+        await answer(lcm, text(good(ACCOUNT)))
         await lcm.hear_request()
         lcm.say(Frame(Opcode.PONG, b"x" * 8), text(good(ACCOUNT)))
         await lcm.hear()
@@ -282,8 +301,7 @@ async def test_a_reply_has_so_many_bytes(max_reply: int, more: int, taken: bool)
 
     async def talk(lcm: RawPeer) -> None:
         await lcm.accept()
-        await lcm.hear_request()
-        lcm.say(text(good(ACCOUNT).ljust(max_reply + more)))
+        await answer(lcm, text(good(ACCOUNT).ljust(max_reply + more)))
         while (await lcm.hear()).opcode is not Opcode.CLOSE:
             pass
 
@@ -393,8 +411,7 @@ async def test_a_request_while_the_connection_is_closing() -> None:
 
     async def talk(lcm: RawPeer) -> None:
         await lcm.accept()
-        await lcm.hear_request()
-        lcm.say(text(good(ACCOUNT)), close(1001))
+        await answer(lcm, text(good(ACCOUNT)), close(1001))
         said.set()
         while True:
             requests.append(await lcm.hear())
