@@ -13,10 +13,12 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
+from worker.broker.admin.dead_letter import Ours
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
 
 JOBS, DEAD = "lcm.outcome.jobs", "lcm.outcome.dead"
+OURS = Ours(JOBS, frozenset({"worker"}))
 _MAX_UNCONFIRMED = 200
 
 

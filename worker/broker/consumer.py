@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from aiormq.abc import AbstractChannel
-from yarl import URL
 
 from worker.broker.ack_gate import AckGate
 from worker.broker.acks import Acks
@@ -16,7 +15,7 @@ from worker.broker.bytes_in_hand import BytesInHand, limit_for
 from worker.broker.connection import broker_call
 from worker.broker.declare import declare, verify
 from worker.broker.deliveries import Arrival, Deliveries
-from worker.broker.delivery import delivery_of
+from worker.broker.delivery import delivery_of, own_users
 from worker.broker.link import Link
 from worker.broker.one_delivery import cancel_consumer, one_delivery
 from worker.broker.suspects import SUSPECT_FROM, Held, Suspects
@@ -72,7 +71,7 @@ class Consumer:
         self._topology = topology
         self._active = settings.declare == "active"
         self._verified = False
-        self._own_users = frozenset(URL(url).user for url in settings.urls)
+        self._own_users = own_users(settings.urls)
         self._prefetch = settings.prefetch
         self._handle = handle
         self._defer = defer

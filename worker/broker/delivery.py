@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Protocol
 
 from pamqp.header import ContentHeader
+from yarl import URL
 
 from worker.broker.fields import WritableProperties
 from worker.common.callbacks import always
-from worker.contract.job import DELIVERY_COUNT_HEADER
+from worker.contract.job import DELIVERY_COUNT_HEADER, OWN_PREFIX
 from worker.contract.message import Delivery, Properties
 
 PERSISTENT, TRANSIENT = 2, 1
-OWN_PREFIX = "outcome-"
 BROKER_COUNT_HEADER = "x-delivery-count"
 
 
@@ -77,6 +77,11 @@ def _trusted(headers: Mapping[str, Any], *, ours: bool, redelivered: bool) -> Ma
         for name, value in headers.items()
         if (ours or not name.startswith(OWN_PREFIX)) and (redelivered or name != BROKER_COUNT_HEADER)
     }
+
+
+def own_users(urls: Iterable[str]) -> frozenset[str | None]:
+    """Return the users on whose messages headers of ours count: those of `broker.url`."""
+    return frozenset(URL(url).user for url in urls)
 
 
 def amqp_properties(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
-from worker.broker.delivery import OWN_PREFIX, amqp_properties
+from worker.broker.delivery import amqp_properties
 from worker.broker.fields import WritableProperties, size_of
 from worker.common.text import cut
 from worker.contract.errors import MessageTooLarge
+from worker.contract.job import OWN_PREFIX
 from worker.contract.job_copies import HISTORY_HEADER
 from worker.contract.message import Properties
 

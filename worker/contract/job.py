@@ -16,6 +16,9 @@ MAX_ACCOUNT_NUMBER = 256
 MAX_JOB_ID = 128
 MAX_SHORT_STRING = 255  # bytes of UTF-8: what AMQP 0-9-1 allows in a property such as `correlation_id`
 
+OWN_PREFIX = "outcome-"
+"""Of the headers that are this worker's own."""
+
 JOB_ID_HEADER = "outcome-job-id"
 ATTEMPTS_HEADER = "outcome-attempts"
 RETRIES_HEADER = "outcome-retries"

@@ -28,6 +28,7 @@ from worker.contract.job import (
     ERROR_CODE_HEADER,
     ERROR_REASON_HEADER,
     JOB_ID_HEADER,
+    OWN_PREFIX,
     PASSES_HEADER,
     REPLAYS_HEADER,
     RETRIES_HEADER,
@@ -141,6 +142,11 @@ def replay_copy(
     history = [_bounded(entry) for entry in [*past, death][-MAX_HISTORY:]]
     again = replace(job, replays=job.replays + 1)
     return _copy(properties, again, {HISTORY_HEADER: history})
+
+
+def without_own_headers(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what stays of headers whose sender may not have written ours."""
+    return {name: value for name, value in headers.items() if not name.startswith(OWN_PREFIX)}
 
 
 def _bounded(death: Mapping[str, Any]) -> dict[str, Any]:

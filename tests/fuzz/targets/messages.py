@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pamqp.header import ContentHeader
 
 from tests.fuzz.target import Target
-from worker.broker.admin.dead_letter import as_json, read_dead_letter, record_of, replay_message
+from worker.broker.admin.dead_letter import Ours, as_json, read_dead_letter, record_of, replay_message
 from worker.broker.delivery import amqp_properties, delivery_of
 from worker.broker.fields import read_leniently
 from worker.cli.submit.results import OutputFormat, encoded, read_result
@@ -105,12 +105,15 @@ def read_back(properties: Properties) -> Properties:
     return delivery_of(_Received(header, b"")).properties
 
 
+_OURS = Ours("lcm.outcome.jobs", frozenset({"worker"}))
+
+
 def check_dead_letter(data: bytes) -> None:
     """Any delivery is a dead letter, which can be shown as one line of JSON, grouped and replayed."""
     delivery = _delivery(data)
     if delivery is None:
         return
-    letter = read_dead_letter(delivery)
+    letter = read_dead_letter(delivery, _OURS)
     line = as_json(record_of(delivery, letter))
     assert b"\n" not in line
     json.loads(line)

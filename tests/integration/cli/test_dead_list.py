@@ -84,7 +84,9 @@ async def test_what_the_broker_moved_by_itself_has_groups_of_its_own(vhost: str)
         await publish_dead_letters(channel, vhost, [])
         retried: dict[str, Any] = {"outcome-error-code": "timeout", "outcome-error-reason": "no reply in 9 s"}
         await channel.basic_publish(
-            b"{}", routing_key=JOBS, properties=spec.Basic.Properties(delivery_mode=2, headers=retried)
+            b"{}",
+            routing_key=JOBS,
+            properties=spec.Basic.Properties(delivery_mode=2, headers=retried, user_id="guest"),
         )
         for _ in range(21):
             got = await channel.basic_get(JOBS)

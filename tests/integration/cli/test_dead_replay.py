@@ -6,20 +6,23 @@ import asyncio
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiormq import spec
 from aiormq.abc import AbstractChannel
 
+from tests.support.broker import add_user
 from tests.support.channel import depth, open_channel, take
 from tests.support.commands import COMMAND, command, environment, on_terminal, worker
-from tests.support.dead_letters import DEAD, JOBS, Dead, consume, job_ids, lines, publish_dead_letters
+from tests.support.dead_letters import DEAD, JOBS, OURS, Dead, consume, job_ids, lines, publish_dead_letters
 from tests.support.log import RecordingLog
 from tests.support.settings import broker_settings
 from tests.support.waiting import running, until
 from worker.broker.admin.dead_letter import read_dead_letter
 from worker.broker.admin.dead_letters import Browser, browse
 from worker.broker.admin.replayer import Replayer
+from worker.sandbox.node import Node
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
 
@@ -38,7 +41,7 @@ async def test_a_replayed_job_begins_anew(vhost: str) -> None:
         "CC": ["a"],
     }
     async with open_channel(vhost) as channel:
-        await publish_dead_letters(channel, vhost, [Dead("j", headers=extra, body=body)])
+        await publish_dead_letters(channel, vhost, [Dead("j", headers=extra, body=body, user_id="guest")])
         ended = await command("dead", "replay", "j", broker__url=vhost)
         assert (ended.status, lines(ended.out)[0]["job_id"]) == (0, "j")
         assert "replayed 1 letter;" in ended.err
@@ -132,6 +135,37 @@ async def test_a_letter_of_the_brokers_own_is_replayed(vhost: str) -> None:
     assert copy.header.properties.expiration is None
 
 
+async def test_a_producer_can_not_forge_a_letter(broker: Node, vhost: str) -> None:
+    """What its headers say of error, job, producer and replays counts neither in a list nor for the replayed job."""
+    name = vhost.rpartition("/")[2]
+    forged: dict[str, Any] = {
+        "outcome-job-id": "order-77", "outcome-error-code": "timeout", "outcome-error-reason": "no reply",
+        "outcome-failed-at": "2026-01-31T12:00:00Z", "outcome-worker": "w-0", "outcome-user-id": "good",
+        "outcome-app-id": "crm", "outcome-replays": 9,
+    }  # fmt: skip
+    async with open_channel(vhost) as channel:
+        await publish_dead_letters(channel, vhost, [])
+        await add_user(broker, name, configure="^$", write=JOBS, read="^$")
+        async with open_channel(vhost.replace("guest:guest", f"{name}:secret")) as producing:
+            await producing.basic_publish(
+                b'{"job_id":"j","account_number":"18|1"}', exchange=JOBS, routing_key="job", mandatory=True,
+                properties=spec.Basic.Properties(expiration="1", user_id=name, headers=forged, delivery_mode=2),
+            )  # fmt: skip
+        await until(lambda: _is(channel, 1))
+        (group,) = lines((await command("dead", "list", broker__url=vhost)).out)
+        assert (group["code"], group["user_id"], group["app_id"]) == ("expired", name, None)
+        assert "nothing matches" in (await command("dead", "replay", "order-77", broker__url=vhost)).err
+        replayed = await command("dead", "replay", "j", broker__url=vhost)
+        (copy,) = await consume(channel, JOBS, 1)
+    assert lines(replayed.out)[0]["user_id"] == name
+    assert "replayed as user" not in replayed.err
+    headers: dict[str, Any] = dict(copy.header.properties.headers or {})
+    assert copy.header.properties.user_id == "guest"
+    (death,) = headers.pop("outcome-history")
+    assert death["code"] == "expired"
+    assert headers == {"outcome-job-id": "j", "outcome-replays": 1, "outcome-user-id": name}
+
+
 @pytest.mark.timeout_s(180)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 async def test_a_replay_that_is_ended_in_its_midst_loses_nothing(vhost: str, number: signal.Signals) -> None:
@@ -223,7 +257,7 @@ async def test_a_confirm_without_an_ack_leaves_the_job_twice(
             replayer = Replayer(browser, settings, RecordingLog(), name="t")
             async with replayer.running():
                 async for delivery in browser.deliveries():
-                    await replayer.replay(delivery, read_dead_letter(delivery), lambda: None)
+                    await replayer.replay(delivery, read_dead_letter(delivery, OURS), lambda: None)
 
     async with open_channel(vhost) as channel:
         await publish_dead_letters(channel, vhost, [Dead("j")])

@@ -24,10 +24,11 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelAccessRefused
 
 from worker.broker.admin.calls import connected
+from worker.broker.admin.dead_letter import Ours
 from worker.broker.connection import Connection, broker_call, text_of
 from worker.broker.declare import verify_entity
-from worker.broker.delivery import delivery_of
-from worker.broker.topology import Queue
+from worker.broker.delivery import delivery_of, own_users
+from worker.broker.topology import Queue, topology_of
 from worker.common.tasks import cancel, start
 from worker.contract.errors import BrokerAway, TopologyError
 from worker.contract.message import Delivery
@@ -158,6 +159,11 @@ class Browser:
         if full != self._paused and (full or len(self._waiting) <= _MAX_WAITING // 2):
             self._connection.read(on=not full)
             self._paused = full
+
+
+def ours_of(settings: BrokerSettings) -> Ours:
+    """Return what is ours by the settings; our users are those of `broker.url`."""
+    return Ours(topology_of(settings).jobs, own_users(settings.urls))
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from worker.broker.admin.dead_letter import DeadLetter, as_json, read_dead_letter, sender_of, timestamp
-from worker.broker.admin.dead_letters import Browser
+from worker.broker.admin.dead_letters import Browser, ours_of
 from worker.broker.topology import topology_of
 from worker.cli.common import note, print_line
 from worker.cli.dead.selection import Group, Selection
@@ -57,9 +57,10 @@ class DeadLetterConsole:
         """
         found, limit = 0, self.selection.limit
         missing = set(self.selection.job_ids)
+        ours = ours_of(self.settings.broker)
         with _progress(browser, hidden=prints and sys.stdout.isatty()) as advance:
             async for delivery in browser.deliveries():
-                letter = read_dead_letter(delivery)
+                letter = read_dead_letter(delivery, ours)
                 if self.selection.matches(letter):
                     found += 1
                     missing.discard(letter.job.job_id)

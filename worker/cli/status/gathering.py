@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from worker.broker.admin.dead_letter import read_dead_letter
-from worker.broker.admin.dead_letters import browse
+from worker.broker.admin.dead_letters import browse, ours_of
 from worker.broker.admin.observer import Counted, Look, Observer
 from worker.broker.admin.statistics import QueueStatistics, Statistics, statistics_of
 from worker.broker.topology import Topology, topology_of
@@ -131,9 +131,10 @@ class Gatherer:
 async def _by_code(settings: Settings, queue: str, name: str) -> list[Reason]:
     """Return the dead letters by their code, the most frequent first; each look counts as a delivery of each."""
     found: dict[str, Reason] = {}
+    ours = ours_of(settings.broker)
     async with browse(settings.broker, queue, name=name) as browser:
         async for delivery in browser.deliveries():
-            letter = read_dead_letter(delivery)
+            letter = read_dead_letter(delivery, ours)
             reason = found.setdefault(letter.code, Reason(letter.code))
             reason.count += 1
             if letter.failed_at is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.dead_letters import OURS
 from worker.broker.admin.dead_letter import read_dead_letter
 from worker.cli.dead.selection import MAX_GROUPS, OTHER_PATTERNS, Selection, Tally
 from worker.contract.job import Job
@@ -22,7 +23,7 @@ DIED = {
 
 
 def dead_letter_of(headers: dict[str, Any], body: bytes = b"{}") -> Any:
-    return read_dead_letter(Delivery(body, Properties(headers=headers)))
+    return read_dead_letter(Delivery(body, Properties(headers=headers)), OURS)
 
 
 @pytest.mark.parametrize(
