@@ -226,9 +226,12 @@ async def forge(url: str, results: list[bytes]) -> None:
         for result in results:
             job = msgspec.json.decode((await take(channel, "lcm.outcome.jobs")).body)
             properties = spec.Basic.Properties(headers={HOSTILE: HOSTILE}, message_id=AMQP_HOSTILE)
-            for body in (HOSTILE.encode(), b"[]", forged(job_id=HOSTILE), result):
+            strangers = (forged(job_id=HOSTILE), forged(account_number=HOSTILE))
+            for body in (HOSTILE.encode(), b"[]", *strangers, result):
                 await channel.basic_publish(
-                    body.replace(b"JOB", job["job_id"].encode()),
+                    body.replace(b"JOB", job["job_id"].encode()).replace(
+                        b"ACCOUNT", job["account_number"].encode()
+                    ),
                     exchange="lcm.outcome.results",
                     routing_key=f"result.failed.{job['route']}",
                     properties=properties,
@@ -237,7 +240,7 @@ async def forge(url: str, results: list[bytes]) -> None:
 
 def forged(**fields: Any) -> bytes:
     result = {
-        "job_id": "JOB", "account_number": HOSTILE, "status": "failed", "warnings": [HOSTILE], "attempts": 1,
+        "job_id": "JOB", "account_number": "ACCOUNT", "status": "failed", "warnings": [HOSTILE], "attempts": 1,
         "error": {"code": HOSTILE, "message": HOSTILE, "transient": False}, "completed_at": HOSTILE,
         "duration_ms": 1, "worker": HOSTILE, "metadata": {HOSTILE: HOSTILE},
     }  # fmt: skip

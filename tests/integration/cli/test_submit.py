@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import shlex
@@ -12,11 +13,11 @@ import msgspec
 import pytest
 from aiormq.abc import AbstractChannel
 
-from tests.support.channel import depth, open_channel, take_all
-from tests.support.commands import COMMAND, command, on_terminal, program, worker
+from tests.support.channel import depth, open_channel, take, take_all
+from tests.support.commands import COMMAND, Worker, command, on_terminal, program, worker
 from tests.support.settings import broker_settings
 from worker.broker.declare import declare
-from worker.broker.topology import topology_of
+from worker.broker.topology import JOB_KEY, topology_of
 from worker.sandbox.node import Node
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
@@ -162,6 +163,47 @@ async def test_results_that_never_come_end_by_the_timeout(vhost: str, broker: No
     (queue,) = (name for name in queues if ".submit." in name)
     assert f"2 results missing: what comes later stays in the queue {queue} for 24 h" in ended.err
     assert f"collect it with: lcm-worker submit - --collect {queue} --timeout 10s\n" in ended.err
+
+
+async def answer_last(channel: AbstractChannel, working: Worker, job: bytes) -> None:
+    """Have a worker answer a job after two others of its id and route: with another account, and with none."""
+    told = msgspec.json.decode(job)
+    for event, body in (
+        ("job.succeeded", msgspec.json.encode(told | {"account_number": "7|7"})),
+        ("job.failed", msgspec.json.encode(told | {"account_number": 7})),
+        ("job.succeeded", job),
+    ):
+        before = len(working.of(event))
+        await channel.basic_publish(body, exchange=JOBS, routing_key=JOB_KEY)
+        await working.logged(event, before + 1)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["wait", "collect"])
+@pytest.mark.timeout_s(120)
+async def test_another_account_under_the_id_of_a_job_is_left_out(
+    vhost: str, tmp_path: Path, later: bool
+) -> None:
+    """Whoever knows a job's id and route gets no other account's result into its place; how many came is told."""
+    file, output = tmp_path / "a.jsonl", tmp_path / "r.jsonl"
+    file.write_text('{"account_number":"1|1","job_id":"j"}')
+    async with open_channel(vhost) as channel, Simulator() as lcm:
+        await declared(channel, vhost)
+        waiting = ("--wait", "--output", output, "--timeout", "100ms" if later else "90s")
+        submitting = asyncio.create_task(command("submit", file, *waiting, broker__url=vhost))
+        job = (await take(channel, JOBS)).body
+        if later:
+            await asyncio.wait({submitting})
+        async with worker(vhost, lcm.url) as working:
+            await answer_last(channel, working, job)
+        ended = await submitting
+        if later:
+            words = shlex.split(ended.err.partition("collect it with: lcm-worker ")[2].splitlines()[0])
+            ended = await command(*words, broker__url=vhost)
+    assert ended.status == 0, ended.err
+    [line] = output.read_bytes().splitlines()
+    assert msgspec.json.decode(line)["account_number"] == "1|1"
+    assert "collected 1 result in " in ended.err
+    assert ended.err.count("left out 2 results ") == 1
 
 
 @pytest.mark.parametrize("columns", [80, 160])

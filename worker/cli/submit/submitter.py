@@ -189,7 +189,7 @@ class Submitter:
         """Expect the results of an earlier run, before any of them can come."""
         for job in self._plan.jobs():
             if isinstance(job, InputJob) and digest(job.job_id) not in self._plan.held.jobs:
-                self.collected.expect(job.job_id)
+                self.collected.expect(job.job_id, job.account_number)
 
     def _jobs(self) -> Iterator[InputJob]:
         """Yield the jobs as they are published; each is counted as sent, and its result expected, before that."""
@@ -201,7 +201,7 @@ class Submitter:
                 continue
             self.published.send(job)
             if self._writer is not None:
-                self.collected.expect(job.job_id)
+                self.collected.expect(job.job_id, job.account_number)
             yield job
 
     def _message(self, job: InputJob) -> Message:

@@ -59,6 +59,11 @@ def _note_collected(plan: Plan, submitter: Submitter, screen: Screen, collected_
     screen.note(
         f"collected {_count(collected.count, 'result')}{collected_in}: {_kinds(collected)}{_slowest(collected)}"
     )
+    if collected.misnamed:
+        screen.note(
+            f"left out {_count(collected.misnamed, 'result')} with the id of one of these jobs but not its account:"
+            " other jobs have the same ids; the worker's log tells whose they are, and jobs without job_id get new ids"
+        )
     if queue := submitter.queue_left:
         missing = f"{_count(collected.missing, 'result')} missing" if collected.missing else "broken off"
         screen.note(f"{missing}: what comes later stays in the queue {queue} for {KEPT_HOURS} h after this")

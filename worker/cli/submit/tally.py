@@ -53,14 +53,18 @@ class Published:
 
 
 class Collected:
-    """Results of expected jobs, each counted once; those of other jobs are not counted."""
+    """Results of expected jobs, each counted once; those of other jobs are not counted.
+
+    `misnamed` counts results with the id of an expected job and another account, or none: they are not its result.
+    """
 
     def __init__(self) -> None:
         self.succeeded = 0
+        self.misnamed = 0
         self.failed: Counter[str] = Counter()
         self.slowest: tuple[float, str] = (0.0, "")
         self.first_results: list[Result] = []
-        self._expected: set[bytes] = set()
+        self._expected: dict[bytes, bytes] = {}  # digests: of a job's id, and of its account
 
     @property
     def missing(self) -> int:
@@ -72,16 +76,19 @@ class Collected:
         """How many results have come."""
         return self.succeeded + self.failed.total()
 
-    def expect(self, job_id: str) -> None:
+    def expect(self, job_id: str, account_number: str) -> None:
         """Expect the result of a job; to be called before the job is published."""
-        self._expected.add(digest(job_id))
+        self._expected[digest(job_id)] = digest(account_number)
 
     def accept(self, result: Result) -> bool:
-        """Count a result; False where it is not expected, or came before."""
+        """Count a result; False where it is not expected, came before, or names another account than the job."""
         name = digest(result.job_id)
-        if name not in self._expected:
+        if (expected := self._expected.get(name)) is None:
             return False
-        self._expected.remove(name)
+        if result.account_number is None or digest(result.account_number) != expected:
+            self.misnamed += 1
+            return False
+        del self._expected[name]
         if result.error is None:
             self.succeeded += 1
         else:

@@ -50,7 +50,7 @@ def test_what_a_job_has_is_kept() -> None:
     """A job that names id, route and deadline is published as it was written."""
     body = b'{"account_number":"1","job_id":"j","route":"r","deadline":"2099-01-31T12:00:00Z"}'
     defaults = Defaults(run="run", route="emea", deadline="2100-01-31T12:00:00.000Z")
-    assert read(body, defaults=defaults) == [InputJob(0, 1, "j", body, "r")]
+    assert read(body, defaults=defaults) == [InputJob(0, 1, "j", "1", body, "r")]
 
 
 def test_jobs_read_again_have_the_same_ids() -> None:

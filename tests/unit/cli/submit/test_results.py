@@ -124,8 +124,8 @@ def test_the_suffix_tells_the_format() -> None:
 def test_a_repeat_and_a_strangers_result_are_not_counted() -> None:
     """The first result of an expected job counts; its repeat and other jobs' results do not."""
     collected = Collected()
-    collected.expect("a")
-    collected.expect("b")
+    collected.expect("a", "1|1")
+    collected.expect("b", "1|1")
     accepted = [
         collected.accept(one) for one in (result("a"), result("a"), result("x"), result("b", error="timeout"))
     ]
@@ -136,12 +136,24 @@ def test_a_repeat_and_a_strangers_result_are_not_counted() -> None:
         0,
         2,
     )
+    assert collected.misnamed == 0
+
+
+@pytest.mark.parametrize("account", ["2|2", "1|1 ", "", None])
+def test_a_result_of_another_account_is_none_of_the_job(account: str | None) -> None:
+    """Under the id of an expected job, a result that names another account, or none, is counted apart and left out."""
+    collected = Collected()
+    collected.expect("a", "1|1")
+    assert [collected.accept(result("a", account_number=account)) for _ in range(2)] == [False, False]
+    assert (collected.misnamed, collected.count, collected.missing, collected.first_results) == (2, 0, 1, [])
+    assert collected.accept(result("a"))
+    assert (collected.misnamed, collected.count, collected.missing) == (2, 1, 0)
 
 
 def test_lines_published_for_sure_end_before_the_first_in_doubt() -> None:
     """The line to go on from is the first that was not confirmed, however many behind it were."""
     sources = [Source(name, name, Format.PLAIN, io.BytesIO) for name in ("a b.csv", "c.csv")]
-    jobs = [InputJob(0, line, f"j{line}", b"", None) for line in range(2, 8)]
+    jobs = [InputJob(0, line, f"j{line}", f"{line}|1", b"", None) for line in range(2, 8)]
     published = Published()
     assert published.continuation(sources) == "nothing was published"
     for job in jobs:
@@ -154,7 +166,7 @@ def test_lines_published_for_sure_end_before_the_first_in_doubt() -> None:
     )
     for job in jobs[3:5]:
         published.confirm(job)
-    last = InputJob(1, 2, "k", b"", None)
+    last = InputJob(1, 2, "k", "1|1", b"", None)
     published.send(last)
     published.confirm(last)
     assert published.continuation(sources) == (
