@@ -11,6 +11,7 @@ from worker.cli.submit.results import Result
 from worker.cli.submit.sources import Source
 
 _SHOWN_RESULTS = 20
+_LONGEST = 366 * 86_400_000.0  # milliseconds; no job takes longer, but anybody may publish any number
 
 
 class Published:
@@ -56,6 +57,7 @@ class Collected:
     """Results of expected jobs, each counted once; those of other jobs are not counted.
 
     `misnamed` counts results with the id of an expected job and another account, or none: they are not its result.
+    `slowest` has the duration of a job, and its id; durations that no job can have taken are passed over.
     """
 
     def __init__(self) -> None:
@@ -93,7 +95,8 @@ class Collected:
             self.succeeded += 1
         else:
             self.failed[result.error.code] += 1
-        self.slowest = max(self.slowest, (result.duration_ms, result.job_id))
+        if result.duration_ms <= _LONGEST:
+            self.slowest = max(self.slowest, (result.duration_ms, result.job_id))
         if len(self.first_results) < _SHOWN_RESULTS:
             self.first_results.append(result)
         return True

@@ -150,6 +150,16 @@ def test_a_result_of_another_account_is_none_of_the_job(account: str | None) -> 
     assert (collected.misnamed, collected.count, collected.missing) == (2, 1, 0)
 
 
+@pytest.mark.parametrize("forged", [1e308, -1e308, 366 * 86_400_000.1])
+def test_a_duration_that_none_can_be_is_not_the_slowest(forged: float) -> None:
+    """Of results the slowest is told, but no duration that no job can have taken, whatever was published."""
+    collected = Collected()
+    for job_id, duration in (("a", 8.2), ("b", forged)):
+        collected.expect(job_id, "1|1")
+        assert collected.accept(result(job_id, duration_ms=duration))
+    assert collected.slowest == (8.2, "a")
+
+
 def test_lines_published_for_sure_end_before_the_first_in_doubt() -> None:
     """The line to go on from is the first that was not confirmed, however many behind it were."""
     sources = [Source(name, name, Format.PLAIN, io.BytesIO) for name in ("a b.csv", "c.csv")]
