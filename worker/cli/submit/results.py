@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -76,15 +77,31 @@ _DECODER = msgspec.json.Decoder(Result)
 
 
 def read_result(body: bytes) -> Result | None:
-    """Read a result; None where the message is none: anybody may publish to the exchange."""
+    """Read a result; None where the message is none: anybody may publish to the exchange.
+
+    With a key twice it is none either: which of them counts depends on who reads it. In metadata keys may be repeated.
+    """
     try:
         # The decoder leaves out what it keeps raw and what it ignores.
-        body.decode()
+        text = body.decode()
         result = _DECODER.decode(body)
+        if _has_repeated_key(text):
+            return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     result.body = msgspec.Raw(body)
     return result
+
+
+def _has_repeated_key(text: str) -> bool:
+    """Tell whether the outermost object has a key twice, however it is spelled."""
+    # Integers as text: Python refuses to read those of thousands of digits.
+    keys = json.loads(text, object_pairs_hook=_keys, parse_int=str)
+    return len(set(keys)) < len(keys)
+
+
+def _keys(pairs: list[tuple[str, object]]) -> list[str]:
+    return [key for key, _ in pairs]
 
 
 def format_of(path: str, chosen: OutputFormat | None) -> OutputFormat:

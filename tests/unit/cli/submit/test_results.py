@@ -105,11 +105,23 @@ def body_with(rest: bytes) -> bytes:
         b'{"job_id":1}',
         body_with(b'"metadata":{"a":"\xff"}'),
         body_with(b'"other":"\xff"'),
+        body_with(b'"job_id":"b"'),
+        body_with(b'"account_number":"2|2"'),
+        body_with(b'"\\u006aob_id":"b"'),
+        body_with(b'"status":"failed"'),
     ],
 )
 def test_what_is_no_result_is_none(body: bytes) -> None:
     """Whatever somebody else publishes to the exchange is no result, and no error either."""
     assert read_result(body) is None
+
+
+def test_metadata_may_have_a_key_twice() -> None:
+    """What a producer wants back is echoed as it was written; in it keys may be those of a result, and any number."""
+    metadata = b'{"job_id":1,"job_id":{"account_number":' + b"9" * 5000 + b',"account_number":[]}}'
+    read = read_result(body_with(b'"metadata":' + metadata))
+    assert read is not None
+    assert bytes(read.metadata) == metadata
 
 
 def test_the_suffix_tells_the_format() -> None:
