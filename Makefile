@@ -31,16 +31,16 @@ demo: setup  ## a broker, LCM, a worker and jobs, all on this machine
 test: setup  ## lint, check types, run all tests and measure their coverage; ARGS="-k name" picks some
 	@$(BIN)/python -m worker.sandbox.server ensure --for-tests
 	@$(MAKE) --no-print-directory lint
-	@mkdir -p .sandbox
+	@mkdir -p -m 700 .sandbox
 	$(BIN)/pytest --basetemp=.sandbox/pytest $(or $(ARGS),--cov --numprocesses=2 --dist=loadfile)
 
 faults: setup  ## inject faults into real parts; writes faults.json; ARGS="--seed 7" repeats a run
 	@$(BIN)/python -m worker.sandbox.server ensure --for-tests
-	@mkdir -p .sandbox
+	@mkdir -p -m 700 .sandbox
 	$(BIN)/pytest --basetemp=.sandbox/pytest-faults --faults-full --faults-json=faults.json tests/faults $(ARGS)
 
 soak: setup  ## the exchange with LCM under 200,000 random schedules; ARGS="--simulation-seed 123" replays one
-	@mkdir -p .sandbox
+	@mkdir -p -m 700 .sandbox
 	$(BIN)/pytest --basetemp=.sandbox/pytest-soak --capture=no --schedules=200000 \
 	    tests/simulation/test_simulation.py -k keeps_the_promises $(ARGS)
 

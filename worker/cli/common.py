@@ -18,7 +18,7 @@ from worker.cli.streams import hide_in_notes
 from worker.common.durations import parse_duration
 from worker.common.signals import on_stop_signal
 from worker.common.text import printable, printable_json
-from worker.contract.errors import SettingsError, TopologyError, WorkerError
+from worker.contract.errors import FolderUnfit, SettingsError, TopologyError, WorkerError
 from worker.settings import Scrubber, Settings, load
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def run_to_the_end(action: Coroutine[Any, Any, None]) -> None:
 
 def status_of(error: WorkerError) -> int:
     """Return the exit status for an error: 2 where the user has to correct something first, else 1."""
-    return 2 if isinstance(error, SettingsError | TopologyError) else 1
+    return 2 if isinstance(error, SettingsError | TopologyError | FolderUnfit) else 1
 
 
 def on_terminal() -> bool:

@@ -1,4 +1,4 @@
-"""Files for what is confidential: made for their owner alone, and never by way of what somebody else has put there.
+"""Files and folders for what is confidential: their owner's alone, and never by way of what somebody else put there.
 
 In a folder that others may write to, a name can be a link to a file of ours, a pipe of theirs, or their own file.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 _OWNER = 0o600
 # A pipe or a device is not waited for, and no terminal becomes ours; what it is tells `fstat`.
 _CAREFUL = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def private(path: str, flags: int) -> int:
@@ -41,6 +43,42 @@ def private(path: str, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder in which nobody else can write, or take the one that is there.
+
+    One that is made is for its owner alone. The folder above it must exist.
+
+    Raises:
+        OSError: it can't be made, is a link or no folder, belongs to another user, or others can write to it, put
+            another in its place, or have put a link on the way to it.
+    """
+    path = path.absolute()
+    _check_folders(path)
+    _check_renaming(path)
+    with suppress(FileExistsError):
+        path.mkdir(0o700)
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "is a symbolic link", str(path))
+    if not stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.ENOTDIR, "is no folder", str(path))
+    if found.st_uid != os.geteuid():
+        raise OSError(errno.EPERM, "belongs to another user, who could change what is in it", str(path))
+    if found.st_mode & _OTHERS_WRITE:
+        mode = stat.S_IMODE(found.st_mode)
+        raise OSError(errno.EPERM, f"others can write to it (mode {mode:o})", str(path))
+
+
+def _check_renaming(path: Path) -> None:
+    """Refuse a path with a folder above in which every user may put another one in the place of ours."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise OSError(
+                errno.EPERM, f"others can rename what is in {folder} (mode {stat.S_IMODE(mode):o})", str(path)
+            )
 
 
 def _check_folders(path: Path) -> None:

@@ -6,6 +6,7 @@
     ├── SettingsError               a setting is wrong                      exit status 2
     ├── TopologyError               the broker's entities are not as asked  exit status 2
     │   └── EntityMissing           one of them does not exist
+    ├── FolderUnfit                 a folder can't be written in safely     exit status 2
     ├── SessionNotOpened            LCM can't be reached: an outage, never a job's fault
     ├── BrokerError
     │   ├── BrokerAway              no connection to the broker
@@ -83,6 +84,10 @@ class TopologyError(WorkerError):
 
 class EntityMissing(TopologyError):
     """An exchange or queue does not exist."""
+
+
+class FolderUnfit(WorkerError):
+    """What a command writes can't be kept in this folder, or not safely; the text names it and the remedy."""
 
 
 class SessionNotOpened(WorkerError):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from worker.common.private_file import private
+from worker.common.private_file import private, private_folder
+from worker.contract.errors import FolderUnfit
 
 # Below the ports that Linux hands to outgoing connections: the node binds its own seconds after they were chosen.
 _PORTS = range(20_000, 32_000)
@@ -32,9 +33,24 @@ def write_folder(
 ) -> None:
     """Make the folder with a cookie and a configuration in it. `config` holds settings of the `rabbit` application.
 
-    With `management_port` the management plugin is enabled, and serves its API there.
+    With `management_port` the management plugin is enabled, and serves its API there. The folder above is made where it
+    is missing. RabbitMQ's scripts run what they find in the folder, so both have to be nobody else's.
+
+    Raises FolderUnfit, in one line that says what to do.
     """
-    folder.mkdir(parents=True)
+    try:
+        private_folder(folder.parent)
+        folder.mkdir(0o700)
+        _fill(folder, cookie, config, management_port)
+    except OSError as error:
+        raise FolderUnfit(
+            f"{error.filename or folder}: {error.strerror}; run this in a folder of your own"
+        ) from error
+
+
+def _fill(
+    folder: Path, cookie: str, config: Mapping[str, int | bool | str], management_port: int | None
+) -> None:
     cookie_file = folder / ".erlang.cookie"
     # Whoever can read it may do anything on the node.
     with open(cookie_file, "x", encoding="ascii", opener=private) as file:

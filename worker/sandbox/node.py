@@ -35,7 +35,7 @@ class Node:
     that lives as long as the node is to live, usually the main one: on Linux the node dies with that thread.
 
     Args:
-        base: the folder that gets this node's own folder.
+        base: the folder that gets this node's own folder; nobody else may be able to write to it.
         config: settings of the `rabbit` application, such as `{"consumer_timeout": 1000}`; a string is written
             as it is, as an Erlang term.
         env: environment variables for the server and its tools, over those of the sandbox.
@@ -113,7 +113,7 @@ class Node:
     async def start(self) -> None:
         """Start the server and wait until it answers on its AMQP port.
 
-        Raises ServerMissing, and NodeFailed with the end of the node's log.
+        Raises ServerMissing, FolderUnfit, and NodeFailed with the end of the node's log.
         """
         if self._server:
             raise NodeFailed(f"{self!r} runs already")

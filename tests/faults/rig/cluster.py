@@ -12,6 +12,7 @@ from typing import Self
 from urllib.parse import quote, urlsplit
 
 from tests.support.patience import PATIENCE
+from worker.common.private_file import private_folder
 from worker.sandbox.folder import free_port
 from worker.sandbox.node import Node, NodeFailed
 from worker.sandbox.process import end, spawn
@@ -67,7 +68,8 @@ class Cluster:
             raise ServerMissing(
                 "Erlang's epmd is not on the PATH: add the folder where Erlang's programs are"
             )
-        self._folder.mkdir(parents=True)
+        private_folder(self._folder.parent)
+        private_folder(self._folder)
         command = (epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1")
         self._epmd = spawn(command, folder=self._folder, env={}, log=self._folder / "epmd.log")
         async with asyncio.TaskGroup() as starting:

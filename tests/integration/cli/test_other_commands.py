@@ -14,6 +14,7 @@ import pytest
 from tests.support.commands import COMMAND, command, environment, program
 from tests.support.waiting import until
 from worker import __version__
+from worker.sandbox.folder import free_port
 from worker.sandbox.node import Node
 
 
@@ -158,3 +159,20 @@ async def test_a_demo_that_is_interrupted_cleans_up(vhost: str, broker: Node) ->
     await showing.communicate()
     assert showing.returncode == 130
     assert await entities(broker, vhost) == []
+
+
+def demo_in(folder: Path) -> list[str]:
+    """The demo as a process in a folder, by a shell, with no broker but a private node."""
+    return ["sh", "-c", f'cd "$1" && exec "{COMMAND}" demo', "sh", str(folder)]
+
+
+async def test_a_demo_in_a_folder_that_others_can_change_is_refused(tmp_path: Path) -> None:
+    """One line says what is wrong and what to do; the status is 2, and nothing is made at a link's target."""
+    (tmp_path / "target").mkdir()
+    (tmp_path / ".sandbox").symlink_to("target")
+    ended = await program(*demo_in(tmp_path), broker__url=f"amqp://127.0.0.1:{free_port()}/")
+    assert ended.status == 2
+    assert re.fullmatch(
+        r"lcm-worker: .*\.sandbox: is a symbolic link; run this in a folder of your own\n", ended.err
+    )
+    assert not list((tmp_path / "target").iterdir())

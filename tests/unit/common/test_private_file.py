@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.common.private_file import private
+from worker.common.private_file import private, private_folder
 
 ADDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 OVERWRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -143,3 +143,90 @@ def test_nothing_is_overwritten_where_a_new_file_is_asked_for(tmp_path: Path) ->
     a_link_to_nothing(tmp_path / "there")
     with pytest.raises(FileExistsError):
         private(str(tmp_path / "there"), ADDING | os.O_EXCL)
+
+
+def test_a_new_folder_is_its_owners(tmp_path: Path) -> None:
+    """Whatever the umask allows; and one that is there is taken as it is, where nobody else can write to it."""
+    usual = os.umask(0)
+    try:
+        private_folder(tmp_path / "new")
+    finally:
+        os.umask(usual)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "new").chmod(0o755)
+    private_folder(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+
+
+def a_link_to_a_folder(path: Path) -> None:
+    path.with_name("ours").mkdir()
+    path.symlink_to("ours")
+
+
+def a_folder_of(mode: int) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.mkdir()
+        path.chmod(mode)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (a_link_to_a_folder, "is a symbolic link"),
+        (a_link_to_nothing, "is a symbolic link"),
+        (Path.touch, "is no folder"),
+        (a_folder_of(0o770), "others can write to it"),
+        (a_folder_of(0o703), "others can write to it"),
+        (a_folder_of(0o1777), "others can write to it"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_folder_is_refused(
+    tmp_path: Path, make: Callable[[Path], object], why: str
+) -> None:
+    """A link, a file, or a folder in which others can change what we write; nothing is made at a link's target."""
+    make(tmp_path / "there")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match=why):
+        private_folder(tmp_path / "there")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner can put another in place of whatever is in it, whatever its mode says."""
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "theirs", 65534, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(OSError, match="belongs to another user"):
+        private_folder(tmp_path / "theirs")
+
+
+def test_a_folder_within_a_link_of_another_user_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made the link would say where the folder is."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "theirs").symlink_to("folder")
+    give_away(tmp_path / "theirs", monkeypatch)
+    with pytest.raises(OSError, match="a link of another user"):
+        private_folder(tmp_path / "theirs" / "new")
+    assert not list((tmp_path / "folder").iterdir())
+
+
+@pytest.mark.parametrize(("mode", "fits"), [(0o777, False), (0o1777, True), (0o755, True)])
+@pytest.mark.parametrize("path", ["shared/new", "shared/ours/new"])
+def test_a_folder_that_others_could_rename_is_not_made(
+    tmp_path: Path, mode: int, fits: bool, path: str
+) -> None:
+    """Where all may write and nothing is sticky, one of theirs could take the place of ours, or of one above it."""
+    (tmp_path / "shared" / "ours").mkdir(parents=True)
+    (tmp_path / "shared").chmod(mode)
+    if fits:
+        private_folder(tmp_path / path)
+    else:
+        with pytest.raises(OSError, match=r"others can rename what is in .*/shared"):
+            private_folder(tmp_path / path)
+    assert (tmp_path / path).exists() == fits

@@ -88,6 +88,7 @@ async def demonstrate(broker: BrokerSettings, console: Terminal) -> bool:
 
     Raises:
         ServerMissing: there is no broker, and none can be installed.
+        FolderUnfit: a private node would have to be in a folder that others can change, or that can't be written.
     """
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(_broker(broker, console))
