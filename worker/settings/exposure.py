@@ -1,4 +1,4 @@
-"""Where the settings let others read what is secret: on the network, or in a file."""
+"""Where the settings let others read what is secret, on the network or in a file, or change what is trusted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.settings.sections import Settings
 
 @dataclass(frozen=True)
 class Exposure:
-    """A setting by which others can read a secret: its name, how they can, and what to do about it."""
+    """A setting by which others can read a secret, or come by one: its name, how they can, and what to do about it."""
 
     setting: str
     reason: str
@@ -68,20 +68,48 @@ def _of_files(settings: Settings) -> Iterator[Exposure]:
     for section in ("broker", "lcm"):
         files = getattr(settings, section)
         for name in ("password_file", "key_file", "key_password_file"):
-            yield from _of_file(f"{section}.{name}", getattr(files, name))
+            yield from _of_file(f"{section}.{name}", getattr(files, name), secret=True)
+        # Certificates are no secret, but who writes them says who is trusted.
+        for name in ("ca_file", "cert_file"):
+            yield from _of_file(f"{section}.{name}", getattr(files, name), secret=False)
+    held = ", ".join(_secrets_in_configuration(settings))
+    which = f", which holds {held}" if held else ", which says where credentials go"
+    # Who writes the URLs receives the credentials, so nobody may change it, whatever it holds.
+    yield from _of_file("configuration file", settings.file, secret=bool(held), which=which)
 
 
-def _of_file(setting: str, path: str) -> Iterator[Exposure]:
+def _of_file(setting: str, path: str, *, secret: bool, which: str = "") -> Iterator[Exposure]:
     try:
         mode = Path(path).stat().st_mode if path else 0
     except OSError:
         return  # whoever reads it says what is wrong
-    if mode & stat.S_IROTH:
+    can = ["read"] if secret and mode & stat.S_IROTH else []
+    if mode & stat.S_IWOTH:
+        can.append("change")
+    if can:
         yield Exposure(
             setting,
-            f"every user of this host can read {path} (mode {stat.S_IMODE(mode):o})",
-            f"chmod o= {path}",
+            f"every user of this host can {' and '.join(can)} {path} (mode {stat.S_IMODE(mode):o}){which}",
+            f"chmod {'o=' if secret else 'o-w'} {path}",
         )
+
+
+def _secrets_in_configuration(settings: Settings) -> Iterator[str]:
+    """Yield the names of the settings in force that hold a secret and come from the configuration file."""
+    broker, lcm = settings.broker, settings.lcm
+    broker_passwords = {urlsplit(url).password for url in broker.urls} if not broker.password_file else set()
+    holds = {
+        # RabbitMQ gives "guest" to everybody.
+        "broker.url": bool(broker_passwords - {None, "", "guest"}),
+        "lcm.url": any(secrets_in_url(lcm.url)),
+        "lcm.proxy": bool(urlsplit(lcm.proxy).password),
+        "lcm.password": bool(lcm.password.get_secret_value()) and not lcm.password_file,
+        "lcm.headers": any(value.get_secret_value() for value in lcm.headers.values()),
+        "lcm.greeting": bool(lcm.greeting),
+    }
+    for name, is_secret in holds.items():
+        if is_secret and settings.file and settings.sources.get(name) == str(Path(settings.file)):
+            yield name
 
 
 def _is_here(url: SplitResult) -> bool:

@@ -69,16 +69,16 @@ def load(config: Path | None, environ: Mapping[str, str]) -> Settings:
         SettingsError: something is wrong; the text has a line for every mistake, with the setting's name,
             what is wrong, what was found (never a secret), and where.
     """
-    file = Given({}, [])
+    file, path = Given({}, []), ""
     if config is not None:
-        file = from_file(config)
-    elif environ.get(CONFIG_VARIABLE):
-        file = from_file(Path(environ[CONFIG_VARIABLE]), f"environment variable {CONFIG_VARIABLE}")
+        file, path = from_file(config), str(config)
+    elif path := environ.get(CONFIG_VARIABLE, ""):
+        file = from_file(Path(path), f"environment variable {CONFIG_VARIABLE}")
     variables = from_environment(environ)
     values = file.values | variables.values
     mistakes = file.mistakes + variables.mistakes
     try:
-        settings = _settings(values)
+        settings = _settings(values, path)
     except ValidationError as error:
         wrong = [details for details in error.errors() if details["type"] != CONFLICT]
         mistakes += [_told(details, values) for details in wrong]
@@ -90,13 +90,13 @@ def load(config: Path | None, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _settings(values: Mapping[str, Value]) -> Settings:
+def _settings(values: Mapping[str, Value], file: str = "") -> Settings:
     tables: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for dotted, value in values.items():
         section, _, name = dotted.partition(".")
         tables[section][name] = value.raw
     return Settings.model_validate(
-        tables | {"sources": {dotted: value.source for dotted, value in values.items()}}
+        tables | {"sources": {dotted: value.source for dotted, value in values.items()}, "file": file}
     )
 
 

@@ -210,6 +210,8 @@ class Settings(BaseModel):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     # Where each setting that is not the default came from, by its dotted name.
     sources: Mapping[str, str] = Field(default_factory=dict, exclude=True, repr=False)
+    # The path of the configuration file, "" without one.
+    file: str = Field(default="", exclude=True, repr=False)
 
     @field_validator("broker")
     @classmethod

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import Authority
 from worker.settings import exposures_of, load
+from worker.settings.exposure import Exposure
 
 
 def exposed(**variables: str) -> list[str]:
@@ -58,3 +60,105 @@ def test_a_secret_file_that_everybody_can_read_is_told(tmp_path: Path, mode: int
     file.write_text("t0ken")
     file.chmod(mode)
     assert exposed(lcm__username="u", lcm__password_file=str(file)) == told
+
+
+def of_config(path: Path, text: str, mode: int, **variables: str) -> list[Exposure]:
+    """Return what is told with this configuration file, of this mode."""
+    path.write_text(text)
+    path.chmod(mode)
+    return exposures_of(
+        load(path, {f"LCM_WORKER_{name.upper()}": value for name, value in variables.items()})
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ('[lcm]\nusername = "u"\npassword = "s3cret"', "lcm.password"),
+        ('[lcm]\nurl = "wss://lcm.example/?token=s3cret"', "lcm.url"),
+        ('[lcm]\nheaders = { X-Token = "s3cret" }', "lcm.headers"),
+        ("[lcm]\ngreeting = [{ send = 's3cret' }]", "lcm.greeting"),
+        ('[lcm]\nproxy = "http://u:s3cret@127.0.0.1:3128"', "lcm.proxy"),
+        ('[broker]\nurl = "amqp://u:u@localhost/,amqps://u:s3cret@mq.example/"', "broker.url"),
+        (
+            '[broker]\nurl = "amqps://u:s3cret@mq.example/"\n[lcm]\nusername = "u"\npassword = "s3cret"',
+            "broker.url, lcm.password",
+        ),
+    ],
+)
+def test_a_configuration_file_with_a_secret_that_everybody_can_read_is_told(
+    tmp_path: Path, text: str, held: str
+) -> None:
+    """What it holds is told by name alone; a group may be the worker's own."""
+    file = tmp_path / "worker.toml"
+    assert of_config(file, text, 0o640) == []
+    (told,) = of_config(file, text, 0o644)
+    assert (told.setting, told.remedy) == ("configuration file", f"chmod o= {file}")
+    assert told.reason == f"every user of this host can read {file} (mode 644), which holds {held}"
+
+
+def test_a_configuration_file_without_a_secret_may_be_read(tmp_path: Path) -> None:
+    """Names of files, the password that RabbitMQ gives to everybody, and what the environment sets: none is one."""
+    (tmp_path / "token").write_text("t0ken")
+    (tmp_path / "token").chmod(0o600)
+    text = f"""
+[broker]
+url = "amqp://guest:guest@localhost/"
+[lcm]
+url = "wss://lcm.example/?name=worker-1"
+username = "u"
+password = ""
+password_file = "{tmp_path / "token"}"
+"""
+    assert of_config(tmp_path / "worker.toml", text, 0o644) == []
+    overridden = '[lcm]\nurl = "wss://lcm.example/"'
+    token = "wss://lcm.example/?token=t0ken"
+    assert of_config(tmp_path / "worker.toml", overridden, 0o644, lcm__url=token) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "told", "remedy"),
+    [
+        ("", 0o646, "can change", "o-w"),
+        ("[lcm]\nusername = 'u'\npassword = 's3cret'", 0o642, "can change", "o="),
+        ("[lcm]\nusername = 'u'\npassword = 's3cret'", 0o666, "can read and change", "o="),
+    ],
+)
+def test_a_configuration_file_that_everybody_can_change_is_told(
+    tmp_path: Path, text: str, mode: int, told: str, remedy: str
+) -> None:
+    """Whoever writes the URLs receives the credentials, whatever else is in the file; a link is followed."""
+    file = tmp_path / "worker.toml"
+    (exposure,) = of_config(file, text, mode)
+    assert f"every user of this host {told} {file} (mode {mode:o})" in exposure.reason
+    assert exposure.remedy == f"chmod {remedy} {file}"
+    assert "s3cret" not in exposure.reason
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    (through,) = exposures_of(load(None, {"LCM_WORKER_CONFIG": str(link)}))
+    assert through.remedy == f"chmod {remedy} {link}"
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o602, "can change"), (0o606, "can read and change")])
+def test_a_secret_file_that_everybody_can_change_is_told(tmp_path: Path, mode: int, told: str) -> None:
+    """Whoever writes it can keep the worker out, or have it log in as another."""
+    file = tmp_path / "token"
+    file.write_text("t0ken")
+    file.chmod(mode)
+    (exposure,) = exposures_of(
+        load(None, {"LCM_WORKER_LCM__USERNAME": "u", "LCM_WORKER_LCM__PASSWORD_FILE": str(file)})
+    )
+    assert exposure.setting == "lcm.password_file"
+    assert f"every user of this host {told} {file}" in exposure.reason
+    assert exposure.remedy == f"chmod o= {file}"
+
+
+def test_certificates_may_be_read_but_not_changed(tmp_path: Path) -> None:
+    """Whoever writes lcm.ca_file says who is LCM."""
+    file = Path(Authority(tmp_path).file)
+    variables = {"LCM_WORKER_LCM__URL": "wss://lcm.example/", "LCM_WORKER_LCM__CA_FILE": str(file)}
+    file.chmod(0o644)
+    assert exposures_of(load(None, variables)) == []
+    file.chmod(0o646)
+    (exposure,) = exposures_of(load(None, variables))
+    assert (exposure.setting, exposure.remedy) == ("lcm.ca_file", f"chmod o-w {file}")
