@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -41,7 +42,11 @@ def write_folder(
     try:
         private_folder(folder.parent)
         folder.mkdir(0o700)
-        _fill(folder, cookie, config, management_port)
+        try:
+            _fill(folder, cookie, config, management_port)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     except OSError as error:
         raise FolderUnfit(
             f"{error.filename or folder}: {error.strerror}; run this in a folder of your own"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import quote
@@ -134,13 +135,14 @@ class Node:
             raise
 
     async def stop(self) -> None:
-        """End the server, then its epmd, and remove its folder. Does nothing where there is nothing to do."""
-        await self._end_server(signal.SIGTERM)
-        if self._epmd:
-            await end(self._epmd)
-            self._epmd = None
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
-        self._env = {}
+        """End the server, then its epmd, and remove its folder. Does nothing where there is nothing to do.
+
+        Where it is cancelled, even more than once, it ends them at once, and all is done as well.
+        """
+        async with AsyncExitStack() as last:
+            last.callback(self._remove_folder)
+            last.push_async_callback(self._end_epmd)
+            await self._end_server(signal.SIGTERM)
 
     async def kill(self) -> None:
         """End the server by SIGKILL. What it kept on disk stays for the next `start`; see `flush`."""
@@ -240,9 +242,20 @@ class Node:
             await asyncio.sleep(_POLL)
 
     async def _end_server(self, how: signal.Signals) -> None:
-        if self._server:
-            await end(self._server, how)
-            self._server = None
+        server, self._server = self._server, None
+        if server:
+            await end(server, how)
+
+    async def _end_epmd(self) -> None:
+        epmd, self._epmd = self._epmd, None
+        if epmd:
+            await end(epmd)
+
+    def _remove_folder(self) -> None:
+        # In no thread: a thread that is cancelled before it runs would leave the folder. What was refused is not ours.
+        if self._env:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._env = {}
 
     async def _ask(self, *command: Path | str, told: str = "") -> str:
         self._known(self._server)

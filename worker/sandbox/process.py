@@ -1,6 +1,7 @@
 """The processes of a private RabbitMQ node: started, ended and asked without a trace of them left behind."""
 
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
@@ -40,7 +41,12 @@ def spawn(
 
 
 async def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> None:
-    """End a process, even a frozen one, and wait for it; kill it where it does not end in time."""
+    """End a process of `spawn`, even a frozen one, and wait for it.
+
+    It is killed with all that it has started by SIGKILL, where it does not end in time, and where this is cancelled.
+    """
+    if how == signal.SIGKILL:
+        _kill(process)
     process.send_signal(how)
     process.send_signal(signal.SIGCONT)
     try:
@@ -52,8 +58,14 @@ async def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIG
         pass  # the last resort follows
     finally:
         if process.poll() is None:
-            process.kill()
+            _kill(process)
             process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with its session: a script that is killed alone leaves the programs that it runs."""
+    if process.poll() is None:  # else its number may be another's by now
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def ask(command: Sequence[Path | str], *, folder: Path, env: Mapping[str, str], told: str = "") -> str:

@@ -6,12 +6,13 @@ import asyncio
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.support.commands import COMMAND, command, environment, program
+from tests.support.commands import COMMAND, command, ending, environment, program
 from tests.support.waiting import until
 from worker import __version__
 from worker.sandbox.folder import free_port
@@ -176,3 +177,56 @@ async def test_a_demo_in_a_folder_that_others_can_change_is_refused(tmp_path: Pa
         r"lcm-worker: .*\.sandbox: is a symbolic link; run this in a folder of your own\n", ended.err
     )
     assert not list((tmp_path / "target").iterdir())
+
+
+def processes_that_know(folder: Path) -> list[Path]:
+    """Find the processes with this folder in their environment, as /proc has them."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it ended meanwhile, or is another user's
+            if bytes(folder) in file.read_bytes():
+                found.append(file)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "again"), [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, True)]
+)
+async def test_a_demo_that_is_interrupted_while_its_node_starts_cleans_up(
+    tmp_path: Path, number: signal.Signals, again: bool
+) -> None:
+    """Neither the Erlang cookie nor the node's data stay, nor a process; not even where a second signal follows."""
+    closed = f"amqp://127.0.0.1:{free_port()}/"
+    demo = await asyncio.create_subprocess_exec(
+        *demo_in(tmp_path),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment({"broker.url": closed}),
+    )  # fmt: skip
+    async with ending(demo):
+        await until(lambda: bool(list(tmp_path.glob(".sandbox/sandbox-*/pid"))))
+        demo.send_signal(number)
+        while again and demo.returncode is None:
+            await asyncio.sleep(0.002)
+            with suppress(ProcessLookupError):
+                demo.send_signal(number)
+        _, err = await demo.communicate()
+    # One that comes when all is done, as the process exits, ends that in its own way.
+    assert again or (demo.returncode, err) == (130, b"")
+    assert not list((tmp_path / ".sandbox").iterdir())
+    assert not processes_that_know(tmp_path)
+
+
+async def test_a_demo_whose_node_fails_to_start_cleans_up(tmp_path: Path) -> None:
+    """The end of the node's log is told, and nothing stays."""
+    (tmp_path / "rabbitmq-server").write_text("#!/bin/sh\necho no room for a node\necho here >&2\nexit 7\n")
+    (tmp_path / "rabbitmq-server").chmod(0o755)
+    script = (
+        "import sys, pathlib; from worker.sandbox import server; from worker.cli import main; "
+        f"server._DIRECT = ({str(tmp_path)!r},); sys.argv = ['lcm-worker', 'demo']; main()"
+    )
+    ended = await program(
+        "sh", "-c", 'cd "$1" && exec "$2" -c "$3"', "sh", tmp_path, sys.executable, script,
+        broker__url=f"amqp://127.0.0.1:{free_port()}/",
+    )  # fmt: skip
+    assert ended.status == 1
+    assert "ended with status 7 while it started" in ended.err
+    assert not list((tmp_path / ".sandbox").iterdir())

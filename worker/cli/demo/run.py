@@ -132,14 +132,16 @@ async def _broker(settings: BrokerSettings, console: Terminal) -> AsyncIterator[
             return
     ensure_server(install=True, say=console.print)
     node = Node()
-    with console.status("RabbitMQ   starting a private node …"):
-        await node.start()
-    try:
-        console.print(f"RabbitMQ   a private node on port {node.port}")
-        yield node.url
-    finally:
-        with console.status("stopping the private node …"):
-            await node.stop()
+    async with AsyncExitStack() as last:
+        last.push_async_callback(node.stop)  # also where nothing can be shown any more
+        try:
+            with console.status("RabbitMQ   starting a private node …"):
+                await node.start()
+            console.print(f"RabbitMQ   a private node on port {node.port}")
+            yield node.url
+        finally:
+            with console.status("stopping the private node …"):
+                await node.stop()
 
 
 @asynccontextmanager
