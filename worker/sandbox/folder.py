@@ -1,6 +1,6 @@
 """The folder of a private RabbitMQ node: what a server keeps under /etc and /var, its configuration, data and log."""
 
-import os
+import errno
 import secrets
 import shutil
 import socket
@@ -10,11 +10,13 @@ from pathlib import Path
 
 from worker.common.private_file import private, private_folder
 from worker.contract.errors import FolderUnfit
+from worker.sandbox.server import search_path
 
 # Below the ports that Linux hands to outgoing connections: the node binds its own seconds after they were chosen.
 _PORTS = range(20_000, 32_000)
+_ROOM = 1_000_000  # bytes
 _DEFAULTS: Mapping[str, int | bool | str] = {
-    "disk_free_limit": 1_000_000,
+    "disk_free_limit": _ROOM,
     # What a queue reports of its length is otherwise up to 5 s old.
     "quorum_tick_interval": 200,
 }
@@ -48,9 +50,31 @@ def write_folder(
             shutil.rmtree(folder, ignore_errors=True)
             raise
     except OSError as error:
-        raise FolderUnfit(
-            f"{error.filename or folder}: {error.strerror}; run this in a folder of your own"
-        ) from error
+        raise unfit(folder, error) from error
+
+
+def unfit(folder: Path | str, error: OSError) -> FolderUnfit:
+    """Return the line that tells why nothing can be written in a folder, and what to do."""
+    remedy = "run this in a folder of your own"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        remedy = "make room there, or run this in a folder on another disk"
+    return FolderUnfit(f"{error.filename or folder}: {error.strerror}; {remedy}")
+
+
+def absolute(path: Path | str) -> Path:
+    """Return a path that does not depend on the present folder. Raises FolderUnfit where that one is gone."""
+    try:
+        return Path(path).absolute()
+    except OSError as error:
+        raise unfit("the present folder", error) from error
+
+
+def is_full(folder: Path) -> bool:
+    """Tell whether the disk of a folder has less room than a node wants."""
+    try:
+        return shutil.disk_usage(folder).free < _ROOM
+    except OSError:
+        return False
 
 
 def _fill(
@@ -76,7 +100,7 @@ def _fill(
 def environment(folder: Path, *, name: str, port: int, epmd_port: int) -> dict[str, str]:
     """Return the environment of the server and its tools: nothing of the caller's own but PATH."""
     return {
-        "PATH": os.environ.get("PATH", os.defpath),
+        "PATH": search_path(),
         "LC_ALL": "C.UTF-8",
         "HOME": str(folder),
         "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),

@@ -1,7 +1,9 @@
 """A private RabbitMQ node, from the installed server: its own folder, ports, cookie and epmd."""
 
 import asyncio
+import errno
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -13,9 +15,16 @@ from typing import Self, TypeVar
 from urllib.parse import quote
 
 from worker.contract.errors import WorkerError
-from worker.sandbox.folder import environment, free_port, last_words, write_folder
+from worker.sandbox.folder import absolute, environment, free_port, is_full, last_words, unfit, write_folder
 from worker.sandbox.process import CommandFailed, answers, ask, end, spawn
-from worker.sandbox.server import ServerMissing, ensure_server, find_erlang_tool, find_server
+from worker.sandbox.server import (
+    SandboxError,
+    ServerMissing,
+    check_programs,
+    ensure_server,
+    find_erlang_tool,
+    find_server,
+)
 
 __all__ = ["Node", "NodeFailed", "ServerMissing", "answers", "ensure_server", "find_server"]
 
@@ -25,7 +34,7 @@ _WATERMARK = "0.4"
 _T = TypeVar("_T")
 
 
-class NodeFailed(WorkerError):
+class NodeFailed(SandboxError):
     """A private RabbitMQ node did not start, or refused a command; the text holds the end of its log."""
 
 
@@ -44,6 +53,9 @@ class Node:
         cookie: the Erlang cookie; the nodes of a cluster share one.
         epmd_port: the port of an epmd that runs already; by default the node runs one of its own.
         management: whether it serves the management API, see `management_url`, which makes its start longer.
+
+    Raises:
+        FolderUnfit: the present folder is gone.
     """
 
     def __init__(
@@ -59,7 +71,7 @@ class Node:
     ) -> None:
         self.name = name or f"sandbox-{secrets.token_hex(4)}@localhost"
         self.cookie = cookie or secrets.token_hex(16)
-        self.folder = Path(base).absolute() / self.name.partition("@")[0]
+        self.folder = absolute(base) / self.name.partition("@")[0]
         self._config = dict(config or {})
         self._extra_env = dict(env or {})
         self._owns_epmd = epmd_port is None
@@ -224,6 +236,7 @@ class Node:
 
     def _prepare(self) -> None:
         self._scripts = ensure_server(install=False, say=lambda _: None).parent
+        check_programs()
         self._port = self._port or free_port()
         self._epmd_port = self._epmd_port or free_port()
         write_folder(
@@ -233,7 +246,16 @@ class Node:
         self._env = ours | self._extra_env
 
     def _spawn(self, *command: Path | str) -> subprocess.Popen[bytes]:
-        return spawn(command, folder=self.folder, env=self._env, log=self.folder / "startup.log")
+        log = self.folder / "startup.log"
+        try:
+            return spawn(command, folder=self.folder, env=self._env, log=log)
+        except OSError as error:
+            if error.filename == str(log) or is_full(self.folder):
+                raise unfit(self.folder, error) from error
+            program = error.filename or command[0]
+            raise NodeFailed(
+                f"{program}: {error.strerror}; see whether RabbitMQ and Erlang are whole, and may be run by this user"
+            ) from error
 
     async def _until_it_answers(self, server: subprocess.Popen[bytes]) -> None:
         while not await answers(self.url):
@@ -269,7 +291,9 @@ class Node:
             raise NodeFailed(f"{self!r}: start it first")
         return value
 
-    def _failure(self, what: str) -> NodeFailed:
+    def _failure(self, what: str) -> WorkerError:
+        if is_full(self.folder):
+            return unfit(self.folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         return NodeFailed(f"{self.name} {what}; its log ends with:\n{last_words(self.folder)}")
 
 

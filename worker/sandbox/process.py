@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from worker.sandbox.server import search_path
+
 _HEADER = b"AMQP\x00\x00\x09\x01"
 _STOP_DEADLINE = 20.0
 _COMMAND_DEADLINE = 90.0
@@ -24,7 +26,7 @@ def spawn(
     command: Sequence[Path | str], *, folder: Path, env: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
     """Start a process that dies, where the system allows for that, with the thread that called this."""
-    setpriv = shutil.which("setpriv")
+    setpriv = shutil.which("setpriv", path=search_path())
     # BusyBox has a setpriv too, without this option.
     knows_how = setpriv and Path(setpriv).resolve().name == "setpriv"
     prefix = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv and knows_how else []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from worker.common.text import printable
 from worker.contract.errors import WorkerError
 
 # Before PATH: the scripts that packages of Debian and Fedora put on the PATH switch to the service's own user
@@ -28,20 +29,47 @@ _TEST_TOOLS = {"amqp-publish": "amqp-tools", "promtool": "prometheus"}
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-class ServerMissing(WorkerError):
+class SandboxError(WorkerError):
+    """A private RabbitMQ can't be had; the text may hold several lines of what other programs said."""
+
+    @property
+    def lines(self) -> list[str]:
+        """Each line of the text."""
+        return [printable(line) for line in self.message.splitlines()]
+
+
+class ServerMissing(SandboxError):
     """There is no RabbitMQ server on this machine; the text says how to install one."""
+
+
+def search_path() -> str:
+    """Return where to look for programs. An empty PATH would be the present folder, where others may have put some."""
+    return os.environ.get("PATH") or os.defpath
+
+
+def check_programs() -> None:
+    """See whether RabbitMQ's scripts find the programs that they run.
+
+    Raises ServerMissing, in one line that says what to do.
+    """
+    path = search_path()
+    if shutil.which("dirname", path=path) is None:
+        raise ServerMissing(
+            f"RabbitMQ's scripts find no `dirname` on the PATH ({path}): add the folders of the system's programs, "
+            "such as /usr/bin:/bin"
+        )
 
 
 def find_server() -> Path | None:
     """Return the path of the `rabbitmq-server` script, or None where it isn't installed."""
-    path = os.pathsep.join([*_DIRECT, os.environ.get("PATH", os.defpath), *_ELSEWHERE])
+    path = os.pathsep.join([*_DIRECT, search_path(), *_ELSEWHERE])
     found = shutil.which("rabbitmq-server", path=path)
     return Path(found) if found else None
 
 
 def find_erlang_tool(name: str) -> Path | None:
     """Return the path of a program that comes with Erlang, such as `epmd`, or None."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_ERLANG])
+    path = os.pathsep.join([search_path(), *_ERLANG])
     found = shutil.which(name, path=path)
     return Path(found) if found else None
 
