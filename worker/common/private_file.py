@@ -46,17 +46,15 @@ def private(path: str, flags: int) -> int:
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder in which nobody else can write, or take the one that is there.
+    """Make a folder for its owner alone, or take the one that is there.
 
-    One that is made is for its owner alone. The folder above it must exist.
+    Where others can write in that one, all their rights to it are taken away. The folder above it must exist.
 
     Raises:
-        OSError: it can't be made, is a link or no folder, belongs to another user, or others can write to it, put
-            another in its place, or have put a link on the way to it.
+        OSError: it can't be made, is a link or no folder, belongs to another user, or leads by way of a link of theirs.
     """
     path = path.absolute()
     _check_folders(path)
-    _check_renaming(path)
     with suppress(FileExistsError):
         path.mkdir(0o700)
     found = path.lstat()
@@ -67,18 +65,7 @@ def private_folder(path: Path) -> None:
     if found.st_uid != os.geteuid():
         raise OSError(errno.EPERM, "belongs to another user, who could change what is in it", str(path))
     if found.st_mode & _OTHERS_WRITE:
-        mode = stat.S_IMODE(found.st_mode)
-        raise OSError(errno.EPERM, f"others can write to it (mode {mode:o})", str(path))
-
-
-def _check_renaming(path: Path) -> None:
-    """Refuse a path with a folder above in which every user may put another one in the place of ours."""
-    for folder in path.parents:
-        mode = folder.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise OSError(
-                errno.EPERM, f"others can rename what is in {folder} (mode {stat.S_IMODE(mode):o})", str(path)
-            )
+        path.chmod(0o700)
 
 
 def _check_folders(path: Path) -> None:
