@@ -34,7 +34,7 @@ Defer = Callable[[Delivery, Deferred], Awaitable[Disposition]]
 
 _LAST_WORDS_TIMEOUT = 5.0
 _SETTLED_WITHIN = 30.0  # seconds for which a pause waits for what is in hand, where nothing more can come
-_SETTLED_SOON = 1.0  # and where more can come, which is deferred
+_SETTLED_SOON = 1.0  # and where more can come, which is deferred, or at a stop, which may end by a kill
 
 
 class Consumer:
@@ -191,7 +191,7 @@ class Consumer:
         self._no_pause.set()
         # What arrives before the broker has processed basic.cancel is deferred: else it would count as returned.
         async with self._adjusting:
-            await self._stop_consuming(until - loop.time())
+            await self._stop_consuming(min(grace, _SETTLED_SOON))
         if self._catching:
             await asyncio.wait(self._catching)
         self._draining = True

@@ -161,31 +161,32 @@ class Prober:
             # The pool opens one session at a time, each after a pause, for as long as somebody waits.
             await self._sessions.probe()
             return
-        if not self._sessions.backing_off:
-            await self._clock.sleep(self._breaker.probe_delay(self._clock.jitter))
-            if self._is_over(outage):
-                return  # The next outage's first probe is timed from its own start.
         known = self._breaker.answered_last
         takes_job, self._takes_job = self._takes_job or not known, not self._takes_job
+        if takes_job:
+            await self._pass_over(outage)
+        if not self._sessions.backing_off:
+            await self._clock.sleep(self._breaker.probe_delay(self._clock.jitter))
+        if self._is_over(outage):
+            return  # The next outage's first probe is timed from its own start.
+        self._monitor.allow_probe()
         if takes_job:
             await self._ask_for_job(outage)
         else:
             await self._ask_again(known, outage)
 
+    async def _pass_over(self, outage: Outage) -> None:
+        left = self._breaker.passed_over(await self._intake.depth(), self._clock.jitter)
+        # Without a permission to probe, a job is deferred.
+        while left and not self._is_over(outage) and await self._intake.take_one(_AT_HAND):
+            left -= 1
+
     async def _ask_again(self, account: str, outage: Outage) -> None:
-        self._monitor.allow_probe()
         request = LookupRequest(account, is_wanted=lambda: not self._is_over(outage))
         with suppress(LookupFailed, Deferred, StaleDelivery):
             await self._look_up(request)
 
     async def _ask_for_job(self, outage: Outage) -> None:
-        left = self._breaker.passed_over(await self._intake.depth(), self._clock.jitter)
-        # Without a permission to probe, a job is deferred.
-        while left and not self._is_over(outage) and await self._intake.take_one(_AT_HAND):
-            left -= 1
-        if self._is_over(outage):
-            return
-        self._monitor.allow_probe()
         while not await self._intake.take_one(_JOB_TIMEOUT):
             # No long pause: no probe took place, and the next job that comes must not wait for it.
             await self._clock.sleep(self._breaker.look_delay(self._clock.jitter))
