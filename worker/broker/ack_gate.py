@@ -5,8 +5,7 @@ towards the delivery limit. A broker that gets no acks stops assigning once the 
 nothing to assign once nothing has come for a moment and it says that no job waits: a busy one is merely slow.
 
 What a cancelled consumer has not settled yet, a quorum queue of RabbitMQ up to 4.2 never hands out again where the
-consumer's node of a cluster dies, until the queue's leader changes. So acks are held back while jobs are in hand, too,
-and what a consumer brought that takes a single delivery is settled only once that consumer is cancelled.
+consumer's node of a cluster dies, until the queue's leader changes. So acks are held back while jobs are in hand, too.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ class AckGate:
         self._prefetch = prefetch
         self._open: set[int] = set()
         self._of_consumer: set[int] = set()
-        self._alone: dict[int, Settle | None] = {}
         self._held: dict[int, Settle] = {}
         self._last_arrival = 0.0
         self._arrival = asyncio.Event()
@@ -43,7 +41,6 @@ class AckGate:
         """Begin anew with a new channel, which has no deliveries."""
         self._open.clear()
         self._of_consumer.clear()
-        self._alone.clear()
         self._held.clear()
 
     def begin(self) -> None:
@@ -54,31 +51,21 @@ class AckGate:
         self._of_consumer.clear()
 
     def arrived(self, tag: int, *, alone: bool = False) -> None:
-        """Take note of a delivery; `alone` where a consumer of its own brought it, see `consumer_ended`."""
+        """Take note of a delivery; `alone` where a consumer of its own brought it."""
         self._open.add(tag)
-        if alone:
-            self._alone[tag] = None
-        else:
+        if not alone:
             self._of_consumer.add(tag)
         self._last_arrival = asyncio.get_running_loop().time()
         self._arrival.set()
 
     def holds_back(self, tag: int, settle: Settle) -> bool:
-        """Tell whether this delivery is not to be settled now, but among those `released`, or as `consumer_ended`."""
-        if tag in self._alone:
-            self._alone[tag] = settle
-            return True
+        """Tell whether this delivery is not to be settled now, but among those `released`."""
         if self.holding:
             self._held[tag] = settle
         else:
             self._open.discard(tag)
             self._of_consumer.discard(tag)
         return self.holding
-
-    def consumer_ended(self, tag: int) -> Settle | None:
-        """Return how a delivery is to be settled, if at all, whose own consumer is cancelled now."""
-        self._open.discard(tag)
-        return self._alone.pop(tag, None)
 
     @property
     def full(self) -> bool:

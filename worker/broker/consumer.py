@@ -341,31 +341,35 @@ class Consumer:
         return self._jobs.start(self._work(held, self._handle))
 
     async def _work(self, held: Held, handle: Handle) -> None:
-        acks, delivery = held
-        try:
-            disposition = await handle(delivery)
-        except Exception:  # noqa: BLE001 - whatever it is, the delivery must not vanish
-            self._log.exception("job.crashed", message_id=delivery.properties.message_id)
-            disposition = Disposition(Ending.CRASHED)
-        finally:
-            self._bytes.left(len(delivery.body))
-        self._settle(acks, delivery, disposition.ending.settle)
-        if disposition.ending is not Ending.CRASHED:
-            self._report(disposition)
+        self._end(held, await self._handled(held, handle))
 
     async def _work_alone(self, held: Held, channel: AbstractChannel, consumer: str) -> None:
         """See a delivery to its end that a consumer of its own brought, which is cancelled before that is told."""
-        acks, delivery = held
         generation = self.link.generation
         try:
-            await self._work(held, self._handle)
+            disposition = await self._handled(held, self._handle)
         finally:
             try:
                 await cancel_consumer(channel, consumer)
             except TimeoutError:
                 self.link.drop("the broker did not answer who took one job", generation)
-            if acks is self._acks and (settle := self._gate.consumer_ended(delivery.tag)):
-                acks.settle(delivery.tag, settle)
+        self._end(held, disposition)
+
+    async def _handled(self, held: Held, handle: Handle) -> Disposition:
+        _, delivery = held
+        try:
+            return await handle(delivery)
+        except Exception:  # noqa: BLE001 - whatever it is, the delivery must not vanish
+            self._log.exception("job.crashed", message_id=delivery.properties.message_id)
+            return Disposition(Ending.CRASHED)
+        finally:
+            self._bytes.left(len(delivery.body))
+
+    def _end(self, held: Held, disposition: Disposition) -> None:
+        acks, delivery = held
+        self._settle(acks, delivery, disposition.ending.settle)
+        if disposition.ending is not Ending.CRASHED:
+            self._report(disposition)
 
     def _settle(self, acks: Acks, delivery: Delivery, settle: Settle) -> None:
         if settle is Settle.NOT_AT_ALL or not delivery.is_current():
