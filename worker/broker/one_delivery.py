@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aiormq.abc import AbstractChannel
@@ -49,19 +50,17 @@ async def one_delivery(
     left = loop.create_task(leaving.wait())
     tag = ""
     try:
-        # What is being adjusted may take longer than a call.
-        async with adjusting, asyncio.timeout(_CALL_TIMEOUT):
-            # The prefetch of a channel holds for consumers started after it: 1 for this one, the usual for the next.
-            await channel.basic_qos(prefetch_count=1)
-            tag = await deliveries.consume(queue, take)
-            await channel.basic_qos(prefetch_count=prefetch)
-        ends: set[asyncio.Future[Any]] = {came, left, channel.closing}
-        await asyncio.wait(ends, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-        if not caught:
+        with _loss_ignored():
+            # What is being adjusted may take longer than a call.
+            async with adjusting, asyncio.timeout(_CALL_TIMEOUT):
+                # The prefetch of a channel holds for consumers started after it: 1 for this one, then the usual.
+                await channel.basic_qos(prefetch_count=1)
+                tag = await deliveries.consume(queue, take)
+                await channel.basic_qos(prefetch_count=prefetch)
+            ends: set[asyncio.Future[Any]] = {came, left, channel.closing}
+            await asyncio.wait(ends, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        if tag and not caught:
             await cancel_consumer(channel, tag)
-    except BaseException as error:
-        if isinstance(error, TimeoutError) or not means_loss(error):
-            raise
     finally:
         left.cancel()
     # A delivery that arrived before the broker processed basic.cancel counts, too.
@@ -71,9 +70,15 @@ async def one_delivery(
 
 async def cancel_consumer(channel: AbstractChannel, tag: str) -> None:
     """Cancel a consumer, unless the connection is gone. Raises TimeoutError where the broker does not answer."""
-    try:
+    with _loss_ignored():
         async with asyncio.timeout(_CALL_TIMEOUT):
             await channel.basic_cancel(tag)
+
+
+@contextmanager
+def _loss_ignored() -> Iterator[None]:
+    try:
+        yield
     except BaseException as error:
         if isinstance(error, TimeoutError) or not means_loss(error):
             raise
