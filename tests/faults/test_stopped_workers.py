@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import pytest
 
-from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_method, is_publish, is_return
+from tests.faults.rig.amqp_frames import AmqpConversation, confirms_the, is_publish, is_return
 from tests.faults.rig.ledger import Ledger
 from tests.faults.rig.report import Report
 from tests.faults.rig.wire import wire_violations
@@ -16,6 +17,7 @@ from tests.faults.rig.workers import WorkerProcess
 from tests.faults.rig.ws_frames import WsConversation, is_reply
 from tests.support.channel import open_channel
 from tests.support.settings import broker_settings
+from tests.support.waiting import until
 from tests.support.wire.lane import Hold
 from tests.support.wire.proxy import Proxy
 from tests.support.wire.record import FROM_WORKER, TO_WORKER
@@ -82,10 +84,9 @@ async def test_it_finishes_what_is_held_once_that_goes_on(
                     hold = HELD[held](amqp, lcm, row.random.randrange(5, 30))
                     await ledger.submit(accounts(60))
                     await hold
-                    since = len(amqp.record)
                     first.terminate()
                     row.inject("SIGTERM")
-                    await amqp.passed(is_method("basic.cancelok"), since=since)
+                    await until(partial(first.of, "worker.draining"))
                     assert first.returncode is None
                     hold.release()
                     assert await first.wait() == 0, first.last_words
@@ -117,11 +118,10 @@ async def test_it_hands_back_what_stays_held(
                     hold = HELD[held](amqp, lcm, row.random.randrange(5, 30))
                     await ledger.submit(accounts(60))
                     await hold
-                    since = len(amqp.record)
                     first.terminate()
                     row.inject("SIGTERM")
                     if end == "second signal":
-                        await amqp.passed(is_method("basic.cancelok"), since=since)
+                        await until(partial(first.of, "worker.draining"))
                         first.terminate()
                         row.inject("SIGTERM")
                     assert await first.wait() == 0, first.last_words

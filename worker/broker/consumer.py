@@ -33,8 +33,7 @@ Handle = Callable[[Delivery], Awaitable[Disposition]]
 Defer = Callable[[Delivery, Deferred], Awaitable[Disposition]]
 
 _LAST_WORDS_TIMEOUT = 5.0
-_SETTLED_WITHIN = 30.0  # seconds for which a pause waits for what is in hand, where nothing more can come
-_SETTLED_SOON = 1.0  # and where more can come, which is deferred, or at a stop, which may end by a kill
+_SETTLED_WITHIN = 30.0  # seconds for which a pause or a stop waits for what is in hand; what comes then is deferred
 
 
 class Consumer:
@@ -191,7 +190,7 @@ class Consumer:
         self._no_pause.set()
         # What arrives before the broker has processed basic.cancel is deferred: else it would count as returned.
         async with self._adjusting:
-            await self._stop_consuming(min(grace, _SETTLED_SOON))
+            await self._stop_consuming(min(grace, _SETTLED_WITHIN))
         if self._catching:
             await asyncio.wait(self._catching)
         self._draining = True
@@ -275,7 +274,7 @@ class Consumer:
             await self._bytes.settled()
             try:
                 await self._gate.hold(self.depth)
-                await self._ended(within if self._gate.full else min(within, _SETTLED_SOON), unless)
+                await self._ended(within, unless)
                 if self._paused or self.leaving:
                     await self._ask_channel(lambda channel: channel.basic_cancel(tag))
                 elif generation == self.link.generation:

@@ -296,15 +296,18 @@ async def take_another(consumer: Consumer) -> None:
     assert await consumer.take_one(30)
 
 
-@pytest.mark.parametrize(("stop", "jobs"), [(pause, 2), (drain, 2), (take_another, 3)])
+@pytest.mark.parametrize(
+    ("stop", "jobs", "prefetch"),
+    [(pause, 2, 2), (pause, 2, 4), (drain, 2, 2), (drain, 2, 4), (take_another, 3, 2)],
+)
 async def test_a_consumer_is_cancelled_once_what_it_brought_has_ended(
-    vhost: str, stop: Callable[[Consumer], Awaitable[None]], jobs: int
+    vhost: str, stop: Callable[[Consumer], Awaitable[None]], jobs: int, prefetch: int
 ) -> None:
     """Pitfall: what a cancelled consumer has in hand, a quorum queue hands out no more where that one's node dies."""
     recorder, handler = Recorder(), Handler(open_gate=False)
     async with Proxy(AmqpConversation, vhost, recorder=recorder) as proxy, open_channel(vhost) as channel:
         await submit(channel, *many(jobs))
-        async with consuming(proxy.url, handler, prefetch=2) as rig:
+        async with consuming(proxy.url, handler, prefetch=prefetch) as rig:
             await until(lambda: len(handler.seen) == 2)
             stopping = asyncio.ensure_future(stop(rig.consumer))
             await until(lambda: len(handler.seen) == jobs)
