@@ -184,13 +184,11 @@ class Guard:
             self._pass.count(tripped=tripped)
         if not tripped or watched.may_try():
             return None
-        return Deferred(
-            "nearly every job of its producer fails for good; a few are tried at a time", further=True
-        )
+        return Deferred("nearly every job of its producer fails; a few are tried at a time", further=True)
 
     def __call__(self, disposition: Disposition) -> None:
-        """Take note of the end of a delivery."""
-        if disposition.ending is not Ending.SUCCEEDED and not disposition.ending.is_failure:
+        """Take note of how a delivery ended: well, by an error, be it tried again later, or as neither."""
+        if disposition.ending is not Ending.SUCCEEDED and disposition.error is None:
             return
         account, error, producer = disposition.account, disposition.error, disposition.producer
         watched = self._watched(producer)
@@ -260,7 +258,7 @@ class Guard:
             "guard.tripped",
             error=self._last_error,
             **fields,
-            remedy="nearly every job fails for good in the same way: look for a change at LCM, in this worker or in"
+            remedy="nearly every job fails in the same way: look for a change at LCM, in this worker or in"
             " what the producer sends; where the error is about the session and not about accounts, list it in"
             " lcm.session_errors",
         )

@@ -21,6 +21,7 @@ from worker.contract.errors import (
     Deferred,
     Expired,
     FailureAction,
+    GaveWay,
     InternalError,
     InvalidJob,
     JobError,
@@ -201,7 +202,10 @@ class Pipeline:
             passes=passes,
         )
         await self._retry(run, step.key, properties)
-        return self._end(run, Ending.DEFERRED, reason=str(reason), delay=step.delay)
+        # Where it had failed before it gave way, that tells of its producer's jobs as an end would.
+        kind = run.request.failed_by if isinstance(reason, GaveWay) else None
+        error = kind(str(reason)) if kind else None
+        return self._end(run, Ending.DEFERRED, error=error, reason=str(reason), delay=step.delay)
 
     def _deferral_step(self, run: JobRun, *, further: bool) -> RetryStep:
         """Return the first retry queue, or with each pass a further one, as far as the deadline lets."""

@@ -147,7 +147,7 @@ async def test_many_accounts_that_fail_by_themselves_are_no_outage_for_ever(vhos
         }
         assert failed == dict.fromkeys(bad, "malformed_reply")
         assert await depth(channel, DEAD) == len(bad)
-        assert log.events.count("lcm.outage_started") == log.events.count("lcm.outage_ended")
+        assert "lcm.outage_started" not in log.events
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_jobs_behind_many_accounts_that_fail_do_not_wait_for_a_probe_of_ea
                 await until(lambda: "job.succeeded" in log.events)
             await publish(channel, *bad, *numbered(40))
             await until(lambda: len(log.of("job.succeeded")) == 40 + known_good)
-        assert "lcm.outage_started" in log.events
+        assert ("lcm.outage_started" in log.events) is not known_good
 
 
 async def test_a_deadline_ends_even_a_deferred_job(vhost: str) -> None:

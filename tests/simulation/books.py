@@ -16,7 +16,8 @@ from worker.lcm.outage import OutageMonitor
 class Delivery:
     """One delivery of a job: what was asked for it, and when the keeper was told of the end of an exchange.
 
-    `steps` has the number of each request on its connection (1 is the first), and 0 for each end.
+    `steps` has the number of each request on its connection (1 is the first), and 0 for each end. `in_doubt` is the
+    account that is asked for in its task, where that is to tell whether LCM is out; that costs it nothing.
     """
 
     job: Job
@@ -24,7 +25,9 @@ class Delivery:
     steps: list[int] = field(default_factory=list)
     charged: int = 0
     probing: bool = False
+    in_doubt: str = ""
     told: LookupFailed | None = None
+    failed_probe: LookupFailed | None = None
 
 
 class Books:
@@ -45,6 +48,14 @@ class Books:
     def out(self) -> str:
         return self._keeper.out
 
+    @property
+    def doubted(self) -> str:
+        self._current.in_doubt = self._keeper.doubted
+        return self._keeper.doubted
+
+    def not_settled(self) -> None:
+        self._keeper.not_settled()
+
     def admit_probe(self) -> bool:
         admitted = self._keeper.admit_probe()
         self._current.probing = admitted
@@ -54,16 +65,20 @@ class Books:
 
     def answered(self, account: str) -> None:
         self._keeper.answered(account)
+        if self._current.in_doubt:
+            return
         if not any(self._current.steps[-1:]):
             self._violated(f"job {self._current.job.number} was answered without having asked")
-        self._ended(charged=True)
+        self._ended()
 
     def not_answered(self, account: str, error: LookupFailed) -> None:
         self._keeper.not_answered(account, error)
         delivery = self._current
+        if delivery.in_doubt:
+            return
         delivery.told = error
-        # A probe that fails costs its job nothing.
-        self._ended(charged=not (delivery.probing and self._keeper.out))
+        delivery.failed_probe = error if delivery.probing else None
+        self._ended()
 
     def open(self, delivery: Delivery) -> None:
         """Begin with a delivery whose lookup is made in this very task."""
@@ -74,17 +89,22 @@ class Books:
     def on_request(self, request: int, account: str) -> None:
         """A request leaves for LCM, in the task of whom it is for."""
         delivery = self._current
-        delivery.steps.append(request)
-        if delivery.request.account != account:
-            self._violated(f"asked for {account} on behalf of {delivery.request.account}")
+        if not delivery.in_doubt:
+            delivery.steps.append(request)
+        expected = delivery.in_doubt or delivery.request.account
+        if expected != account:
+            self._violated(f"asked for {account} on behalf of {expected}")
 
     def close(self, delivery: Delivery, error: BaseException | None) -> None:
         """Compare what the delivery was charged with what took place; `error` is how it ended."""
-        untold = error.__cause__ if isinstance(error, Deferred) else None
-        if untold is not None and untold is not delivery.told:
+        cause = error.__cause__ if isinstance(error, Deferred) else None
+        if cause is not None and cause is not delivery.told:
             # It failed during an outage that was not its to probe, which stays charged.
             delivery.steps.append(0)
             delivery.charged += 1
+        if cause is not None and cause is delivery.failed_probe:
+            # A probe that fails costs its job nothing.
+            delivery.charged -= 1
         counted, expected = delivery.request.exchanges, delivery.charged
         # Who is cancelled in mid-exchange was charged for it.
         allowed = {expected, expected + 1} if isinstance(error, asyncio.CancelledError) else {expected}
@@ -108,8 +128,8 @@ class Books:
         assert task is not None
         return self._deliveries[task]
 
-    def _ended(self, *, charged: bool) -> None:
+    def _ended(self) -> None:
         delivery = self._current
         delivery.steps.append(0)
-        delivery.charged += charged
+        delivery.charged += 1
         delivery.probing = False

@@ -64,17 +64,17 @@ def a_pong_counts_before_what_came_ahead_of_it(patch: pytest.MonkeyPatch) -> Non
 def a_session_is_handed_out_twice(patch: pytest.MonkeyPatch) -> None:
     acquire = Pool.acquire
 
-    async def acquire_again(self: Pool, *, fresh: bool = False) -> Session:
+    async def acquire_again(self: Pool, *, fresh: bool = False, urgent: bool = False) -> Session:
         if self._busy and not fresh and (session := min(self._busy, key=lambda one: one.slot)).alive:
             return session
-        return await acquire(self, fresh=fresh)
+        return await acquire(self, fresh=fresh, urgent=urgent)
 
     patch.setattr(Pool, "acquire", acquire_again)
 
 
 def a_promised_session_is_lost_by_a_cancellation(patch: pytest.MonkeyPatch) -> None:
-    async def acquire(self: Pool, *, fresh: bool = False) -> Session:
-        promised = self._waiters.join(fresh=fresh)
+    async def acquire(self: Pool, *, fresh: bool = False, urgent: bool = False) -> Session:
+        promised = self._waiters.join(fresh=fresh, urgent=urgent)
         self._assign()
         return await promised
 

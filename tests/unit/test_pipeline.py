@@ -21,9 +21,11 @@ from worker.contract.errors import (
     ConnectionLost,
     Deferred,
     Expired,
+    GaveWay,
     JobError,
     LcmError,
     LcmRejected,
+    LookupFailed,
     MalformedReply,
     MessageTooLarge,
     ReplyTimeout,
@@ -311,6 +313,28 @@ async def test_a_job_whose_message_nothing_takes_is_deferred() -> None:
         assert (end.ending, world.targets) == (Ending.DEFERRED, [("x.retry", "5s")])
         assert "full" in end.reason
         assert world.published[0].properties.headers["outcome-retries"] == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "failed", "error"),
+    [
+        (GaveWay("LCM answers slowly"), ReplyTimeout("late"), "timeout"),
+        (GaveWay("LCM answers slowly"), None, None),
+        (Deferred("LCM is out"), ReplyTimeout("late"), None),
+    ],
+)
+async def test_what_failed_before_it_gave_way_tells_by_what(
+    reason: Deferred, failed: LookupFailed | None, error: str | None
+) -> None:
+    """The guard counts it as an end; not what waits for another's exchange, nor what an outage put off."""
+
+    def outcome(request: LookupRequest) -> LookupResult:
+        if failed is not None:
+            request.note_failure(failed)
+        raise reason
+
+    end = await World(outcome).handle(delivery())
+    assert (end.ending, end.error and end.error.code, end.reason) == (Ending.DEFERRED, error, str(reason))
 
 
 async def test_an_expired_job_whose_result_nothing_takes_is_deferred_all_the_same() -> None:

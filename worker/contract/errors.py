@@ -20,6 +20,7 @@
     │           └── PublishForbidden  this user may not publish there
     ├── StaleDelivery               the delivery's channel is gone; the broker hands it out again
     ├── Deferred                    the job can't be finished now, through no fault of its own: defer it
+    │   └── GaveWay                 it has waited for LCM so long that other jobs need its place
     └── JobError                    ends as the `error` of a failed result
         ├── InvalidJob              invalid_job        permanent
         ├── Expired                 expired            permanent, not dead-lettered
@@ -190,6 +191,10 @@ class Deferred(WorkerError):
         self.further = further
 
 
+class GaveWay(Deferred):
+    """LCM answers the job's account slowly or not at all, and other jobs need the place in which it waits."""
+
+
 class JobError(WorkerError):
     """What ends a job with the status `failed`.
 
@@ -198,8 +203,8 @@ class JobError(WorkerError):
     Attributes:
         code: the `error.code` of the failed result.
         transient: whether the same job may succeed later.
-        suspicious: whether many of them in a row point to a fault of LCM or of this worker, not of the jobs; the
-            guard counts these.
+        suspicious: whether many of them in a row point to a fault of what sends the jobs, of LCM or of this worker,
+            not of single jobs; the guard counts these.
     """
 
     code: ClassVar[str]
@@ -280,6 +285,7 @@ class LcmError(LookupFailed):
 
     code = "lcm_error"
     transient = True
+    suspicious = True
 
 
 class ReplyTimeout(LookupFailed):
@@ -287,6 +293,7 @@ class ReplyTimeout(LookupFailed):
 
     code = "timeout"
     transient = True
+    suspicious = True
 
 
 class ConnectionLost(LookupFailed):
@@ -294,6 +301,7 @@ class ConnectionLost(LookupFailed):
 
     code = "connection_lost"
     transient = True
+    suspicious = True
 
 
 class MalformedReply(LookupFailed):
@@ -301,6 +309,7 @@ class MalformedReply(LookupFailed):
 
     code = "malformed_reply"
     transient = True
+    suspicious = True
 
 
 class ReplyTooLarge(LookupFailed):

@@ -27,21 +27,25 @@ class ExchangeTiming(msgspec.Struct, frozen=True):
 class LookupRequest(msgspec.Struct):
     """One delivery's request for the outcomes of an account, and what it has cost so far.
 
-    `is_wanted` turns false when nobody can use the result any more. The lookup counts here this delivery's part:
+    `is_wanted` turns false when nobody can use the result any more. One that is `urgent` has the next free session. The
+    lookup counts here this delivery's part:
     `exchanges` made for it, the seconds `spent` in exchanges and in the pauses between them, the timing of the last
-    exchange, and the last error as `code: message`.
+    exchange, the kind of the last error, and that error as `code: message`, which may be an earlier delivery's.
     """
 
     account: str
     deadline: datetime | None = None
     is_wanted: Callable[[], bool] = always
+    urgent: bool = False
     exchanges: int = 0
     spent: float = 0.0
     last_exchange: ExchangeTiming | None = None
     last_error: str = ""
+    failed_by: type[JobError] | None = None
 
     def note_failure(self, error: JobError) -> None:
         """Remember an error as the last one."""
+        self.failed_by = type(error)
         self.last_error = f"{error.code}: {error.message}"
 
     def check(self, moment: datetime) -> None:

@@ -1,15 +1,14 @@
 """The state of the circuit breaker: when LCM is out, and when it is back. Pure: `now` and jitter come in.
 
 An outage starts in one of two ways: no session can be opened, or the exchanges of `failures` different accounts
-fail in a row. The accounts must differ, since an LCM that never answers one account is not out. An outage ends by the
-opposite of what started it: a session that opens, or a probing exchange that LCM answers.
+fail in a row, the one that LCM answered last among them. The accounts must differ, since an LCM that never answers one
+account is not out. An outage ends by the opposite of what started it: a session that opens, or a probing exchange that
+LCM answers.
 
-There may be many accounts that LCM never answers, and their retries come in bursts. So an account that has failed
-twice while LCM answered others, without an answer of its own since, no longer counts as evidence of an outage: its
-failures are charged to its job.
-
-Nor need it be LCM where the exchanges of different accounts fail: it may answer badly for just these. So every other
-probe asks for the account that LCM answered last, and the others for jobs drawn from those that wait.
+There may be many accounts for which LCM answers badly or never. So where different accounts have failed, and the one
+that LCM answered last has not, it is `doubted` only whether LCM is out: that account is to be asked for. Where LCM
+answers, the failures are those of the accounts, and are charged to their jobs. In an outage every other probe asks for
+that account, and the others for jobs drawn from those that wait.
 """
 
 from __future__ import annotations
@@ -19,13 +18,8 @@ from dataclasses import dataclass, replace
 
 from worker.common.backoff import Jitter, backoff
 
-_NO_EVIDENCE = 2
-"""An account with this many failures, each followed by an answer to another account, is no evidence of an outage."""
-
 _FURTHEST = 250
 """So many jobs a probe passes over at most: each is deferred, which costs the broker something and LCM nothing."""
-
-_REMEMBERED = 10_000  # accounts; the oldest are forgotten, and count as evidence again
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,6 @@ class Breaker:
         self._first = probe_delay
         self._longest = probe_max_delay
         self._failed: set[str] = set()
-        self._strikes: dict[str, int] = {}
 
     def __repr__(self) -> str:
         if self.outage is None:
@@ -77,24 +70,28 @@ class Breaker:
     def answered(self, account: str) -> Outage | None:
         """LCM answered, be it with an error about the account; return the outage that this ends."""
         self.answered_last = account
-        self._strikes.pop(account, None)
-        self._failed.discard(account)
-        for failed in self._failed:
-            self._strike(failed)
         self._failed.clear()
         return self._end()
 
     def not_answered(self, account: str, reason: str, now: float) -> Outage | None:
         """Return the outage that this exchange's failure starts; during one, count it as a probe."""
-        if self._strikes.get(account, 0) >= _NO_EVIDENCE:
-            return None
         self._failed.add(account)
         if self.outage is not None:
             self.outage = replace(self.outage, probes=self.outage.probes + 1)
             return None
-        if len(self._failed) < self._limit:
+        if len(self._failed) < self._limit or self.doubted:
             return None
         return self._start(Outage(now, reason, by_exchanges=True))
+
+    @property
+    def doubted(self) -> str:
+        """The account to ask for, where LCM may be out or answer badly for some accounts alone; "" where not."""
+        doubtful = self.outage is None and len(self._failed) >= self._limit
+        return self.answered_last if doubtful and self.answered_last not in self._failed else ""
+
+    def not_settled(self) -> None:
+        """The account in doubt could not be asked for; failures count anew."""
+        self._failed.clear()
 
     def probe_delay(self, jitter: Jitter) -> float:
         """Return the seconds until the next probe: between half and all of a doubling from the first delay on.
@@ -125,12 +122,6 @@ class Breaker:
             self._failed.clear()  # exchanges that failed while LCM went away say nothing about their accounts
         self.outage = outage
         return outage
-
-    def _strike(self, account: str) -> None:
-        strikes = self._strikes.pop(account, 0) + 1
-        self._strikes[account] = strikes  # the newest last
-        if len(self._strikes) > _REMEMBERED:
-            del self._strikes[next(iter(self._strikes))]
 
     def _end(self) -> Outage | None:
         ended, self.outage = self.outage, None

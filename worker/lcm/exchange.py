@@ -71,7 +71,7 @@ class Exchange:
             request.exchanges -= 1
 
     async def _on_session(self, request: LookupRequest, *, fresh: bool) -> LookupResult:
-        session = await self._pool.acquire(fresh=fresh)
+        session = await self._pool.acquire(fresh=fresh, urgent=request.urgent)
         try:
             # With the session in hand: places reserved before it would all be due at once when LCM comes back.
             if self._rate.limited:

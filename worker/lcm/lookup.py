@@ -7,6 +7,7 @@ put together in `build_lookup` and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from worker.common.callbacks import ignore
@@ -31,6 +32,13 @@ class Outages(Protocol):
 
     def admit_probe(self) -> bool:
         """Whether this exchange may take place all the same, as the one that probes."""
+
+    @property
+    def doubted(self) -> str:
+        """The account to ask for before anything else, to know whether LCM is out; "" where that is known."""
+
+    def not_settled(self) -> None:
+        """It could not be asked for."""
 
     def answered(self, account: str) -> None:
         """LCM answered, be it with an error about the account."""
@@ -65,23 +73,25 @@ def build_lookup(
     rate = rate or Rate(lcm.max_rate)
     lookup: Lookup = Exchange(pool, rate, lcm.reply_timeout, retry.budget, clock=clock, count=count)
     if outages is not None:
-        lookup = CircuitBreaker(lookup, outages)
+        lookup = CircuitBreaker(lookup, outages, clock)
     places = places or Places.unlimited(clock)
     lookup = Retry(lookup, retry, places, clock)
     return SingleFlight(lookup, places) if lcm.share else lookup
 
 
 class CircuitBreaker:
-    """Lets no exchange take place while LCM is out, but the one that probes.
+    """Lets no exchange take place while LCM is out, but the one that probes, nor while it is not known, but one.
 
     A request that meets an outage is deferred. Exchanges made before the outage stay charged; a probe is not charged.
     """
 
-    def __init__(self, exchange: Lookup, outages: Outages) -> None:
+    def __init__(self, exchange: Lookup, outages: Outages, clock: Clock) -> None:
         self._exchange = exchange
         self._outages = outages
+        self._ask_in_doubt = SingleFlight(self._ask, Places.unlimited(clock))
 
     async def __call__(self, request: LookupRequest) -> LookupResult:
+        await self._settle()
         probing = False
         if self._outages.out:
             probing = self._outages.admit_probe()
@@ -91,13 +101,34 @@ class CircuitBreaker:
         try:
             found = await self._exchange(request)
         except LookupFailed as error:
+            request.note_failure(error)
             self._report(request.account, error, probing=probing)
+            await self._settle()
             if not self._outages.out:
                 raise
             if probing:
                 request.exchanges = charged
-            request.note_failure(error)
             raise Deferred(self._outages.out) from error
+        self._outages.answered(request.account)
+        return found
+
+    async def _settle(self) -> None:
+        """Get to know whether LCM is out: where it is in doubt one request asks, and all wait for its end."""
+        while account := self._outages.doubted:
+            with suppress(LookupFailed):
+                await self._ask_in_doubt(LookupRequest(account, urgent=True))
+
+    async def _ask(self, request: LookupRequest) -> LookupResult:
+        if self._outages.doubted != request.account:
+            raise Deferred(self._outages.out or "no session was free to find out whether LCM is out")
+        try:
+            found = await self._exchange(request)
+        except LookupFailed as error:
+            self._report(request.account, error, probing=False)
+            raise
+        except Deferred:
+            self._outages.not_settled()
+            raise
         self._outages.answered(request.account)
         return found
 

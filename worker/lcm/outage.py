@@ -66,6 +66,15 @@ class OutageMonitor:
         admitted, self._may_probe = self._may_probe, False
         return admitted
 
+    @property
+    def doubted(self) -> str:
+        """The account to ask for before anything else, to know whether LCM is out; "" where that is known."""
+        return self.breaker.doubted
+
+    def not_settled(self) -> None:
+        """It could not be asked for."""
+        self.breaker.not_settled()
+
     def answered(self, account: str) -> None:
         self._after(self.breaker.answered(account))
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from worker.common.clock import Clock
-from worker.contract.errors import Deferred
+from worker.contract.errors import GaveWay
 from worker.contract.lookup import LookupRequest
 
 STUCK_AFTER = 1.0
@@ -46,12 +46,12 @@ class Places:
         One whose deadline its being away would pass keeps its place uncounted.
 
         Raises:
-            Deferred: too many are stuck already.
+            GaveWay: too many are stuck already.
         """
         if request.deadline is not None and self._now() + self._delay >= request.deadline:
             return False
         if self._stuck[request.account] + 1 > self._of_one or self._stuck.total() + 1 > self._of_all:
-            raise Deferred("LCM answers slowly, and other jobs wait for the places of those that wait for it")
+            raise GaveWay("LCM answers slowly, and other jobs wait for the places of those that wait for it")
         self._stuck[request.account] += 1
         return True
 

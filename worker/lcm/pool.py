@@ -137,10 +137,10 @@ class Pool:
         for session in (*self._busy, *self._idle):
             session.abort(LAPSED)
 
-    async def acquire(self, *, fresh: bool = False) -> Session:
+    async def acquire(self, *, fresh: bool = False, urgent: bool = False) -> Session:
         """Return a session for one exchange, waiting for it up to `outage.hold`.
 
-        With `fresh`, one on which no exchange has taken place yet.
+        With `fresh`, one on which no exchange has taken place yet; with `urgent`, before all others that wait.
 
         Raises:
             Deferred: it took too long, or the waiters were rejected.
@@ -149,7 +149,7 @@ class Pool:
             session = self._idle.pop()
             self._busy.add(session)
             return session
-        promised = self._waiters.join(fresh=fresh)
+        promised = self._waiters.join(fresh=fresh, urgent=urgent)
         self._assign()
         try:
             return await promised

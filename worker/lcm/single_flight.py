@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from worker.contract.errors import Deferred, LookupFailed
+from worker.contract.errors import GaveWay, LookupFailed
 from worker.contract.lookup import Lookup, LookupRequest, LookupResult
 from worker.lcm.places import STUCK_AFTER, Place, Places
 
@@ -57,7 +57,7 @@ def _keep_or_leave(place: Place, end: asyncio.Future[_End]) -> None:
         return
     try:
         place.keep()
-    except Deferred as reason:
+    except GaveWay as reason:
         end.set_exception(reason)
 
 

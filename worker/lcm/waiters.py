@@ -14,10 +14,11 @@ from worker.lcm.session import Session
 class _Waiter(NamedTuple):
     session: asyncio.Future[Session]
     until: float
+    fresh: bool
 
 
 class Waiters:
-    """Two queues: a session without exchanges goes to whoever needs a fresh one, before all others.
+    """Three queues: a session goes to whoever is urgent first, then, without exchanges, to whoever needs a fresh one.
 
     All wait equally long, so the first of a queue is the first to have waited too long: one timer, for the oldest, will
     do for all. It is armed anew only once it has fired. Who was cancelled stays in the queue until its turn comes.
@@ -25,31 +26,33 @@ class Waiters:
 
     def __init__(self, hold: float) -> None:
         self._hold = hold
+        self._urgent: deque[_Waiter] = deque()
         self._for_fresh: deque[_Waiter] = deque()
         self._for_any: deque[_Waiter] = deque()
+        # Those for a fresh session come before those for any, or these would leave none.
+        self._queues = (self._urgent, self._for_fresh, self._for_any)
         self._timer: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
         """Whether the queues hold anybody, who may have been cancelled meanwhile."""
-        return bool(self._for_any or self._for_fresh)
+        return any(self._queues)
 
     def __len__(self) -> int:
         """Return how many do wait."""
         return sum(not waiter.session.done() for queue in self._queues for waiter in queue)
 
-    def join(self, *, fresh: bool) -> asyncio.Future[Session]:
+    def join(self, *, fresh: bool = False, urgent: bool = False) -> asyncio.Future[Session]:
         """Return the future of a session, or of Deferred where `hold` seconds were not enough."""
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.create_future(), loop.time() + self._hold)
-        (self._for_fresh if fresh else self._for_any).append(waiter)
+        waiter = _Waiter(loop.create_future(), loop.time() + self._hold, fresh)
+        (self._urgent if urgent else self._for_fresh if fresh else self._for_any).append(waiter)
         if self._timer is None:
             self._timer = loop.call_at(waiter.until, self._expire)
         return waiter.session
 
     def serve(self, session: Session) -> bool:
         """Give a session to the first whom it suits; return whether there was one."""
-        # Those for a fresh session come first, or those for any session would leave none.
-        return (not session.exchanges and _serve(self._for_fresh, session)) or _serve(self._for_any, session)
+        return any(_serve(queue, session) for queue in self._queues)
 
     def reject(self, reason: str) -> None:
         """Raise Deferred in all."""
@@ -63,10 +66,6 @@ class Waiters:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    @property
-    def _queues(self) -> tuple[deque[_Waiter], deque[_Waiter]]:
-        return self._for_fresh, self._for_any
 
     def _leave(self) -> Iterator[asyncio.Future[Session]]:
         for queue in self._queues:
@@ -92,7 +91,10 @@ class Waiters:
 
 def _serve(queue: deque[_Waiter], session: Session) -> bool:
     while queue:
-        waiter = queue.popleft().session
+        waiter, _, fresh = queue[0]
+        if fresh and session.exchanges and not waiter.done():
+            return False
+        queue.popleft()
         if not waiter.done():
             waiter.set_result(session)
             return True

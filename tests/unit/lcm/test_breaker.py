@@ -75,58 +75,56 @@ def fail(lcm: Breaker, *accounts: str) -> bool:
     return any(started)
 
 
-def test_accounts_that_fail_by_themselves_are_no_evidence() -> None:
-    """Pitfall: accounts that LCM always answers with garbage, whose retries come in a bunch, look like an outage."""
+def test_where_lcm_has_answered_others_must_not_answer_it_is_doubted() -> None:
+    """Pitfall: many accounts that LCM always answers badly look like an outage, and hold up everybody else's."""
     lcm = breaker()
-    for _ in range(2):
-        assert not fail(lcm, "bad-1", "bad-2")
-        lcm.answered("good")
-        assert not fail(lcm, "bad-3", "bad-4")
-        lcm.answered("good")
-    assert not fail(lcm, *["bad-1", "bad-2", "bad-3", "bad-4"] * 5)
-    assert not fail(lcm, "new-1", "new-2")
-    assert fail(lcm, "new-3")
+    lcm.answered("good")
+    assert not fail(lcm, "bad-1", "bad-2")
+    assert lcm.doubted == ""
+    assert not fail(lcm, "bad-3", "bad-4")
+    assert (lcm.doubted, lcm.outage) == ("good", None)
 
 
-def test_one_broken_row_proves_nothing() -> None:
-    """After an outage that an answer ended, the accounts that had failed in it count again."""
+def test_an_answer_settles_a_doubt() -> None:
+    """LCM is there; what failed before it is the accounts' own fault, and is not counted again."""
     lcm = breaker()
-    assert fail(lcm, "a", "b", "c", "d")
-    assert lcm.answered("good") is not None
-    assert fail(lcm, "a", "b", "c")
+    lcm.answered("good")
+    fail(lcm, "bad-1", "bad-2", "bad-3")
+    assert lcm.answered("good") is None
+    assert lcm.doubted == ""
+    assert not fail(lcm, "bad-4", "bad-5")
+    assert lcm.doubted == ""
 
 
-def test_an_answer_clears_an_account() -> None:
-    """What is answered is evidence again, however often it had failed before."""
-    lcm = breaker(failures=1)
-    for _ in range(3):
-        fail(lcm, "a")
-        lcm.answered("good")
-    assert not fail(lcm, "a")
-    lcm.answered("a")
-    assert fail(lcm, "a")
+def test_a_failure_settles_a_doubt() -> None:
+    """It is LCM, and there is nothing more to be asked; with the account among the first to fail there is no doubt."""
+    lcm = breaker()
+    lcm.answered("good")
+    fail(lcm, "bad-1", "bad-2", "bad-3")
+    assert fail(lcm, "good")
+    assert lcm.doubted == ""
+    lcm.answered("good")
+    assert not fail(lcm, "good", "bad-1")
+    assert fail(lcm, "bad-2")
 
 
-def test_a_probe_by_an_account_that_fails_by_itself_does_not_count() -> None:
-    """Such a probe says nothing of LCM, so the next one comes no later for it."""
-    lcm = breaker(failures=2)
-    for _ in range(2):
-        fail(lcm, "bad")
-        lcm.answered("good")
-    fail(lcm, "a", "b")
-    fail(lcm, "bad", "bad")
-    assert lcm.probe_delay(longest) == 1.0
+def test_a_doubt_that_can_not_be_settled_is_dropped() -> None:
+    """What failed is counted anew, or the next failure alone would cause the next doubt."""
+    lcm = breaker()
+    lcm.answered("good")
+    fail(lcm, "bad-1", "bad-2", "bad-3")
+    lcm.not_settled()
+    assert not fail(lcm, "bad-1", "bad-2")
+    assert lcm.doubted == ""
 
 
-def test_accounts_are_not_remembered_for_ever() -> None:
-    """Of the accounts that failed by themselves the oldest are forgotten, or they would grow without bounds."""
-    lcm = breaker(failures=1)
-    for number in range(10_001):
-        for _ in range(2):
-            fail(lcm, f"bad-{number}")
-            lcm.answered("good")
-    assert not fail(lcm, "bad-10000")
-    assert fail(lcm, "bad-0")
+def test_without_a_session_there_is_no_doubt() -> None:
+    """LCM is out then, whatever failed before."""
+    lcm = breaker()
+    lcm.answered("good")
+    fail(lcm, "bad-1", "bad-2", "bad-3")
+    assert lcm.session_not_opened("refused", now=1.0) is not None
+    assert lcm.doubted == ""
 
 
 def test_who_is_refused_waits_longest_from_the_start() -> None:

@@ -40,6 +40,7 @@ class OneSession:
         self.asked: list[tuple[str, float]] = []
         self.started: list[float] = []
         self.acquired: list[bool] = []
+        self.urgent: list[bool] = []
         self.released = 0
         self.slot, self.exchanges, self.alive = 3, 0, True
         self.waits = 0.0
@@ -49,8 +50,9 @@ class OneSession:
         self._clock = clock
         self._takes = takes
 
-    async def acquire(self, *, fresh: bool = False) -> Session:
+    async def acquire(self, *, fresh: bool = False, urgent: bool = False) -> Session:
         self.acquired.append(fresh)
+        self.urgent.append(urgent)
         self._clock.seconds += self.waits
         await self.back.wait()
         if fresh:
@@ -149,6 +151,16 @@ async def test_a_session_cut_while_idle_is_repeated_once_uncounted() -> None:
     request = LookupRequest("a")
     await exchanging(pool, clock)(request)
     assert (pool.acquired, request.exchanges, pool.released) == ([False, True], 1, 2)
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_who_is_urgent_has_each_of_its_sessions_before_others(urgent: bool) -> None:
+    """Also the fresh one, on which it is repeated."""
+    clock = SetClock()
+    pool = OneSession(ConnectionLost("cut"), ITEMS, clock=clock)
+    pool.exchanges = 5
+    await exchanging(pool, clock)(LookupRequest("a", urgent=urgent))
+    assert pool.urgent == [urgent] * 2
 
 
 @pytest.mark.parametrize("used_before", [0, 5])

@@ -53,10 +53,10 @@ async def test_one_probe_is_under_way_however_soon_an_outage_follows_another() -
     monitor = OutageMonitor(Breaker(failures=1, probe_delay=1, probe_max_delay=1), log)
     sides = Sides(backing_off=True)
     prober = Prober(monitor, sides, sides, sides.look_up, log)
-    for number in range(3):
-        monitor.not_answered(f"{number}", ReplyTimeout("silence"))
+    for _ in range(3):
+        monitor.not_answered("a", ReplyTimeout("silence"))
         await settled()
-        monitor.answered("b")
+        monitor.answered("a")
     monitor.not_answered("a", ReplyTimeout("silence"))
     await settled()
     assert (sides.taking, sides.most) == (1, 1)
@@ -79,10 +79,10 @@ async def test_a_pause_that_outlasts_its_outage_lets_nobody_through() -> None:
     monitor = OutageMonitor(breaker, RecordingLog(), Clock(monotonic=lambda: now))
     sides = Sides(backing_off=False)
     prober = Prober(monitor, sides, sides, sides.look_up, RecordingLog(), clock=Clock(sleep=sleep))
-    for number in range(2):
-        monitor.not_answered(f"{number}", ReplyTimeout("silence"))
+    for _ in range(2):
+        monitor.not_answered("a", ReplyTimeout("silence"))
         await settled()
-        monitor.answered("b")
+        monitor.answered("a")
         now += 0.4
     monitor.not_answered("a", ReplyTimeout("silence"))
     wakes[0].set_result(None)
@@ -154,7 +154,7 @@ class Failing(Sides):
         """Return what was asked for, as often as is allowed, in an outage."""
         clock = Clock(jitter=jitter)
         prober = Prober(self.monitor, self, self, self.look_up, RecordingLog(), clock=clock)
-        self.monitor.not_answered("a", ReplyTimeout("silence"))
+        self.monitor.not_answered(self.monitor.breaker.answered_last, ReplyTimeout("silence"))
         for _ in range(self._most):
             await settled()
         await prober.stop()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.lcm import START, SetClock
 from worker.common.clock import SYSTEM_CLOCK
-from worker.contract.errors import Deferred
+from worker.contract.errors import GaveWay
 from worker.contract.lookup import LookupRequest
 from worker.lcm.places import Place, Places
 
@@ -23,7 +23,7 @@ def kept(places: Places, *accounts: str) -> int:
     for number, account in enumerate(accounts):
         try:
             places.keep(LookupRequest(account))
-        except Deferred:
+        except GaveWay:
             return number
     return len(accounts)
 
@@ -46,7 +46,7 @@ def test_a_place_is_free_again() -> None:
     with suppress(RuntimeError), Place(all_of_them, LookupRequest("a")) as place:
         place.keep()
         place.keep()
-        with pytest.raises(Deferred):
+        with pytest.raises(GaveWay):
             all_of_them.keep(LookupRequest("a"))
         raise RuntimeError
     assert kept(all_of_them, "a", "a") == 1
@@ -69,7 +69,7 @@ def test_whose_deadline_being_away_would_pass_stays() -> None:
         with Place(all_of_them, soon) as place:
             place.keep()
     assert kept(all_of_them, "a", "a") == 1
-    with pytest.raises(Deferred):
+    with pytest.raises(GaveWay):
         all_of_them.keep(LookupRequest("a", deadline=START + timedelta(seconds=6)))
 
 

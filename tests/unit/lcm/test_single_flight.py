@@ -12,7 +12,7 @@ from tests.support.lcm import START
 from tests.support.lookup import ANSWER
 from tests.support.waiting import outcome_of, settled, until
 from worker.common.clock import SYSTEM_CLOCK
-from worker.contract.errors import Deferred, Expired, LcmRejected, StaleDelivery
+from worker.contract.errors import Expired, GaveWay, LcmRejected, StaleDelivery
 from worker.contract.lookup import LookupRequest, LookupResult
 from worker.lcm.places import Places
 from worker.lcm.single_flight import SingleFlight
@@ -154,7 +154,7 @@ async def test_who_waits_for_long_gives_way(monkeypatch: pytest.MonkeyPatch) -> 
     """Once the exchange has taken long, an eighth of the places is kept, and the other followers are deferred."""
     desk, _, (leader, *others) = await long_under_way(monkeypatch, 6)
     assert [task.done() for task in others] == [False] * 2 + [True] * 4
-    assert {type(task.exception()) for task in others[2:]} == {Deferred}
+    assert {type(task.exception()) for task in others[2:]} == {GaveWay}
     desk.answer()
     assert [(await task).shared for task in (leader, *others[:2])] == [False, True, True]
 
@@ -163,7 +163,7 @@ async def test_who_joins_late_gives_way_at_once(monkeypatch: pytest.MonkeyPatch)
     """A flight that is stuck takes as many followers as there are places for it; one that left makes room."""
     desk, share, (_, first, *_) = await long_under_way(monkeypatch, 2)
     [late] = asked(share, LookupRequest("a"))
-    assert isinstance(await outcome_of(late), Deferred)
+    assert isinstance(await outcome_of(late), GaveWay)
     first.cancel()
     await settled()
     [later] = asked(share, LookupRequest("a"))

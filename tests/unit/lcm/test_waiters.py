@@ -36,13 +36,13 @@ class Queue:
         self.ends: dict[str, tuple[float, object]] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    def join(self, name: str, at: float, *, fresh: bool = False) -> None:
+    def join(self, name: str, at: float, *, fresh: bool = False, urgent: bool = False) -> None:
         """Have one more wait from this time on."""
 
         async def wait() -> None:
             end: object
             try:
-                end = await self.waiters.join(fresh=fresh)
+                end = await self.waiters.join(fresh=fresh, urgent=urgent)
             except (Deferred, asyncio.CancelledError) as error:
                 end = type(error)
             self.ends[name] = (self.loop.time(), end)
@@ -120,6 +120,24 @@ def test_who_needs_a_fresh_session_comes_first(queue: Queue) -> None:
     queue.loop.advance(2)
     assert took == [True, True, True, False]
     assert queue.ends == {"any": (1, USED), "fresh": (1, UNUSED), "any more": (1, UNUSED)}
+
+
+def test_who_is_urgent_comes_first(queue: Queue) -> None:
+    """Before all who came earlier, for whatever session; where it must be a fresh one, others have the used ones."""
+    queue.join("any", 0)
+    queue.join("fresh", 0.2, fresh=True)
+    queue.join("urgent", 0.4, urgent=True)
+    queue.join("urgent and fresh", 0.6, fresh=True, urgent=True)
+    queue.loop.advance(1)
+    took = [queue.waiters.serve(session) for session in (USED, USED, UNUSED, USED, UNUSED)]
+    queue.loop.advance(2)
+    assert took == [True, True, True, False, True]
+    assert queue.ends == {
+        "urgent": (1, USED),
+        "any": (1, USED),
+        "urgent and fresh": (1, UNUSED),
+        "fresh": (1, UNUSED),
+    }
 
 
 def test_who_has_gone_is_passed_over_and_not_counted(queue: Queue) -> None:
