@@ -62,7 +62,8 @@ class OutageSettings(Section):
         default=5,
         ge=1,
         le=10_000,
-        description="How many exchanges in a row, each for another account, must fail to start an outage.",
+        description="How many exchanges in a row, each for another account, must fail to start an outage. The account "
+        "that LCM answered last must be among them: it is asked for then.",
     )
     probe_delay: Duration = Field(
         default=1.0,
@@ -93,7 +94,7 @@ class OutageSettings(Section):
 
 
 class GuardSettings(Section):
-    """When the worker stops because nearly every job fails for good."""
+    """When a producer's jobs are held back because nearly every one fails."""
 
     window: Whole = Field(
         default=200,
@@ -105,9 +106,9 @@ class GuardSettings(Section):
         default=0.9,
         ge=0,
         le=1,
-        description="The share of them that must have failed permanently for the worker to pause and then "
-        "take a few at a time until they succeed: so a bad deploy can't move a whole queue into "
-        "the dead-letter queue. 0 = off.",
+        description="The share of them that LCM must have refused or not answered, or that a defect must have failed, "
+        "for a few to be taken at a time until one succeeds: so a bad deploy can't move a whole queue into the "
+        "dead-letter queue, nor jobs without an answer keep others from LCM. 0 = off.",
     )
 
 

@@ -129,14 +129,15 @@ def test_who_is_urgent_comes_first(queue: Queue) -> None:
     queue.join("urgent", 0.4, urgent=True)
     queue.join("urgent and fresh", 0.6, fresh=True, urgent=True)
     queue.loop.advance(1)
-    took = [queue.waiters.serve(session) for session in (USED, USED, UNUSED, USED, UNUSED)]
+    sessions = [cast(Session, _Used(exchanges)) for exchanges in (3, 3, 0, 3, 0)]
+    took = [queue.waiters.serve(session) for session in sessions]
     queue.loop.advance(2)
     assert took == [True, True, True, False, True]
-    assert queue.ends == {
-        "urgent": (1, USED),
-        "any": (1, USED),
-        "urgent and fresh": (1, UNUSED),
-        "fresh": (1, UNUSED),
+    assert {name: session for name, (_, session) in queue.ends.items()} == {
+        "urgent": sessions[0],
+        "any": sessions[1],
+        "urgent and fresh": sessions[2],
+        "fresh": sessions[4],
     }
 
 
