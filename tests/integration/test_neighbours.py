@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from aiormq.abc import AbstractChannel
 
 from tests.support.broker import add_user
@@ -23,17 +24,16 @@ WINDOW = 200
 REFUSING = Behaviour(rules=(Rule("bad-*", "refuse"),))
 
 
-def settings_for(vhost: str, lcm: Simulator) -> Settings:
+def settings_for(vhost: str, lcm: Simulator, **more: Any) -> Settings:
     """Return settings with which what is deferred twice does not come again during the test."""
-    return quick(
-        vhost,
-        lcm.url,
-        BROKER__RETRY_DELAYS="200ms,10m",
-        OUTAGE__PROBE_MAX_DELAY="30s",
-        LCM__SESSIONS="32",
-        LCM__REPLY_TIMEOUT="1m",  # on a busy machine, late replies would look like an outage
-        GUARD__WINDOW=WINDOW,
-    )
+    given = {
+        "BROKER__RETRY_DELAYS": "200ms,10m",
+        "OUTAGE__PROBE_MAX_DELAY": "30s",
+        "LCM__SESSIONS": "32",
+        "LCM__REPLY_TIMEOUT": "1m",  # on a busy machine, late replies would look like an outage
+        "GUARD__WINDOW": WINDOW,
+    }
+    return quick(vhost, lcm.url, **given | more)
 
 
 def bad(count: int, **fields: Any) -> list[dict[str, Any]]:
@@ -60,6 +60,24 @@ async def test_a_producer_whose_jobs_all_fail_stops_nobody_else(vhost: str) -> N
         assert WINDOW <= await depth(channel, DEAD) < 2 * WINDOW
         [tripped] = log.of("guard.tripped")
         assert (tripped["app_id"], tripped["producers"]) == ("crm", 1)
+
+
+@pytest.mark.parametrize("fault", ["silence", "not-json", "close", "error"])
+async def test_a_producer_whose_jobs_lcm_does_not_answer_stops_nobody_else(vhost: str, fault: str) -> None:
+    """1,000 jobs for different accounts lie ahead of 100 of another producer: few of those are tried before these."""
+    async with Simulator(Behaviour(rules=(Rule("bad-*", fault),))) as lcm, open_channel(vhost) as channel:
+        settings = settings_for(vhost, lcm, LCM__REPLY_TIMEOUT="500ms")
+        await prepared(channel, settings)
+        async with working(settings) as log:
+            await publish(channel, {"job_id": "known", "account_number": "known"}, app_id="dialer")
+            await until(lambda: succeeded(log, 1))
+            await publish(channel, *bad(1000), app_id="crm")
+            await publish(channel, *numbered(100), app_id="dialer")
+            await until(lambda: succeeded(log, 1 + 100))
+        asked = {exchange.account for exchange in lcm.record if exchange.account.startswith("bad-")}
+        assert WINDOW <= len(asked) < 3 * WINDOW
+        assert [tripped["producers"] for tripped in log.of("guard.tripped")] == [1]
+        assert "lcm.outage_started" not in log.events
 
 
 async def test_a_bad_deploy_for_many_routes_costs_few_jobs(vhost: str) -> None:
