@@ -73,7 +73,7 @@ class App:
             self.publisher, topology, log, on_refusal=self._copies_refused, on_parked=self.metrics.parked
         )
         self.resender = Resender(outbox, self.publisher, topology, log, count=self.metrics.sent_again)
-        self.replies = Replies(self.publisher.link, broker, log)
+        self.replies = Replies(broker, log, worker=name)
         rate = Rate(lcm.max_rate)
         look_up = build_lookup(
             self.pool,

@@ -1,7 +1,8 @@
 """Sends results to the `reply_to` queues of callers: best effort, and without delaying any job.
 
-A caller may be gone, its queue full or forbidden. So replies use a channel of their own, whose loss affects nothing
-else, and handing a reply over does not wait.
+A caller may be gone, its queue full or forbidden, which can cost the channel; and RabbitMQ ends the whole connection of
+whoever publishes to a direct reply-to that names no process of its cluster, which anybody can write into a job. So
+replies use a connection of their own, and handing a reply over does not wait.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _MOST_WAITING = 1000
 class Replies:
     """Called with each result whose job named a `reply_to`; `run` sends those that may go there."""
 
-    def __init__(self, link: Link, settings: BrokerSettings, log: Log) -> None:
-        self._link = link
+    def __init__(self, settings: BrokerSettings, log: Log, *, worker: str) -> None:
+        self._link = Link("reply", settings, _nothing, log, worker=worker, confirms=False)
         self._allowed = settings.reply_to_prefixes
         self._own_prefix = settings.prefix
         self._timeout = settings.publish_timeout
@@ -50,8 +51,11 @@ class Replies:
             self._say_lost(job, reply_to, f"{_MOST_WAITING} replies wait already")
 
     async def run(self) -> None:
-        """Send what is handed over, until cancelled."""
+        """Send what is handed over, until cancelled; connects only where a reply may be sent at all."""
+        if not self._allowed:
+            return
         async with asyncio.TaskGroup() as senders:
+            senders.create_task(self._link.run())
             for _ in range(_AT_A_TIME):
                 senders.create_task(self._send_each())
 
@@ -100,6 +104,10 @@ class Replies:
 
     def _say_lost(self, job: Job, reply_to: str, reason: str) -> None:
         self._log.warning("reply.lost", **_named(job), reply_to=reply_to, reason=reason)
+
+
+async def _nothing(_channel: AbstractChannel, _generation: int) -> None:
+    """Prepare nothing: replies have a channel of their own, which may be lost without the connection."""
 
 
 def _named(job: Job) -> dict[str, str | None]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from base64 import b64encode
+from contextlib import suppress
 from typing import Any
 
 import aiormq
@@ -53,6 +56,43 @@ async def test_a_caller_gets_its_result_by_direct_reply_to(vhost: str) -> None:
             assert reply.header.properties.message_id == result.header.properties.message_id
             assert reply.body == result.body
         assert running.of("reply.") == []
+
+
+def forged(draw: random.Random) -> str:
+    """A name as of a direct reply-to: a process that there is not, in part changed somewhere."""
+    process = bytearray(b"\x83Xv\x00\x0ereply@29518564" + draw.randbytes(12))
+    for _ in range(draw.randrange(3)):
+        process[draw.randrange(len(process))] = draw.randrange(256)
+    return (
+        f"{DIRECT}.{b64encode(process[: draw.choice((9, 30, 31, 31))]).decode()}.{draw.choice(('', 'AAAA'))}"
+    )
+
+
+async def test_a_forged_direct_reply_to_ends_no_connection_but_that_of_replies(vhost: str) -> None:
+    """RabbitMQ ends a connection on which one publishes to such a name, and results are not to wait for that."""
+    draw = random.Random(1)  # noqa: S311 - no secret
+    names = [f"{DIRECT}.x.y", f"{DIRECT}.ü.k", *(forged(draw) for _ in range(98))]
+    async with (
+        Simulator() as lcm,
+        worker(vhost, lcm.url, broker__reply_to_prefixes=f'["{DIRECT}."]') as running,
+        open_channel(vhost) as channel,
+    ):
+        for number, name in enumerate(names):
+            await ask(channel, f"{number}|2", name)
+        await running.logged("job.succeeded", len(names))
+        await until(lambda: running.of("reply.lost"))
+        replies: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        await channel.basic_consume(DIRECT, replies.put, no_ack=True)
+
+        async def is_answered() -> bool:
+            await ask(channel, "1|2", DIRECT)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    return bool(await replies.get())
+            return False
+
+        await until(is_answered)
+        assert {line["role"] for line in running.of("broker.lost")} == {"reply"}
 
 
 async def test_who_is_not_allowed_gets_none(vhost: str) -> None:
