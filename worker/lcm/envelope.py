@@ -10,6 +10,7 @@ What a reply's `response` holds is the subject of the module of its exchange, su
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _LONGEST_REASON = 200
 _REPLY_TOPIC = TOPIC.casefold()
 _BETWEEN_TEXTS = " | "
 _ABSENT = msgspec.Raw()
+_NAMES_ACCOUNT = re.compile(rb'"account_?number"\s*:', re.IGNORECASE)
 
 
 @dataclass(slots=True, frozen=True)
@@ -197,6 +199,26 @@ def repeated_key(raw: bytes) -> str | None:
 
     json.loads(raw.decode(), object_pairs_hook=look)
     return repeated[0] if repeated else None
+
+
+def other_account(raw: bytes, account: str) -> str:
+    """Return an account that a reply names anywhere in place of the one that was asked for; "" where it names none.
+
+    None is published to be named. What is, beyond all that is published, shows a reply that is another request's.
+    """
+    if not (b"ccount" in raw or b"CCOUNT" in raw) or _NAMES_ACCOUNT.search(raw) is None:
+        return ""
+    named: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        named.extend(
+            str(value)
+            for key, value in pairs
+            if key.replace("_", "").casefold() == "accountnumber" and isinstance(value, str | int)
+        )
+
+    json.loads(raw.decode(), object_pairs_hook=look)
+    return next((other for other in named if other.strip() != account.strip()), "")
 
 
 def reason(error: Exception) -> str:

@@ -102,6 +102,7 @@ class Session:
         self._fenced = fenced
         self._ended: str | None = None
         self._pending: asyncio.Future[OutcomeList] | None = None
+        self._account = ""
         self._timeout = 0.0
         self._deadline = Deadline()
         self._loop = asyncio.get_running_loop()
@@ -154,6 +155,7 @@ class Session:
         if self._ended is not None:
             raise ConnectionLost(f"the session had closed: {self._ended}")
         request = outcome_list.encode(account)
+        self._account = account
         pending = self._pending = self._loop.create_future()
         self.exchanges += 1
         self._timeout = timeout
@@ -203,8 +205,14 @@ class Session:
         frame = outcome_list.classify(raw, self._session_errors, self._memory, self._secrets)
         if not self.answered and isinstance(frame, ErrorReply) and self._says_full(frame):
             self._turn_away(frame.remote_message)
+        elif self._is_exchanging and (other := self._other_account(frame, raw)):
+            self._hear(Malformed("it names another account", told(other, self._secrets)))
         else:
             self._hear(frame)
+
+    def _other_account(self, frame: Frame, raw: bytes) -> str:
+        answers = isinstance(frame, Reply) or (isinstance(frame, ErrorReply) and not frame.about_lcm)
+        return envelope.other_account(raw, self._account) if answers else ""
 
     def _says_full(self, error: ErrorReply) -> bool:
         return envelope.says(error.remote_message, self._full_errors)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from tests.support.lcm import ACCOUNT, Ends, good, names, opened, peer
+from tests.support.lcm import ACCOUNT, Ends, good, names, opened, peer, reply
 from tests.support.waiting import settled, until
 from worker.contract.errors import (
     ConnectionLost,
@@ -98,6 +100,54 @@ async def test_too_many_fragments() -> None:
         with pytest.raises(MalformedReply, match="fragments"):
             await session.exchange(ACCOUNT, LONG)
         assert not session.alive
+
+
+NAMING: dict[str, Callable[[str | int], bytes]] = {
+    "beside the reply": lambda named: reply([], account_number=named),
+    "under data": lambda named: reply([], data={"AccountNumber": named}),
+    "in the reply": lambda named: reply([], message={"response": [], "accountNumber": named}),
+    "in an outcome": lambda named: reply([{"OutComeID": "3", "Description": "Busy", "AccountNumber": named}]),
+    "in a rejection": lambda named: reply(
+        [], message={"success": False, "msg": "no", "ACCOUNTNUMBER": named}
+    ),
+}
+
+
+@pytest.mark.parametrize("naming", NAMING.values(), ids=list(NAMING))
+@pytest.mark.parametrize("other", ["18|1|2|0|0|44|275", 275])
+async def test_a_reply_that_names_another_account_is_not_believed(
+    naming: Callable[[str | int], bytes], other: str | int
+) -> None:
+    """Nothing says that replies name an account; one that does, and names another, is another's."""
+
+    async def answer(connection: ServerConnection) -> None:
+        for named in (ACCOUNT, f" {ACCOUNT} ", other):
+            await connection.recv()
+            await connection.send(naming(named).decode())
+        await connection.wait_closed()
+
+    async with peer(answer) as url, opened(url) as session:
+        for _ in range(2):
+            with suppress(LcmRejected):
+                await session.exchange(ACCOUNT, LONG)
+        with pytest.raises(MalformedReply, match="another account") as raised:
+            await session.exchange(ACCOUNT, LONG)
+        assert raised.value.remote_message == str(other)
+        assert not session.alive
+
+
+async def test_an_unasked_message_may_name_any_account() -> None:
+    """It is about something else, and is passed over as ever."""
+
+    async def tell(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(reply([], topic="Calls", data={"AccountNumber": "another"}).decode())
+        await connection.send(good(ACCOUNT).decode())
+        await connection.wait_closed()
+
+    async with peer(tell) as url, opened(url) as session:
+        assert names(await session.exchange(ACCOUNT, LONG), ACCOUNT)
+        assert (session.unsolicited, session.alive) == (1, True)
 
 
 @pytest.mark.parametrize("fault", ["twice", "unprompted"])
