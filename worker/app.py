@@ -15,6 +15,7 @@ from worker.broker.outbox import Outbox
 from worker.broker.publisher import Publisher
 from worker.broker.replies import Replies
 from worker.broker.topology import topology_of
+from worker.broker.unconsumed import Unconsumed
 from worker.broker.undelivered import Resender
 from worker.common.clock import SYSTEM_CLOCK
 from worker.common.rate import Rate
@@ -74,6 +75,7 @@ class App:
         )
         self.resender = Resender(outbox, self.publisher, topology, log, count=self.metrics.sent_again)
         self.replies = Replies(broker, log, worker=name)
+        self.unconsumed = Unconsumed(self.publisher.link, topology.results, log, SYSTEM_CLOCK)
         rate = Rate(lcm.max_rate)
         look_up = build_lookup(
             self.pool,
@@ -162,6 +164,8 @@ class App:
             start(self.replies.run(), "replies"),
             start(self.resender.run(), "resender"),
         ]
+        if self._settings.broker.results_queue:
+            others.append(start(self.unconsumed.run(), "unconsumed"))
         supervisors = (publish_link, consume_link, fleet)
         self.status.supervisors = supervisors
         stopping = start(self._stopping.wait(), "stopping")
