@@ -15,7 +15,7 @@ RUN pip install --require-hashes --only-binary :all: -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY worker ./worker
 RUN pip install --no-deps --no-build-isolation . \
- && pip uninstall --yes setuptools pip
+ && pip uninstall --yes flit_core pip
 
 
 FROM python:3.13-slim
