@@ -16,7 +16,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test faults soak fuzz mutants bench lint lock sbom audit package image clean
+.PHONY: help setup demo test faults soak fuzz mutants bench lint lock sbom audit dist image clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -70,14 +70,17 @@ sbom: setup  ## what the worker is made of: sbom.json (CycloneDX 1.6), and docs/
 audit: setup  ## ask for known vulnerabilities of what runs; needs the internet
 	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
 
-package: setup  ## build the sdist and the wheel, and run the wheel in a bare virtual environment
-	rm -rf build dist
-	$(BIN)/python -m build --no-isolation
+# The archives of one commit are the same, byte for byte, wherever they are built: their files have its time.
+dist: setup  ## build the sdist and the wheel, look into them, and run the wheel in a bare virtual environment
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation
+	$(BIN)/python -m tests.release archives
+	@mkdir -p -m 700 .sandbox
 	$(BIN)/python -m venv --clear $(BARE)
 	$(BARE)/bin/pip install -qq --require-hashes -r requirements.lock
 	$(BARE)/bin/pip install -qq --no-deps dist/*.whl
 	$(BARE)/bin/pip check
-	$(BARE)/bin/lcm-worker --help
+	$(BIN)/python -m tests.release trial $(BARE)/bin/lcm-worker
 
 # What the Dockerfile's tag stands for today is looked up first: it is built on, and told by the image's labels.
 image:  ## build the container image on a base image of a known digest; needs docker with buildx
@@ -88,7 +91,7 @@ image:  ## build the container image on a base image of a known digest; needs do
 	    --label org.opencontainers.image.base.digest=$$digest .
 
 clean:  ## remove whatever these targets made
-	rm -rf $(VENV) .sandbox build dist *.egg-info sbom.json .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .sandbox dist *.egg-info sbom.json .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find worker tests -name __pycache__ -type d -exec rm -rf {} +
 
 # From scratch whenever a lock changes, so that nothing stays which isn't in it.
@@ -96,6 +99,7 @@ $(READY): pyproject.toml requirements-dev.lock requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "Python 3.11 or newer is needed, and $(PYTHON) is not: try make PYTHON=python3.13" >&2; exit 1; }
 	@echo "setting up $(VENV), once ..." >&2
+	@rm -rf *.egg-info # an earlier build backend left it: Python would take the version from there
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -qq --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .

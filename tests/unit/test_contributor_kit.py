@@ -154,8 +154,8 @@ def test_a_run_can_do_no_more_than_it_needs() -> None:
     [
         ("permissions", "write-all"),
         ("permissions", {"contents": "write"}),
-        ("jobs/package/permissions", {"packages": "write"}),
-        ("jobs/package", {"steps": []}),
+        ("jobs/dist/permissions", {"packages": "write"}),
+        ("jobs/dist", {"steps": []}),
         ("jobs/lint/steps/0/with", {}),
         ("jobs/lint/steps/0/with", {"persist-credentials": True}),
     ],
@@ -170,7 +170,7 @@ def test_every_command_exists() -> None:
     """The Makefile has each target, and the lock brings each program, that workflow, hooks and texts name."""
     entries = [hook["entry"] for repo in HOOKS["repos"] for hook in repo["hooks"]]
     text = "\n".join([commands(WORKFLOW), *entries, *(each.read_text() for each in TEXTS)])
-    assert {"lint", "test", "package", "setup", "lock", "audit", "image"} <= set(
+    assert {"lint", "test", "dist", "setup", "lock", "audit", "image"} <= set(
         re.findall(r"\bmake ([a-z]+)", text)
     )
     assert missing_targets(text) == set()
