@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BARE := .sandbox/bare
+IMAGE := lcm-outcome-worker:development
 BASE = $(shell sed -n 's/^FROM \([^ ]*\)$$/\1/p' Dockerfile)
 LOCKED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 
@@ -83,9 +84,9 @@ dist: setup  ## build the sdist and the wheel, look into them, and run the wheel
 	$(BIN)/python -m tests.release trial $(BARE)/bin/lcm-worker
 
 # What the Dockerfile's tag stands for today is looked up first: it is built on, and told by the image's labels.
-image:  ## build the container image on a base image of a known digest; needs docker with buildx
+image:  ## build the image on a base of a known digest; needs docker buildx; IMAGE=NAME:TAG ARGS=--push
 	@digest=$$(docker buildx imagetools inspect $(BASE) --format '{{.Manifest.Digest}}') && set -x && \
-	docker buildx build --load --tag lcm-outcome-worker:development \
+	docker buildx build $(or $(ARGS),--load) --tag $(IMAGE) \
 	    --build-context $(BASE)=docker-image://$(BASE)@$$digest \
 	    --label org.opencontainers.image.base.name=$(BASE) \
 	    --label org.opencontainers.image.base.digest=$$digest .

@@ -23,6 +23,7 @@ GITHUB = TOP / ".github"
 MAKEFILE = (TOP / "Makefile").read_text()
 PYPROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
 WORKFLOW: dict[str, Any] = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())
+RELEASE: dict[str, Any] = yaml.safe_load((GITHUB / "workflows" / "release.yml").read_text())
 DEPENDABOT: dict[str, Any] = yaml.safe_load((GITHUB / "dependabot.yml").read_text())
 HOOKS: dict[str, Any] = yaml.safe_load((TOP / ".pre-commit-config.yaml").read_text())
 TEXTS = [GITHUB / "pull_request_template.md", GITHUB / "dependabot.yml", TOP / "CONTRIBUTING.md"]
@@ -33,11 +34,22 @@ MANAGED = {
     "docker": "Dockerfile",
     "docker-compose": "docker-compose.yml",
 }
+# What the jobs of a release may do beyond reading: sign as this workflow, and write where they publish.
+GRANTED = {
+    "pypi": {"id-token": "write"},
+    "image": {"attestations": "write", "contents": "read", "id-token": "write", "packages": "write"},
+}
 
 
 def steps(workflow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for job in workflow["jobs"].values():
-        yield from job["steps"]
+        yield from job.get("steps", ())
+
+
+def triggers(workflow: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what starts a workflow: the key is `on`, which YAML 1.1 reads as true."""
+    found: dict[str, Any] = workflow[True]
+    return found
 
 
 def commands(workflow: Mapping[str, Any]) -> str:
@@ -51,16 +63,16 @@ def unpinned(workflow: Mapping[str, Any]) -> list[str]:
     return [action for action in used if not pinned.fullmatch(action)]
 
 
-def excesses(workflow: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where a run could do, or take, more than it needs."""
+def excesses(workflow: Mapping[str, Any], granted: Mapping[str, dict[str, str]]) -> Iterator[str]:
+    """Yield where a run could do, or take, more than it needs; `granted` are the permissions of its jobs."""
     if workflow.get("permissions") != {"contents": "read"}:
         yield "the workflow may do more than read"
     if "concurrency" not in workflow:
         yield "runs for one branch pile up"
     for name, job in workflow["jobs"].items():
-        if "permissions" in job:
-            yield f"{name} has permissions of its own"
-        if "timeout-minutes" not in job:
+        if job.get("permissions", {}) != granted.get(name, {}):
+            yield f"{name} has other permissions than it needs"
+        if "timeout-minutes" not in job and "uses" not in job:
             yield f"{name} may hang for hours"
     for step in steps(workflow):
         checkout = step.get("uses", "").startswith("actions/checkout@")
@@ -136,6 +148,9 @@ def broken(original: Mapping[str, Any], path: str, value: object) -> dict[str, A
 def test_every_action_is_of_one_version() -> None:
     """What runs in a workflow doesn't change because somebody else's branch or moving tag did."""
     assert unpinned(WORKFLOW) == []
+    assert unpinned(RELEASE) == []
+    used = {step["uses"] for workflow in (WORKFLOW, RELEASE) for step in steps(workflow) if "uses" in step}
+    assert len(used) == len({action.partition("@")[0] for action in used})
 
 
 @pytest.mark.parametrize("at", ["", "@main", "@v7", "@v7.0", "@3d3c42e", "@${{ matrix.version }}"])
@@ -146,7 +161,8 @@ def test_an_action_that_may_change_is_noticed(at: str) -> None:
 
 def test_a_run_can_do_no_more_than_it_needs() -> None:
     """It only reads, leaves no token behind, ends in time, and gives way to the next run of its pull request."""
-    assert list(excesses(WORKFLOW)) == []
+    assert list(excesses(WORKFLOW, {})) == []
+    assert list(excesses(RELEASE, GRANTED)) == []
 
 
 @pytest.mark.parametrize(
@@ -162,14 +178,71 @@ def test_a_run_can_do_no_more_than_it_needs() -> None:
 )
 def test_a_run_that_can_do_more_is_noticed(path: str, value: object) -> None:
     """Each of these alone is found."""
-    assert len(list(excesses(broken(WORKFLOW, path, value)))) == 1
-    assert list(excesses({"jobs": {}})) != []
+    assert len(list(excesses(broken(WORKFLOW, path, value), {}))) == 1
+    assert list(excesses({"jobs": {}}, {})) != []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("jobs/build/permissions", {"contents": "write"}),
+        ("jobs/ci/permissions", {"packages": "write"}),
+        ("jobs/pypi/permissions", {"contents": "write", "id-token": "write"}),
+        ("jobs/pypi/permissions", {}),
+    ],
+)
+def test_a_release_that_can_do_more_or_less_is_noticed(path: str, value: object) -> None:
+    """A job that publishes nothing has no right to, and one that does has just that."""
+    assert len(list(excesses(broken(RELEASE, path, value), GRANTED))) == 1
+
+
+def test_a_tag_is_released_once_ci_holds() -> None:
+    """Nothing else starts a release; CI, and the check of the tag against the version, come before anything is sent."""
+    assert triggers(RELEASE) == {"push": {"tags": ["v*"]}}
+    assert "workflow_call" in triggers(WORKFLOW)
+    assert RELEASE["jobs"]["ci"] == {"uses": "./.github/workflows/ci.yml"}
+    # A group of one name would have the release wait for CI, and CI for the release.
+    assert "github.workflow" in WORKFLOW["concurrency"]["group"]
+    assert "github.workflow" not in RELEASE["concurrency"]["group"]
+    assert 'tests.release tag "$GITHUB_REF_NAME"' in commands({"jobs": {"": RELEASE["jobs"]["build"]}})
+    for name in GRANTED:
+        assert RELEASE["jobs"][name]["needs"] == ["ci", "build"]
+        assert RELEASE["jobs"][name]["environment"] == name
+
+
+def test_a_release_needs_no_secret_and_names_no_host() -> None:
+    """PyPI trusts the workflow, the image goes where a variable says, and both take what `build` has made."""
+    text = (GITHUB / "workflows" / "release.yml").read_text()
+    assert "secrets." not in text
+    assert "://" not in text
+    assert [step["uses"].partition("@")[0] for step in RELEASE["jobs"]["pypi"]["steps"]] == [
+        "actions/download-artifact",
+        "pypa/gh-action-pypi-publish",
+    ]
+    assert "with" not in RELEASE["jobs"]["pypi"]["steps"][1]
+    given = [step["with"]["name"] for step in steps(RELEASE) if "/upload-artifact@" in step.get("uses", "")]
+    taken = [step["with"]["name"] for step in steps(RELEASE) if "/download-artifact@" in step.get("uses", "")]
+    assert given == taken == ["dist", "sbom"]
+
+
+def test_the_image_is_released_with_its_bill_of_materials_and_provenance() -> None:
+    """Both are attached, in the registry, to the digest of what was pushed, which was tried."""
+    pushed = RELEASE["jobs"]["image"]["steps"]
+    attached = [step["with"] for step in pushed if "actions/attest@" in step.get("uses", "")]
+    assert [each.pop("sbom-path", None) for each in attached] == [None, "sbom.json"]
+    for each in attached:
+        assert each["subject-digest"] == "${{ steps.push.outputs.digest }}"
+        assert each["push-to-registry"] is True
+    [push] = [step["run"] for step in pushed if step.get("id") == "push"]
+    assert "make image" in push
+    assert "--push --metadata-file image.json" in push
+    assert "/image.json" in (TOP / ".gitignore").read_text().splitlines()
 
 
 def test_every_command_exists() -> None:
     """The Makefile has each target, and the lock brings each program, that workflow, hooks and texts name."""
     entries = [hook["entry"] for repo in HOOKS["repos"] for hook in repo["hooks"]]
-    text = "\n".join([commands(WORKFLOW), *entries, *(each.read_text() for each in TEXTS)])
+    text = "\n".join([commands(WORKFLOW), commands(RELEASE), *entries, *(each.read_text() for each in TEXTS)])
     assert {"lint", "test", "dist", "setup", "lock", "audit", "image"} <= set(
         re.findall(r"\bmake ([a-z]+)", text)
     )
@@ -208,6 +281,7 @@ def test_the_tests_run_on_every_supported_python() -> None:
     """Classifiers, workflow, and the settings of pip, mypy and ruff agree on the versions of Python."""
     assert python_matrix(WORKFLOW) == set(supported())
     assert {"3.13"} <= named(WORKFLOW) <= set(supported())
+    assert named(RELEASE) == {"3.13"}
     oldest = min(supported(), key=lambda version: int(version.partition(".")[2]))
     assert PYPROJECT["project"]["requires-python"] == f">={oldest}"
     assert PYPROJECT["tool"]["mypy"]["python_version"] == oldest
