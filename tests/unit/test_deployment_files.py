@@ -10,19 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import service_unit
+from tests.support import compose, service_unit
+from tests.support.dockerfile import instructions, let_through
 from worker.common.durations import parse_duration
 from worker.settings import Settings, WorkerSettings, load
 
 TOP = Path(__file__).parents[2]
 PREFIX = "LCM_WORKER_"
-
-
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions, as (name, arguments), continued lines joined and comments left out."""
-    text = re.sub(r"^#.*\n", "", (TOP / "Dockerfile").read_text(), flags=re.MULTILINE)
-    lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    return [(name.upper(), rest.strip()) for name, _, rest in (line.partition(" ") for line in lines if line)]
 
 
 def last_stage() -> dict[str, str]:
@@ -34,9 +28,7 @@ def last_stage() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
     """Give the services of the compose file, with its variables at their defaults."""
-    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (TOP / "docker-compose.yml").read_text())
-    found: dict[str, Any] = yaml.safe_load(text)["services"]
-    return found
+    return compose.services()
 
 
 def test_the_image_is_built_in_stages_of_pinned_images() -> None:
@@ -82,10 +74,9 @@ def test_signals_reach_the_worker() -> None:
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:
     """Every file that the build copies from the checkout is there, and .dockerignore lets it through."""
-    allowed = {line[1:] for line in (TOP / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copies = [rest.split() for name, rest in instructions() if name == "COPY"]
     sources = {source for words in copies if not words[0].startswith("--from=") for source in words[:-1]}
-    assert sources == allowed
+    assert sources == let_through()
     assert [source for source in sorted(sources) if not (TOP / source).exists()] == []
 
 
@@ -150,7 +141,7 @@ def test_the_broker_keeps_its_data(services: dict[str, Any]) -> None:
     assert services["rabbitmq"]["hostname"]
     (volume,) = services["rabbitmq"]["volumes"]
     name, _, folder = volume.partition(":")
-    assert name in yaml.safe_load((TOP / "docker-compose.yml").read_text())["volumes"]
+    assert name in yaml.safe_load(compose.FILE.read_text())["volumes"]
     assert folder == "/var/lib/rabbitmq"
 
 
