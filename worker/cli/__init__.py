@@ -25,6 +25,7 @@ from worker.cli.demo.options import demo
 from worker.cli.health import health
 from worker.cli.lookup.options import lookup
 from worker.cli.run import run
+from worker.cli.sandbox import sandbox
 from worker.cli.simulate import simulate
 from worker.cli.status.options import status
 from worker.cli.streams import OutputLost, standard_streams
@@ -41,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.callback()(root)
-for command in (run, check, status, lookup, submit, top, health, asyncapi, simulate, demo):
+for command in (run, check, status, lookup, submit, top, health, asyncapi, simulate, demo, sandbox):
     app.command()(command)
 groups = {"dead": dead.app, "undelivered": undelivered.app, "topology": topology.app, "config": config.app}
 for name, group in groups.items():

@@ -1,4 +1,4 @@
-"""The other commands as processes: `simulate`, `demo`, and how any of them ends."""
+"""The other commands as processes: `simulate`, `demo`, `sandbox`, and how any of them ends."""
 
 from __future__ import annotations
 
@@ -162,9 +162,14 @@ async def test_a_demo_that_is_interrupted_cleans_up(vhost: str, broker: Node) ->
     assert await entities(broker, vhost) == []
 
 
+def run_in(folder: Path, name: str) -> list[str]:
+    """A command as a process in a folder, by a shell."""
+    return ["sh", "-c", f'cd "$1" && exec "{COMMAND}" {name}', "sh", str(folder)]
+
+
 def demo_in(folder: Path) -> list[str]:
-    """The demo as a process in a folder, by a shell, with no broker but a private node."""
-    return ["sh", "-c", f'cd "$1" && exec "{COMMAND}" demo', "sh", str(folder)]
+    """The demo as a process in a folder, with no broker but a private node."""
+    return run_in(folder, "demo")
 
 
 async def test_a_demo_in_a_folder_that_others_can_change_is_refused(tmp_path: Path) -> None:
@@ -230,3 +235,34 @@ async def test_a_demo_whose_node_fails_to_start_cleans_up(tmp_path: Path) -> Non
     assert ended.status == 1
     assert "ended with status 7 while it started" in ended.err
     assert not list((tmp_path / ".sandbox").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_sandbox_serves_commands_until_it_is_told_to_stop(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Its two lines are what a shell needs for a worker's checks to pass; it ends with status 0 and leaves nothing."""
+    sandbox = await asyncio.create_subprocess_exec(
+        *run_in(tmp_path, "sandbox"),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment({}),
+    )  # fmt: skip
+    async with ending(sandbox):
+        assert sandbox.stdout is not None
+        lines = [(await sandbox.stdout.readline()).decode() for _ in range(2)]
+        script = f'{"".join(lines)}"{COMMAND}" topology apply && "{COMMAND}" check'
+        checked = await program("sh", "-c", script)
+        assert checked.status == 0, checked.out + checked.err
+        sandbox.send_signal(number)
+        out, _ = await sandbox.communicate()
+    assert (sandbox.returncode, out) == (0, b"")
+    assert not list((tmp_path / ".sandbox").iterdir())
+    assert not processes_that_know(tmp_path)
+
+
+async def test_a_sandbox_whose_lines_nobody_gets_ends(tmp_path: Path) -> None:
+    """Where standard output takes nothing, no node is left running without anybody who knows its port."""
+    ended = await program(*run_in(tmp_path, "sandbox > /dev/full"))
+    assert ended.status == 1
+    assert ended.err.endswith("lcm-worker: standard output can't be written: No space left on device\n")
+    assert not list((tmp_path / ".sandbox").iterdir())
+    assert not processes_that_know(tmp_path)

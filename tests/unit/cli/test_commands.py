@@ -18,8 +18,8 @@ from worker.simulator.documents import UNASKED, VARIANTS
 from worker.simulator.scenarios import SCENARIOS
 
 COMMANDS = [
-    "run", "check", "status", "lookup", "submit", "top", "health", "asyncapi", "simulate", "demo", "dead",
-    "undelivered", "topology", "config"
+    "run", "check", "status", "lookup", "submit", "top", "health", "asyncapi", "simulate", "demo", "sandbox",
+    "dead", "undelivered", "topology", "config"
 ]  # fmt: skip
 CONFIG = Path(__file__).parents[3] / "config" / "worker.toml"
 
