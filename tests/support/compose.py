@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml."""
+"""What docker-compose.yml says, with its variables at their defaults."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 
 import yaml
 
-FILE = Path(__file__).parents[2] / "docker-compose.yml"
+_FILE = Path(__file__).parents[2] / "docker-compose.yml"
+
+
+def document() -> dict[str, Any]:
+    """Return all of it."""
+    found: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", _FILE.read_text()))
+    return found
 
 
 def services() -> dict[str, Any]:
-    """Return the services, with the variables at their defaults."""
-    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", FILE.read_text())
-    found: dict[str, Any] = yaml.safe_load(text)["services"]
-    return found
+    """Return the services."""
+    return dict(document()["services"])

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 
-from tests.support import compose, service_unit
+from tests.support import service_unit
+from tests.support.compose import document
 from tests.support.dockerfile import instructions, let_through
 from worker.common.durations import parse_duration
 from worker.settings import Settings, WorkerSettings, load
@@ -26,9 +28,15 @@ def last_stage() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
-    """Give the services of the compose file, with its variables at their defaults."""
-    return compose.services()
+def compose() -> dict[str, Any]:
+    """Give the compose file, with its variables at their defaults."""
+    return document()
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, Any]:
+    """Give its services."""
+    return dict(compose["services"])
 
 
 def test_the_image_is_built_in_stages_of_pinned_images() -> None:
@@ -88,9 +96,16 @@ def test_hashes_are_checked_when_the_image_is_built() -> None:
         assert "--require-hashes" in install or "--no-deps --no-build-isolation" in install
 
 
+def test_the_compose_file_is_valid(compose: dict[str, Any]) -> None:
+    """It is as the Compose Specification says, and a misspelt field is noticed."""
+    rules = Draft7Validator(json.loads((TOP / "tests/data/compose-spec.json").read_text()))
+    assert [error.message for error in rules.iter_errors(compose)] == []
+    assert not rules.is_valid({**compose, "services": {"worker": {"healthchek": {}}}})
+
+
 def test_no_service_runs_whatever_is_newest(services: dict[str, Any]) -> None:
     """Every image has a tag, and none is `latest`."""
-    assert set(services) == {"rabbitmq", "lcm", "worker"}
+    assert set(services) == {"rabbitmq", "lcm", "worker", "prometheus", "grafana"}
     for service in services.values():
         _, _, tag = service["image"].partition(":")
         assert tag not in {"", "latest"}
@@ -136,13 +151,70 @@ def test_our_containers_have_no_more_rights_than_they_need(services: dict[str, A
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_the_broker_keeps_its_data(services: dict[str, Any]) -> None:
+def test_the_broker_keeps_its_data(compose: dict[str, Any], services: dict[str, Any]) -> None:
     """Its folder is a named volume, found again since the node's name stays the same."""
     assert services["rabbitmq"]["hostname"]
     (volume,) = services["rabbitmq"]["volumes"]
     name, _, folder = volume.partition(":")
-    assert name in yaml.safe_load(compose.FILE.read_text())["volumes"]
+    assert name in compose["volumes"]
     assert folder == "/var/lib/rabbitmq"
+
+
+def test_ports_are_open_to_this_host_alone(services: dict[str, Any]) -> None:
+    """Whatever is published is published on the loopback address, under the port that it has inside."""
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert published.keys() == services.keys() - {"worker"}
+    for ports in published.values():
+        assert [port for port in ports if not re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port)] == []
+
+
+def test_broker_and_lcm_are_where_commands_look(services: dict[str, Any]) -> None:
+    """With `docker compose up rabbitmq lcm`, commands on this host need no settings."""
+    defaults = Settings()
+    environment = services["rabbitmq"]["environment"]
+    user = f"{environment['RABBITMQ_DEFAULT_USER']}:{environment['RABBITMQ_DEFAULT_PASS']}"
+    amqp, _ = (port.rpartition(":")[0] for port in services["rabbitmq"]["ports"])
+    (websocket,) = (port.rpartition(":")[0] for port in services["lcm"]["ports"])
+    assert defaults.broker.url == f"amqp://{user}@{amqp}/"
+    assert defaults.lcm.url == f"ws://{websocket}/"
+    assert "docker compose up rabbitmq lcm" in (TOP / "README.md").read_text()
+
+
+def test_monitoring_comes_only_where_it_is_asked_for(services: dict[str, Any]) -> None:
+    """Without the profile nothing but broker, LCM and workers is started."""
+    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert profiles == {"prometheus": ["monitoring"], "grafana": ["monitoring"]}
+
+
+def test_prometheus_asks_services_that_are_there(services: dict[str, Any]) -> None:
+    """Each target is a service on a port that it has: the worker's of its settings, the one of RabbitMQ's plugin."""
+    assert "./config/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
+    config = yaml.safe_load((TOP / "config/prometheus/prometheus.yml").read_text())
+    worker, broker = config["scrape_configs"]
+    [found] = worker["dns_sd_configs"]
+    listen = services["worker"]["environment"][f"{PREFIX}HEALTH__LISTEN"]
+    assert (found["names"], found["type"], listen) == (["worker"], "A", f"0.0.0.0:{found['port']}")
+    assert broker["static_configs"] == [{"targets": ["rabbitmq:15692"]}]
+
+
+def test_prometheus_takes_its_configuration() -> None:
+    """Prometheus's own checker finds nothing wrong in it; the rules are checked where they are tested."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.fail("promtool is missing: run `sudo apt-get install prometheus`, then try again")
+    file = TOP / "config/prometheus/prometheus.yml"
+    command = [promtool, "check", "config", "--syntax-only", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - its paths are known
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_grafana_asks_the_prometheus_that_is_there(compose: dict[str, Any], services: dict[str, Any]) -> None:
+    """It is given that one, on its port, as the source of metrics."""
+    [given] = services["grafana"]["configs"]
+    [source] = yaml.safe_load(compose["configs"][given["source"]]["content"])["datasources"]
+    assert given["target"].startswith("/etc/grafana/provisioning/datasources/")
+    port = services["prometheus"]["ports"][0].rpartition(":")[2]
+    assert source["url"] == f"http://prometheus:{port}"
 
 
 def test_environment_names_real_settings(services: dict[str, Any]) -> None:
