@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any
 
 from worker import __version__
@@ -21,6 +22,7 @@ from worker.common.clock import SYSTEM_CLOCK
 from worker.common.rate import Rate
 from worker.common.signals import on_stop_signal
 from worker.common.tasks import cancel, start
+from worker.common.threads import in_thread
 from worker.contract.disposition import Disposition
 from worker.contract.errors import Deferred
 from worker.contract.intake import PauseReason
@@ -39,10 +41,11 @@ from worker.observability.log import RecordLog
 from worker.observability.metrics import Metrics
 from worker.observability.slowness import Slowness
 from worker.pipeline import Pipeline
-from worker.settings import Scrubber, Settings
+from worker.settings import Scrubber, Settings, expiries_of
 from worker.status import Status, pages_of
 
 _COLLECT_AFTER = 7000  # objects made and not freed, ten times the interpreter's default
+_READ_EXPIRIES_AFTER = 600.0  # seconds
 _LAST_REPLIES = 2.0  # seconds that the shutdown waits for replies to callers, which are best effort
 
 
@@ -128,7 +131,14 @@ class App:
             pause=outage.probe_max_delay,
         )
         self.status = Status(
-            self.consumer, outbox, self.resender, self.pool, self.outages, share=self.share, guard=self.guard
+            self.consumer,
+            outbox,
+            self.resender,
+            self.pool,
+            self.outages,
+            share=self.share,
+            guard=self.guard,
+            dropped=log.dropped,
         )
         self.pages = pages_of(self.status, self.metrics, hide)
         self._stopping = asyncio.Event()
@@ -161,6 +171,7 @@ class App:
             start(self._get_ready(), "get-ready"),
             start(self._watch_lcm(), "watch-lcm"),
             start(self._log_stats(), "stats"),
+            start(self._watch_certificates(), "watch-certificates"),
             start(self.replies.run(), "replies"),
             start(self.resender.run(), "resender"),
         ]
@@ -238,6 +249,13 @@ class App:
             await asyncio.sleep(SYSTEM_CLOCK.jitter(longest / 2, longest))
             if not (self.outages.out or PauseReason.NO_SHARE in self.consumer.paused):
                 await self.pool.ensure_session()
+
+    async def _watch_certificates(self) -> None:
+        """Read anew when certificates expire: connections that last for months would not see a renewed one."""
+        while True:
+            with suppress(RuntimeError):  # too many threads just now
+                self.status.expiries = await in_thread(partial(expiries_of, self._settings), "read-expiries")
+            await asyncio.sleep(_READ_EXPIRIES_AFTER)
 
     async def _log_stats(self) -> None:
         while True:

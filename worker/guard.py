@@ -206,9 +206,14 @@ class Guard:
                 self._recovered_together()
 
     @property
+    def tripped(self) -> int:
+        """How many producers have tripped."""
+        return sum(watched.window.tripped for watched in self._producers.values())
+
+    @property
     def trouble(self) -> str:
         """How many producers have tripped, and by which error the last one did; "" where none has."""
-        tripped = sum(watched.window.tripped for watched in self._producers.values())
+        tripped = self.tripped
         return f"{tripped} of {len(self._producers)} producers, by {self._last_error}" if tripped else ""
 
     async def stop(self) -> None:
@@ -283,7 +288,7 @@ class Guard:
 
     async def _make_passes(self) -> None:
         depth = await self.depth()
-        while any(watched.window.tripped for watched in self._producers.values()):
+        while self.tripped:
             began = self.clock.monotonic()
             self._pass = _Pass(depth)
             if depth:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -25,7 +25,10 @@ _LOST_SUPERVISOR = Reason("supervisor_ended", "what keeps a connection to the br
 
 
 class Status:
-    """Reads the state of the components. `supervisors`, `draining` and `reached_lcm` are set by the app."""
+    """Reads the state of the components; `dropped` tells how many lines the log has lost.
+
+    `supervisors`, `draining`, `reached_lcm` and `expiries` are set by the app.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Status:
         *,
         share: ShareKeeper,
         guard: Guard,
+        dropped: Callable[[], int],
     ) -> None:
         self._consumer = consumer
         self._outbox = outbox
@@ -46,9 +50,11 @@ class Status:
         self._outages = outages
         self._share = share
         self._guard = guard
+        self._dropped = dropped
         self.supervisors: Sequence[asyncio.Task[Any]] = ()
         self.draining = False
         self.reached_lcm = False
+        self.expiries: Mapping[str, float] = {}
 
     def live(self) -> Verdict:
         """Tell whether the worker can recover by itself; if not, it has to be restarted."""
@@ -64,7 +70,7 @@ class Status:
         sessions = self._pool.counts()
         waiting = sessions.pop("waiting")
         return Now(
-            ready=not self._against(),
+            against=tuple(self._against()),
             out=bool(self._outages.out),
             in_flight=self._consumer.in_flight,
             sessions=sessions,
@@ -73,6 +79,9 @@ class Status:
             blocked=self._publish_link.blocked,
             undelivered=self._resender.waiting,
             fleet=_gauges_of(self._share.part()),
+            tripped=self._guard.tripped,
+            dropped=self._dropped(),
+            expiries=self.expiries,
         )
 
     def _against(self) -> dict[NotReady, str]:

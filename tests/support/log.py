@@ -33,6 +33,9 @@ class RecordingLog:
     def record(self, event: str, fields: msgspec.Struct) -> None:
         self.info(event, **msgspec.structs.asdict(fields))
 
+    def dropped(self) -> int:
+        return 0
+
     @property
     def events(self) -> list[str]:
         """The names of the lines, in their order."""

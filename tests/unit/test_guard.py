@@ -168,6 +168,7 @@ async def test_a_producer_whose_jobs_fail_is_stopped_and_others_are_not() -> Non
     )
     assert "look for a change at LCM" in fields["remedy"]
     assert guarded.guard.trouble == "1 of 2 producers, by lcm_rejected"
+    assert guarded.guard.tripped == 1
     await guarded.guard.stop()
 
 

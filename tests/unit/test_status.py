@@ -19,7 +19,7 @@ from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
 from worker.lcm.share import Part, ShareKeeper
 from worker.observability.metrics import CONTENT_TYPE, Metrics, Now
-from worker.observability.readiness import Reason
+from worker.observability.readiness import NotReady, Reason
 from worker.status import Status, pages_of
 
 
@@ -46,7 +46,8 @@ class Parts:
             cast(Pool, self.pool),
             cast(OutageMonitor, self.outages),
             share=cast(ShareKeeper, self.share),
-            guard=cast(Guard, SimpleNamespace(trouble="1 of 2 producers, by lcm_rejected")),
+            guard=cast(Guard, SimpleNamespace(tripped=2, trouble="2 of 3 producers, by lcm_rejected")),
+            dropped=lambda: 9,
         )
         self.status.reached_lcm = True
 
@@ -102,7 +103,7 @@ REASONS: list[tuple[Callable[[Parts], None], str, str]] = [
     (draining, "draining", "3 deliveries in hand"),
     (outage, "lcm_outage", "HTTP 503"),
     (starting, "starting", "namespace("),
-    (guarding, "guard", "1 of 2 producers, by lcm_rejected"),
+    (guarding, "guard", "2 of 3 producers, by lcm_rejected"),
     (refused, "copies_refused", "the broker refused it"),
     (suspecting, "not_consuming", "paused: suspect"),
     (not_consuming, "not_consuming", "connection refused"),
@@ -124,7 +125,7 @@ def test_each_reason_makes_it_not_ready(change: Callable[[Parts], None], code: s
     parts = Parts()
     change(parts)
     assert not parts.status.ready().ok
-    assert not parts.status.now().ready
+    assert [reason.code for reason in parts.status.now().against] == [code]
     assert list(parts.reasons()) == [code]
     assert parts.reasons()[code].startswith(detail)
 
@@ -188,7 +189,7 @@ def test_the_numbers_of_the_moment() -> None:
     blocked(parts)
     parts.consume_link.is_up = False
     assert parts.status.now() == Now(
-        ready=False,
+        against=(NotReady.BLOCKED,),
         out=False,
         in_flight=3,
         sessions={"busy": 2, "idle": 1, "opening": 0},
@@ -196,6 +197,8 @@ def test_the_numbers_of_the_moment() -> None:
         links={"consume": False, "publish": True},
         blocked=True,
         undelivered=7,
+        tripped=2,
+        dropped=9,
     )
     outage(parts)
     assert parts.status.now().out

@@ -66,6 +66,9 @@ class RecordLog(Log, Protocol):
     def record(self, event: str, fields: msgspec.Struct) -> Any:
         """Log what `info` would with these fields, of which there is one at least: texts, numbers and None."""
 
+    def dropped(self) -> int:
+        """Return how many lines could not be written."""
+
 
 def build_log(
     settings: LogSettings, *, worker: str, hide: Callable[[str], str] = str, stream: ByteStream | None = None
@@ -95,7 +98,9 @@ def build_log(
         record = ignore
     elif not (console or hashed):
         record = _JsonRecords(worker, hide, sink.soon, otherwise=record)
-    return _Log(bound.debug, bound.info, bound.warning, bound.error, bound.exception, record)
+    return _Log(
+        bound.debug, bound.info, bound.warning, bound.error, bound.exception, record, lambda: sink.dropped
+    )
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,6 +111,7 @@ class _Log:
     error: Callable[..., Any]
     exception: Callable[..., Any]
     record: Callable[[str, msgspec.Struct], Any]
+    dropped: Callable[[], int]
 
 
 def _record_by(info: Callable[..., object]) -> Callable[[str, msgspec.Struct], object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -27,6 +27,7 @@ from prometheus_client.utils import floatToGoString
 
 from worker.contract.disposition import Disposition, Ending
 from worker.contract.errors import ERRORS, LookupFailed
+from worker.observability.readiness import NotReady
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "lcm_worker"
@@ -45,13 +46,15 @@ _AGE = (0.1, 1, 5, 30, 60, 300, 900, 3600, 21600, 86400)
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The gauges at the moment of a scrape.
+    """What is not counted here, at the moment of a scrape.
 
-    `links` tells whether each connection to the broker is up, by role. `fleet` holds what is shared with other workers,
-    of `workers`, `sessions` and `rate`.
+    `against` holds the reasons for not being ready. `links` tells whether each connection to the broker is up, by role.
+    `fleet` holds what is shared with other workers, of `workers`, `sessions` and `rate`. `tripped` counts the producers
+    for which the guard has tripped, `dropped` the lines that the log has lost. `expiries` has the Unix time at which
+    the certificate of a setting expires.
     """
 
-    ready: bool = False
+    against: Collection[NotReady] = (NotReady.STARTING,)
     out: bool = False
     in_flight: int = 0
     sessions: Mapping[str, int] = field(default_factory=dict)
@@ -60,6 +63,9 @@ class Now:
     blocked: bool = False
     undelivered: int = 0
     fleet: Mapping[str, float] = field(default_factory=dict)
+    tripped: int = 0
+    dropped: int = 0
+    expiries: Mapping[str, float] = field(default_factory=dict)
 
 
 class Metrics(Collector):
@@ -180,7 +186,7 @@ class _Times:
 
 
 class _Gauges:
-    """Collects the gauges at the moment of a scrape."""
+    """Collects the gauges, and what others count, at the moment of a scrape."""
 
     def __init__(self, version: str) -> None:
         self.now = Now()
@@ -189,9 +195,14 @@ class _Gauges:
     def collect(self) -> Iterable[Metric]:
         now = self.now
         yield InfoMetricFamily(PREFIX, "The worker's version.", {"version": self._version})
-        yield _gauge("ready", "Whether the worker is ready: 1, or 0.", int(now.ready))
+        yield _gauge("ready", "Whether the worker is ready: 1, or 0.", int(not now.against))
+        reasons = {reason.code: int(reason in now.against) for reason in NotReady}
+        yield _gauges(
+            "not_ready", "Whether this keeps the worker from being ready: 1, or 0.", "reason", reasons
+        )
         yield _gauge("lcm_outage", "Whether LCM counts as out: 1, or 0.", int(now.out))
         yield _gauge("broker_blocked", "Whether the broker takes no messages: 1, or 0.", int(now.blocked))
+        yield _gauge("guard_tripped", "Producers for which the guard has tripped.", now.tripped)
         yield _gauge("in_flight_deliveries", "Deliveries in work.", now.in_flight)
         yield _gauge(
             "undelivered_waiting",
@@ -208,6 +219,15 @@ class _Gauges:
         )
         yield _gauges(
             "broker_link_up", "Whether each connection to the broker is up: 1, or 0.", "role", now.links
+        )
+        yield _gauges(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate in the file of a setting expires, in seconds since 1970.",
+            "setting",
+            now.expiries,
+        )
+        yield CounterMetricFamily(
+            f"{PREFIX}_log_lines_dropped", "Lines of the log that could not be written.", now.dropped
         )
 
 

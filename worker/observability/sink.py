@@ -44,7 +44,7 @@ class Sink:
 
     While the reader of a pipe or terminal stalls, lines wait in a bounded buffer, which a thread writes when it reads
     again. A line that can't be written, as on a full disk, is dropped, and the next one starts on a line of its own.
-    `on_dropped` is told how many lines were dropped, once lines can be written again.
+    `dropped` counts such lines; `on_dropped` is told how many they were, once lines can be written again.
     """
 
     def __init__(self, stream: ByteStream) -> None:
@@ -54,7 +54,8 @@ class Sink:
         self._lock = threading.RLock()
         self._soon: list[bytes] = []
         self._waiting = bytearray()
-        self._dropped = 0
+        self.dropped = 0
+        self._told = 0
         self._torn = False
         self._caught_up = threading.Event()
 
@@ -91,14 +92,14 @@ class Sink:
             elif len(self._waiting) + len(lines) < MOST_KEPT:
                 self._waiting += lines
             else:
-                self._dropped += number
+                self.dropped += number
 
     debug = info = warning = error = critical = exception = log = msg
 
     def _write_waiting(self) -> None:
         """Write as much as can be written at once; tell of dropped lines when that is all."""
         sent, error = self._send()
-        if sent == len(self._waiting) and not (self._torn or self._dropped):
+        if sent == len(self._waiting) and not (self._torn or self.dropped > self._told):
             self._waiting.clear()
             return  # as nearly always
         del self._waiting[:sent]
@@ -106,12 +107,12 @@ class Sink:
             return
         # After a full disk, say: a line that was written in part must not swallow the next one.
         self._torn = error is not None and (self._torn or sent > 0)
-        self._dropped += self._waiting.count(b"\n")
+        self.dropped += self._waiting.count(b"\n")
         self._waiting.clear()
         if isinstance(error, BrokenPipeError):
             self._discard_from_now_on()
-        elif error is None and (dropped := self._dropped):
-            self._dropped = 0
+        elif error is None and (dropped := self.dropped - self._told):
+            self._told = self.dropped
             self.on_dropped(dropped)
 
     def _send(self) -> tuple[int, OSError | None]:
@@ -131,7 +132,7 @@ class Sink:
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
         self._write = _without_waiting(self._stream)
-        self._dropped = 0
+        self._told = self.dropped
 
     def _start_catching_up(self) -> None:
         self._caught_up.clear()

@@ -3,10 +3,12 @@
 Other folders import from here alone. `section` is the base of all sections, `types` the kinds of values;
 `broker_section`, `lcm_section` and `sections` hold every setting; `sources` and `loading` read them; `masking`
 hides secrets where settings are shown, `secrets` masks them in the log; `secret_file` and `tls` read secrets and
-certificates, `rereading` does so again while the worker runs; `exposure` tells where others can read what is secret.
+certificates, `rereading` does so again while the worker runs; `exposure` tells where others can read what is secret,
+`expiry` when certificates expire.
 """
 
 from worker.settings.broker_section import BrokerSettings
+from worker.settings.expiry import expiries_of
 from worker.settings.exposure import exposures_of
 from worker.settings.lcm_section import Greeting, LcmSettings
 from worker.settings.loading import load
@@ -33,6 +35,7 @@ __all__ = [
     "Scrubber",
     "Settings",
     "WorkerSettings",
+    "expiries_of",
     "exposures_of",
     "load",
     "secrets_of",

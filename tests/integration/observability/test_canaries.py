@@ -193,6 +193,9 @@ class Everywhere:
 
         return write
 
+    def dropped(self) -> int:
+        return sum(log.dropped() for log in self._logs)
+
 
 async def publish_jobs(channel: AbstractChannel) -> int:
     """Publish a job for each account, with the account in whatever field it may stand by mistake; return how many."""

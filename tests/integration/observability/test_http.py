@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import socket
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.test_worker_processes import numbered, publish
 from tests.support.broker import close_connections
+from tests.support.certificates import Authority
 from tests.support.channel import open_channel
 from tests.support.commands import Worker, command, program, worker
 from tests.support.settings import broker_settings
@@ -21,6 +23,7 @@ from tests.support.waiting import until
 from worker.broker.declare import declare
 from worker.broker.topology import topology_of
 from worker.sandbox.node import Node
+from worker.settings import expiries_of, load
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
 
@@ -216,6 +219,19 @@ async def test_metrics_count_what_happened(broker: Node, vhost: str) -> None:
         assert await sample(listen, "lcm_worker_broker_link_up", role="consume") == 1
         await close_connections(broker, vhost)
         await running.logged("broker.connected", 4)
+
+
+async def test_metrics_tell_when_certificates_expire(vhost: str, tmp_path: Path) -> None:
+    """A worker whose settings name a file of certificates reads it after its start, be there TLS or not."""
+    listen, file = free_address(), Authority(tmp_path).file
+    async with (
+        Simulator() as lcm,
+        worker(vhost, lcm.url, health__listen=listen, lcm__ca_file=file) as running,
+    ):
+        await running.logged("worker.ready")
+        name = "lcm_worker_certificate_expiry_timestamp_seconds"
+        [expiry] = expiries_of(load(None, {"LCM_WORKER_LCM__CA_FILE": file})).values()
+        assert await sample(listen, name, setting="lcm.ca_file") == expiry
 
 
 async def test_metrics_keep_to_prometheus_rules(vhost: str) -> None:

@@ -18,6 +18,7 @@ from worker.contract.job import Job
 from worker.contract.lookup import ExchangeTiming, LookupResult
 from worker.contract.outcomes import OutcomeList
 from worker.observability.metrics import CONTENT_TYPE, Metrics, Now
+from worker.observability.readiness import NotReady
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NOTHING = Now()
@@ -127,7 +128,7 @@ def test_labels_are_closed_sets() -> None:
     metrics = Metrics(version="1")
     before = samples(metrics).keys()
     assert {label for family in metrics.families() for sample in family.samples for label in sample.labels} == {
-        "result", "error", "version", "le"
+        "result", "error", "version", "le", "reason"
     }  # fmt: skip
     for error in (LcmRejected("no", remote_message="18|1"), Expired("late")):
         metrics.ended(Disposition(Ending.FAILED, job_id="job-1", account="18|1", error=error))
@@ -140,7 +141,7 @@ def test_gauges_are_those_of_the_moment() -> None:
     """Each page tells what is true when it is asked for."""
     metrics = Metrics(version="1.2")
     now = Now(
-        ready=True,
+        against=(),
         out=True,
         in_flight=3,
         sessions={"busy": 2, "idle": 1},
@@ -148,13 +149,19 @@ def test_gauges_are_those_of_the_moment() -> None:
         links={"consume": True, "publish": False},
         blocked=True,
         undelivered=7,
+        tripped=2,
+        dropped=9,
     )
     found = samples(metrics, now)
-    assert {name: found[name] for name in found if "_total" not in name and "_seconds" not in name} == {
+    counted = ("deliveries", "failed", "exchanges", "retries", "publishes", "undelivered_total")
+    gauges = {name: found[name] for name in found if not name.startswith(counted) and "_seconds" not in name}
+    assert {name: value for name, value in gauges.items() if "not_ready" not in name} == {
         'info{version="1.2"}': 1,
         "ready": 1,
         "lcm_outage": 1,
         "broker_blocked": 1,
+        "guard_tripped": 2,
+        "log_lines_dropped_total": 9,
         "in_flight_deliveries": 3,
         "session_waiters": 5,
         "undelivered_waiting": 7,
@@ -164,6 +171,24 @@ def test_gauges_are_those_of_the_moment() -> None:
         'broker_link_up{role="publish"}': 0,
     }
     assert samples(metrics)["ready"] == 0
+
+
+def test_each_reason_for_not_being_ready_has_its_series() -> None:
+    """Those that are present are 1, all others 0, so that no alert goes on for one that is over."""
+    present = (NotReady.GUARD, NotReady.BLOCKED)
+    found = samples(Metrics(version="1"), Now(against=present))
+    assert found["ready"] == 0
+    assert {name: value for name, value in found.items() if "not_ready" in name} == {
+        f'not_ready{{reason="{reason.code}"}}': int(reason in present) for reason in NotReady
+    }
+
+
+def test_the_expiry_of_certificates_is_told_by_setting() -> None:
+    """A setting without a certificate has no series."""
+    found = samples(Metrics(version="1"), Now(expiries={"lcm.cert_file": 1893456000.0}))
+    assert {name: value for name, value in found.items() if "certificate" in name} == {
+        'certificate_expiry_timestamp_seconds{setting="lcm.cert_file"}': 1893456000
+    }
 
 
 def test_two_workers_of_one_process_count_apart() -> None:

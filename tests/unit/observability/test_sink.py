@@ -75,10 +75,12 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted() -> None:
         for _ in range(1000):
             sink.msg(line)
             assert len(sink._waiting) <= MOST_KEPT
+        stalled = sink.dropped
         found = read(reading, sink._caught_up)
     *kept, last = found
     assert set(kept) == {line}
     assert last == f"dropped {1000 - len(kept)}".encode()
+    assert stalled == sink.dropped == 1000 - len(kept)
 
 
 def test_the_descriptor_stays_blocking_for_others() -> None:
@@ -172,4 +174,4 @@ async def test_each_line_that_may_wait_counts_where_it_is_dropped() -> None:
     for _ in range(3):
         sink.soon(b"line")
     sink.flush()
-    assert sink._dropped == 3
+    assert sink.dropped == 3
