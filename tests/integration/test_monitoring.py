@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import yaml
 
 from tests.support.channel import open_channel
-from tests.support.monitoring import PROMETHEUS, alert_queries, known_from, mistakes
+from tests.support.monitoring import PROMETHEUS, alert_queries, dashboard_queries, known_from, mistakes
 from tests.support.settings import broker_settings
 from tests.support.waiting import until
 from worker.broker.declare import declare
@@ -67,6 +67,7 @@ async def test_queries_ask_for_metrics_that_rabbitmq_has() -> None:
 
         await until(tells_of_all)
         known = known_from(await scraped(port))
-        queries = [query for query in alert_queries() if "rabbitmq_" in query.text]
-        assert len(queries) > 2
+        asked = alert_queries() + dashboard_queries("metrics")
+        queries = [query for query in asked if "rabbitmq_" in query.text]
+        assert len(queries) > 5
         assert [wrong for query in queries for wrong in mistakes(query, known, "rabbitmq")] == []

@@ -77,9 +77,9 @@ def dashboard_queries(name: str) -> list[Query]:
     }
 
     def filled(text: str) -> str:
-        return re.sub(r"\$(\w+)", lambda found: values[found[1]], text)
+        return re.sub(r"\$\{?(\w+)(?::raw\})?", lambda found: values[found[1]], text)
 
-    notes = [Query(note["name"], note["expr"]) for note in board["annotations"]["list"]]
+    notes = [Query(note["name"], note.get("target", note)["expr"]) for note in board["annotations"]["list"]]
     targets = [Query(panel["title"], each["expr"]) for panel in board["panels"] for each in panel["targets"]]
     return [Query(query.where, filled(query.text)) for query in notes + targets]
 
