@@ -37,12 +37,12 @@ async def close_connections(node: Node, url: str, reason: str = "closed by a tes
     )
 
 
-async def add_user(node: Node, name: str, **permissions: str) -> None:
-    """Let a user called like the vhost, with the password `secret`, do this much in it, and nothing else."""
+async def add_user(node: Node, name: str, *, vhost: str = "", **permissions: str) -> None:
+    """Let a user with the password `secret` do this much in a vhost, that of the same name by default."""
     wanted = ", ".join(f'<<"{permissions[kind]}">>' for kind in ("configure", "write", "read"))
     await node.eval(
         f'begin catch rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"secret">>, <<"test">>), '
-        f'ok = rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"{name}">>, {wanted}, '
+        f'ok = rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"{vhost or name}">>, {wanted}, '
         '<<"test">>) end'
     )
 

@@ -24,8 +24,16 @@ _ELSEWHERE = (
     "/opt/homebrew/opt/rabbitmq/sbin",
 )
 _ERLANG = ("/usr/lib/erlang/bin", "/usr/lib64/erlang/bin", "/usr/local/bin", "/opt/homebrew/bin")
-# A client that shares nothing with this worker's, and what reads its metrics.
-_TEST_TOOLS = {"amqp-publish": "amqp-tools", "promtool": "prometheus"}
+# A client that shares nothing with this worker's, what reads its metrics, and what the examples in docs/examples need.
+_TEST_TOOLS = {
+    "amqp-publish": "amqp-tools",
+    "promtool": "prometheus",
+    "jq": "jq",
+    "npm": "npm",
+    "javac": "default-jdk-headless",
+    "/usr/share/java/amqp-client.jar": "librabbitmq-client-java",
+    "/usr/share/java/gson.jar": "libgoogle-gson-java",
+}
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -93,16 +101,20 @@ def ensure_server(install: bool, say: Callable[[str], None]) -> Path:
 
 
 def ensure_test_tools(install: bool, say: Callable[[str], None]) -> None:
-    """See to it that the programs of other people are there by which the tests judge this worker.
+    """See to it that the programs and libraries of other people are there by which the tests judge this worker.
 
     Raises ServerMissing, in one line that says what to do.
     """
-    for program, package in _TEST_TOOLS.items():
-        if shutil.which(program) is None and install and os.geteuid() == 0 and shutil.which("apt-get"):
+    for tool, package in _TEST_TOOLS.items():
+        if not _is_there(tool) and install and os.geteuid() == 0 and shutil.which("apt-get"):
             say(f"installing Debian's {package}, which the tests need ...")
             _apt_install(package)
-        if shutil.which(program) is None:
-            raise ServerMissing(f"{program} is missing: run `sudo apt-get install {package}`, then try again")
+        if not _is_there(tool):
+            raise ServerMissing(f"{tool} is missing: run `sudo apt-get install {package}`, then try again")
+
+
+def _is_there(tool: str) -> bool:
+    return shutil.which(tool, os.F_OK) is not None  # a library is not executable
 
 
 def main(arguments: list[str]) -> int:
