@@ -35,6 +35,7 @@ from worker.contract.job import Job, Producer
 from worker.contract.job_reader import read_job
 from worker.contract.lookup import Lookup, LookupRequest, LookupResult
 from worker.contract.message import Delivery, Message, Properties
+from worker.contract.trace_context import trace_id_of
 
 
 class Outbox(Protocol):
@@ -307,6 +308,7 @@ class Pipeline:
             reason=reason,
             sent=sent,
             producer=run.job.producer,
+            trace_id=trace_id_of(run.job.trace),
             queue_ms=_age(run.delivery.properties.published_at, run.arrived_at),
             publish_ms=round(run.publish_seconds * 1000, 1),
             duration_ms=self._since(run.started),

@@ -30,7 +30,7 @@ JOBS, RESULTS, DEAD = (f"lcm.outcome.{name}" for name in ("jobs", "results", "de
 RETRIES = [f"lcm.outcome.retry.{delay}" for delay in ("5s", "30s", "2m", "10m")]
 FIELDS = {
     "job_id", "account", "attempts", "source", "outcomes", "error", "session", "exchange", "queue_ms",
-    "lcm_ms", "publish_ms", "duration_ms", "redelivered",
+    "lcm_ms", "publish_ms", "duration_ms", "redelivered", "trace_id",
 }  # fmt: skip
 
 

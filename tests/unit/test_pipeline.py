@@ -599,3 +599,22 @@ async def test_a_delivery_that_has_ended_leaves_no_garbage(
         assert sys.getrefcount(body) == before
     finally:
         gc.enable()
+
+
+async def test_every_end_tells_the_trace_of_the_job() -> None:
+    """A job that succeeds, fails or can't be read names its trace; a forged `traceparent` goes on, and names none."""
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    trace = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01", "tracestate": "a=b"}
+    for outcome, job in (
+        (answering(), delivery(trace)),
+        (failing(PERMANENT[0]), delivery(trace)),
+        (failing(TRANSIENT[0]), delivery(trace)),
+        (answering(), Delivery(b"no job", Properties(headers=trace))),
+    ):
+        world = World(outcome)
+        assert (await world.handle(job)).trace_id == trace_id
+        assert all(trace.items() <= message.properties.headers.items() for message in world.published)
+    forged = {"traceparent": f"00-{trace_id}-\n-01"}
+    world = World(answering())
+    assert (await world.handle(delivery(forged))).trace_id == ""
+    assert world.published[0].properties.headers == forged

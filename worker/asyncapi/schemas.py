@@ -23,13 +23,13 @@ from worker.contract.job import (
     MAX_JOB_ID,
     REPLAYS_HEADER,
     ROUTE,
-    TRACE_HEADERS,
     USER_ID_HEADER,
 )
 from worker.contract.job_copies import FAILED_AT_HEADER, WORKER_HEADER
 from worker.contract.job_reader import Fields
 from worker.contract.outcomes import Outcome
 from worker.contract.result import MAX_ERROR_MESSAGE, Error, Failed, Succeeded
+from worker.contract.trace_context import TRACE_HEADERS
 
 Schema = dict[str, Any]
 

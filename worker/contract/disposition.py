@@ -58,6 +58,7 @@ class Disposition(msgspec.Struct):
     Times are in milliseconds. `attempts` counts exchanges over all deliveries of the job, `exchanges` those of this
     delivery alone; `last_exchange` is the last of them, answered or not. `outcomes` is the length of the list, `-1`
     where there is none. `unread` is the job's. `sent` is what became of its result, None where it has none.
+    `trace_id` is the trace that the job belongs to, "" where it names none.
     """
 
     ending: Ending
@@ -78,3 +79,4 @@ class Disposition(msgspec.Struct):
     redelivered: bool = False
     sent: Sent | None = None
     producer: Producer = NOBODY
+    trace_id: str = ""

@@ -29,7 +29,6 @@ USER_ID_HEADER = "outcome-user-id"
 APP_ID_HEADER = "outcome-app-id"
 ERROR_CODE_HEADER = "outcome-error-code"
 ERROR_REASON_HEADER = "outcome-error-reason"
-TRACE_HEADERS = ("traceparent", "tracestate")
 
 NAMESPACE = UUID("6b0f6c5e-0f52-4d0c-9a3f-6c1d3d1f7e2b")
 """Of every UUIDv5 that this worker derives. Consumers drop repeats by these ids: it never changes."""

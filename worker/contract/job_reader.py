@@ -42,12 +42,12 @@ from worker.contract.job import (
     REPLAYS_HEADER,
     RETRIES_HEADER,
     ROUTE,
-    TRACE_HEADERS,
     USER_ID_HEADER,
     Job,
     Producer,
     derived_id,
 )
+from worker.contract.trace_context import trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,7 +152,7 @@ def _job(body: bytes, properties: Properties, fields: Fields, mistakes: list[_Mi
         passes=_count(headers, PASSES_HEADER),
         last_error=_last_error(headers),
         correlation_id=cut(properties.correlation_id or job_id, MAX_SHORT_STRING),
-        trace=_trace(headers) if headers else {},
+        trace=trace_of(headers) if headers else {},
         producer=_producer(properties, route),
     )
 
@@ -248,10 +248,6 @@ def _carried_id(headers: Mapping[str, Any]) -> str | None:
     value = headers.get(JOB_ID_HEADER)
     # no id that this worker accepts is longer; without a limit a producer's could outgrow a frame
     return value if isinstance(value, str) and len(value) <= MAX_SHORT_STRING else None
-
-
-def _trace(headers: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value for name in TRACE_HEADERS if isinstance(value := headers.get(name), str)}
 
 
 def _last_error(headers: Mapping[str, Any]) -> str:

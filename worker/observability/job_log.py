@@ -28,6 +28,7 @@ class _Line(msgspec.Struct):
     publish_ms: float
     duration_ms: float
     redelivered: bool
+    trace_id: str | None
     app_id: str | None
     user_id: str | None
 
@@ -76,6 +77,7 @@ def _line(disposition: Disposition) -> _Line:
         publish_ms=disposition.publish_ms,
         duration_ms=disposition.duration_ms,
         redelivered=disposition.redelivered,
+        trace_id=disposition.trace_id or None,
         app_id=producer.app_id or None,
         user_id=producer.user_id or None,
     )

@@ -22,7 +22,7 @@ from worker.settings import LogSettings
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FIELDS = {
     "job_id", "account", "attempts", "source", "outcomes", "error", "session", "exchange", "queue_ms",
-    "lcm_ms", "publish_ms", "duration_ms", "redelivered", "app_id", "user_id",
+    "lcm_ms", "publish_ms", "duration_ms", "redelivered", "trace_id", "app_id", "user_id",
 }  # fmt: skip
 
 
@@ -161,3 +161,10 @@ def test_a_line_tells_who_sent_the_job() -> None:
     assert (line["user_id"], line["app_id"]) == ("dialer", "crm")
     line = line_for(succeeded())
     assert (line["user_id"], line["app_id"]) == (None, None)
+
+
+def test_a_line_tells_the_trace_of_its_job() -> None:
+    """The trace that the job belongs to, or null where it names none."""
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    assert line_for(ended(Ending.FAILED, LcmRejected("no"), trace_id=trace_id))["trace_id"] == trace_id
+    assert line_for(succeeded())["trace_id"] is None
