@@ -10,7 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from worker.broker.topology import DEAD_KEY, RetryStep, Topology
 from worker.common.callbacks import ignore
@@ -35,24 +35,9 @@ from worker.contract.job import Job, Producer
 from worker.contract.job_reader import read_job
 from worker.contract.lookup import Lookup, LookupRequest, LookupResult
 from worker.contract.message import Delivery, Message, Properties
+from worker.contract.outbox import Outbox
 from worker.contract.trace_context import trace_id_of
 
-
-class Outbox(Protocol):
-    """Publishes, and returns once the broker has confirmed that a queue has the message.
-
-    Each raises StaleDelivery, where `is_wanted` turned false before, and MessageTooLarge. `result` and `dead` raise
-    Deferred where neither the queues that the message is for nor the one that keeps it in their place takes it.
-    """
-
-    async def result(
-        self, message: Message, is_wanted: IsWanted, /, *, has_dead_letter: bool = False
-    ) -> Sent: ...
-    async def dead(self, message: Message, is_wanted: IsWanted, /) -> None: ...
-    async def retry(self, message: Message, is_wanted: IsWanted, /) -> None: ...
-
-
-IsWanted = Callable[[], bool]
 Reply = Callable[[Message, str, Job], None]
 """Takes a result, the `reply_to` of its job and the job; does not wait, and never raises."""
 

@@ -21,6 +21,7 @@ from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.contract.disposition import Sent
 from worker.contract.errors import Deferred, NotTaken, PublishRefused, Unroutable
 from worker.contract.message import Message
+from worker.contract.outbox import IsWanted
 from worker.observability.log import Log
 
 ROUTING_KEY_HEADER = "outcome-routing-key"
@@ -33,8 +34,6 @@ A quorum queue elects another leader within some 7 s, in which nothing on its ch
 """
 _PATIENCE = 3.0  # seconds for which the dead-letter queue and the undelivered queue may refuse
 _OWN_FIRST_PAUSE, _OWN_LONGEST_PAUSE = 5.0, 30.0  # between two tries of one of these queues
-
-IsWanted = Callable[[], bool]
 
 
 class Outbox:
