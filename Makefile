@@ -63,7 +63,7 @@ lint: setup  ## ruff and mypy
 
 lock:  ## bring the locks in line with pyproject.toml; ARGS=--upgrade takes the newest versions
 	$(UV) pip compile $(LOCKED) $(ARGS) --group build pyproject.toml -o requirements.lock
-	$(UV) pip compile $(LOCKED) $(ARGS) --group build --group dev --group bench pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile $(LOCKED) $(ARGS) --extra otel --group build --group dev --group bench pyproject.toml -o requirements-dev.lock
 
 sbom: setup  ## what the worker is made of: sbom.json (CycloneDX 1.6), and docs/licences.md anew
 	$(BIN)/python -m tests.supply

@@ -40,19 +40,22 @@ from worker.observability.job_log import JobLog
 from worker.observability.log import RecordLog
 from worker.observability.metrics import Metrics
 from worker.observability.slowness import Slowness
+from worker.observability.tracing import Tracer, Untraced
 from worker.pipeline import Pipeline
-from worker.settings import Scrubber, Settings, expiries_of
+from worker.settings import Scrubber, Settings, asks_for_traces, expiries_of
 from worker.status import Status, pages_of
 
 _COLLECT_AFTER = 7000  # objects made and not freed, ten times the interpreter's default
 _READ_EXPIRIES_AFTER = 600.0  # seconds
+_NO_TRACES = "install lcm-outcome-worker[otel], or set OTEL_TRACES_EXPORTER=none"
 _LAST_REPLIES = 2.0  # seconds that the shutdown waits for replies to callers, which are best effort
 
 
 class App:
     """One worker. `run` works until `stop`; a second `stop` gives up the jobs in hand, which the broker redelivers."""
 
-    def __init__(self, settings: Settings, log: RecordLog) -> None:
+    def __init__(self, settings: Settings, log: RecordLog, tracer: Tracer | None = None) -> None:
+        tracer = tracer or Untraced()
         self._settings = settings
         self._log = log
         name = settings.worker.name
@@ -88,10 +91,11 @@ class App:
             places=Places(broker.prefetch, topology.retry_steps[0].delay, SYSTEM_CLOCK),
             rate=rate,
             count=self.metrics.exchanged,
+            traced=tracer.exchanging,
         )
         pipeline = Pipeline(
             look_up,
-            outbox,
+            tracer.publishing(outbox),
             topology,
             worker=name,
             delivery_limit=broker.delivery_limit,
@@ -102,8 +106,8 @@ class App:
             broker,
             topology,
             log,
-            handle=pipeline,
-            defer=pipeline.defer,
+            handle=tracer.handling(pipeline),
+            defer=tracer.handling(pipeline.defer),
             report=self._ended,
             worker=name,
             paused=[PauseReason.NO_SHARE] if lcm.has_fleet_limit else [],
@@ -289,11 +293,28 @@ class App:
 
 async def serve(settings: Settings, log: RecordLog) -> None:
     """Run a worker in this process until SIGTERM, SIGINT or SIGHUP; raises as `App.run`."""
-    app = App(settings, log)
+    tracer = _tracer_for(settings, log)
+    app = App(settings, log, tracer)
     # What lives as long as the process is left out of each collection, and these come a tenth as often: a job makes
     # no cycles, so they find next to nothing.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
-    with on_stop_signal(app.stop):
-        await app.run()
+    try:
+        with on_stop_signal(app.stop):
+            await app.run()
+    finally:
+        await tracer.close()
+
+
+def _tracer_for(settings: Settings, log: RecordLog) -> Tracer:
+    """Return what traces where OpenTelemetry's variables ask for it, and does nothing otherwise."""
+    if not asks_for_traces():
+        return Untraced()
+    try:
+        from worker.observability.spans import SpanTracer, exporting_provider  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        log.warning("tracing.unavailable", reason=str(error), remedy=_NO_TRACES)
+        return Untraced()
+    provider = exporting_provider(settings.worker.name, __version__)
+    return SpanTracer(provider, queue=topology_of(settings.broker).jobs, lcm_url=settings.lcm.url)

@@ -14,6 +14,7 @@ from tests.support.channel import depth, take_all
 from tests.support.log import RecordingLog
 from tests.support.waiting import running, until
 from worker.app import App
+from worker.observability.tracing import Tracer
 from worker.settings import Settings, load
 
 JOBS, RESULTS, DEAD = (f"lcm.outcome.{name}" for name in ("jobs", "results", "dead"))
@@ -35,9 +36,9 @@ def quick(broker_url: str, lcm_url: str, **settings: object) -> Settings:
 
 
 @asynccontextmanager
-async def working(settings: Settings) -> AsyncIterator[RecordingLog]:
+async def working(settings: Settings, tracer: Tracer | None = None) -> AsyncIterator[RecordingLog]:
     log = RecordingLog()
-    app = App(settings, log)
+    app = App(settings, log, tracer)
     async with running(app.run()) as work:
         await until(lambda: log.events.count("broker.connected") >= 2)
         yield log

@@ -7,7 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import files, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,13 @@ from tests.unit.test_imports import SOURCES, imports
 
 TOP = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
-DECLARED: list[str] = PYPROJECT["project"]["dependencies"]
+REQUIRED: list[str] = PYPROJECT["project"]["dependencies"]
+EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
+DECLARED = [*REQUIRED, *EXTRAS["otel"]]
 GROUPS: dict[str, list[str]] = PYPROJECT["dependency-groups"]
 README = (TOP / "README.md").read_text()
 LOCKS = {
-    "requirements.lock": [*DECLARED, *GROUPS["build"]],
+    "requirements.lock": [*REQUIRED, *GROUPS["build"]],
     "requirements-dev.lock": [*DECLARED, *GROUPS["build"], *GROUPS["dev"], *GROUPS["bench"]],
 }
 
@@ -36,13 +38,21 @@ def names(requirements: Iterable[str]) -> set[str]:
 
 def used(trees: Iterable[ast.Module]) -> set[str]:
     """Return the distributions that modules import from; of a module that none installs, its own name."""
-    modules = {name.partition(".")[0] for tree in trees for name in imports(tree)}
+    modules = {name for tree in trees for name in imports(tree)}
     installed = packages_distributions()
     return {
         normalized(distribution)
-        for module in modules - sys.stdlib_module_names - {"worker"}
-        for distribution in installed.get(module, [module])
+        for module in modules
+        if (top := module.partition(".")[0]) not in sys.stdlib_module_names | {"worker"}
+        for distribution in installed.get(top, [top])
+        if len(installed.get(top, [])) < 2 or brings(distribution, module)
     }
+
+
+def brings(distribution: str, module: str) -> bool:
+    """Whether a distribution, one of several that share a namespace, has this very module."""
+    path = module.replace(".", "/")
+    return any(str(file) in {f"{path}.py", f"{path}/__init__.py"} for file in files(distribution) or [])
 
 
 def without_lower_bound(requirements: Iterable[str]) -> Iterator[str]:
@@ -86,6 +96,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
         ("def late():\n    from yaml import nodes", "pyyaml"),
         ("import _pytest.config as config", "pytest"),
         ("from no_such_module import anything", "no-such-module"),
+        ("from opentelemetry.sdk.trace import TracerProvider", "opentelemetry-sdk"),
     ],
 )
 def test_an_undeclared_import_is_noticed(source: str, distribution: str) -> None:

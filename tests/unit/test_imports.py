@@ -108,6 +108,7 @@ LIBRARIES = {
     "pamqp": ("worker.broker",),
     "tenacity": ("worker.lcm.retry",),
     "prometheus_client": ("worker.observability.metrics",),
+    "opentelemetry": ("worker.observability.spans",),
 }
 # These start processes of their own, which need a PATH: nothing of this worker's configuration.
 READ_ENVIRONMENT = ("worker.settings", "worker.cli.common", "worker.sandbox")
@@ -286,6 +287,7 @@ RULES: dict[Rule, list[tuple[str, str]]] = {
         ("worker.contract.message", "from pamqp import encode"),
         ("worker.lcm.lookup", "from tenacity import retry"),
         ("worker.status", "from prometheus_client import Counter"),
+        ("worker.observability.tracing", "from opentelemetry import trace"),
     ],
     the_pipeline_imports_pure_modules: [
         ("worker.pipeline", "import asyncio"),

@@ -64,7 +64,7 @@ def trace_headers() -> Schema:
     """Return the schema of the headers that go from a job to its result."""
     text = {
         "type": "string",
-        "description": "W3C trace context, carried over unread from a job to its result.",
+        "description": "W3C trace context: the job's own, or of the worker's span in the same trace.",
     }
     return {"type": "object", "properties": {name: dict(text) for name in TRACE_HEADERS}}
 

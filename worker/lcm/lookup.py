@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from worker.common.callbacks import ignore
+from worker.common.callbacks import ignore, unchanged
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.rate import Rate
 from worker.contract.errors import Deferred, LookupFailed
@@ -56,6 +56,7 @@ def build_lookup(
     places: Places | None = None,
     rate: Rate | None = None,
     count: Callable[[str], object] = ignore,
+    traced: Callable[[Lookup], Lookup] = unchanged,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Lookup:
     """Compose the layers as the settings ask.
@@ -68,10 +69,11 @@ def build_lookup(
         places: those that stuck lookups may keep; without them, as many as they like.
         rate: how often LCM may be asked; without it, as `lcm.max_rate` says.
         count: is told how each exchange ended, see `Exchange`.
+        traced: puts a span around each exchange.
         clock: the time, and how it is waited for.
     """
     rate = rate or Rate(lcm.max_rate)
-    lookup: Lookup = Exchange(pool, rate, lcm.reply_timeout, retry.budget, clock=clock, count=count)
+    lookup = traced(Exchange(pool, rate, lcm.reply_timeout, retry.budget, clock=clock, count=count))
     if outages is not None:
         lookup = CircuitBreaker(lookup, outages, clock)
     places = places or Places.unlimited(clock)

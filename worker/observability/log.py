@@ -33,8 +33,15 @@ from worker.settings import LogSettings
 
 # At DEBUG these print query strings, Authorization headers, payloads and frames.
 _TALKATIVE = ("websockets", "aiormq", "aio_pika", "asyncio")
-# Logs lost and refused connections at ERROR with tracebacks; the link's own events tell them better.
-_REPEATING = "aiormq.connection"
+_QUIET = {
+    # Logs lost and refused connections at ERROR with tracebacks; the link's own events tell them better.
+    "aiormq.connection": logging.CRITICAL,
+    # Warn of each trace context that a producer got wrong, of headers for the collector, in which tokens may be, and of
+    # each try to send.
+    "opentelemetry.trace": logging.ERROR,
+    "opentelemetry.util": logging.ERROR,
+    "opentelemetry.exporter": logging.ERROR,
+}
 # UTF-8 of characters that some readers take for line breaks, though JSON doesn't, of terminal control codes, and of
 # marks that are not seen or reverse what is.
 _BREAKING = re.compile(
@@ -136,7 +143,8 @@ def route_library_logs(log: Log) -> None:
     root.setLevel(logging.WARNING)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger(_REPEATING).setLevel(logging.CRITICAL)
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(capture=True)
 
     def tell(error: BaseException | None) -> None:

@@ -4,7 +4,7 @@ Other folders import from here alone. `section` is the base of all sections, `ty
 `broker_section`, `lcm_section` and `sections` hold every setting; `sources` and `loading` read them; `masking`
 hides secrets where settings are shown, `secrets` masks them in the log; `secret_file` and `tls` read secrets and
 certificates, `rereading` does so again while the worker runs; `exposure` tells where others can read what is secret,
-`expiry` when certificates expire.
+`expiry` when certificates expire; `tracing` tells whether traces are asked for.
 """
 
 from worker.settings.broker_section import BrokerSettings
@@ -22,6 +22,7 @@ from worker.settings.sections import (
     Settings,
     WorkerSettings,
 )
+from worker.settings.tracing import asks_for_traces
 
 __all__ = [
     "BrokerSettings",
@@ -35,6 +36,7 @@ __all__ = [
     "Scrubber",
     "Settings",
     "WorkerSettings",
+    "asks_for_traces",
     "expiries_of",
     "exposures_of",
     "load",
