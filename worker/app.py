@@ -35,6 +35,7 @@ from worker.lcm.outage import OutageMonitor, Prober
 from worker.lcm.places import Places
 from worker.lcm.pool import Pool
 from worker.lcm.share import ShareKeeper, seat_for
+from worker.observability.failures import Failures
 from worker.observability.http import HealthServer
 from worker.observability.job_log import JobLog
 from worker.observability.log import RecordLog
@@ -64,6 +65,7 @@ class App:
         topology = topology_of(broker, fleet=lcm.has_fleet_limit)
         self.metrics = Metrics(version=__version__)
         self.report = JobLog(log)
+        self.failures = Failures()
         self.slowness = Slowness(log, settings.log.stats_interval)
         breaker = Breaker(outage.failures, outage.probe_delay, outage.probe_max_delay)
         self.outages = OutageMonitor(breaker, log)
@@ -144,7 +146,7 @@ class App:
             guard=self.guard,
             dropped=log.dropped,
         )
-        self.pages = pages_of(self.status, self.metrics, hide)
+        self.pages = pages_of(self.status, self.metrics, self.failures, worker=name, hide=hide)
         self._stopping = asyncio.Event()
         self._giving_up = asyncio.Event()
 
@@ -228,6 +230,7 @@ class App:
         self.guard(disposition)
         self.slowness(disposition)
         self.metrics.ended(disposition)
+        self.failures(disposition)
 
     def _admit(self, producer: Producer) -> Deferred | None:
         return self.guard.admit(producer)

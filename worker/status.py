@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
+from worker import __version__
 from worker.broker.consumer import Consumer
 from worker.broker.outbox import Outbox
 from worker.broker.undelivered import Resender
+from worker.common.clock import SYSTEM_CLOCK
 from worker.contract.intake import PauseReason
 from worker.guard import Guard
 from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
 from worker.lcm.share import Part, ShareKeeper
+from worker.observability.failures import Failures
 from worker.observability.http import Page, Pages
 from worker.observability.metrics import CONTENT_TYPE, Metrics, Now
 from worker.observability.readiness import NotReady, Reason, Verdict, verdict
+from worker.observability.status_page import View, status_page
 
-_LOST_SUPERVISOR = Reason("supervisor_ended", "what keeps a connection to the broker up has ended")
+_LOST_SUPERVISOR = Reason(
+    "supervisor_ended",
+    "what keeps a connection to the broker up has ended",
+    remedy="restart the worker; jobs are safe in the broker",
+)
 
 
 class Status:
@@ -123,9 +132,23 @@ def _gauges_of(part: Part | None) -> dict[str, float]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def pages_of(status: Status, metrics: Metrics, hide: Callable[[str], str] = str) -> Pages:
-    """Return what is served, by path, a reason's detail without secrets. A verdict that is not good has status 503."""
+def pages_of(
+    status: Status,
+    metrics: Metrics,
+    failures: Failures,
+    *,
+    worker: str = "",
+    hide: Callable[[str], str] = str,
+    at: Callable[[], datetime] = SYSTEM_CLOCK.now,
+) -> Pages:
+    """Return what is served, by path, its texts without secrets. A verdict that is not good has status 503."""
+
+    def view() -> View:
+        live, ready, now = status.live(), status.ready(), status.now()
+        return View(worker, __version__, at(), live, ready, now, metrics.deliveries, failures)
+
     return {
+        "/": lambda: status_page(view(), hide),
         "/livez": lambda: _page(status.live(), hide),
         "/readyz": lambda: _page(status.ready(), hide),
         "/metrics": lambda: Page(metrics.page(status.now()), CONTENT_TYPE),

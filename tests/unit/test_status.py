@@ -18,6 +18,7 @@ from worker.guard import Guard
 from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
 from worker.lcm.share import Part, ShareKeeper
+from worker.observability.failures import Failures
 from worker.observability.metrics import CONTENT_TYPE, Metrics, Now
 from worker.observability.readiness import NotReady, Reason
 from worker.status import Status, pages_of
@@ -207,7 +208,7 @@ def test_the_numbers_of_the_moment() -> None:
 def test_pages_say_good_or_bad_by_their_status() -> None:
     """`/livez` and `/readyz` answer 200 or 503 with the reasons as JSON, `/metrics` with the gauges of the moment."""
     parts = Parts()
-    pages = pages_of(parts.status, Metrics(version="1"))
+    pages = pages_of(parts.status, Metrics(version="1"), Failures())
     ready = pages["/readyz"]()
     assert (ready.status, msgspec.json.decode(ready.body)) == (200, {"ok": True, "reasons": []})
     not_publishing(parts)
@@ -219,3 +220,18 @@ def test_pages_say_good_or_bad_by_their_status() -> None:
     metrics = pages["/metrics"]()
     assert metrics.content_type == CONTENT_TYPE
     assert b"\nlcm_worker_ready 0.0\n" in metrics.body
+
+
+def test_the_page_for_people_is_there_whatever_the_state() -> None:
+    """`/` is status 200 also of a worker that is not ready, and tells why, what to do, and no secret."""
+    parts = Parts()
+    pages = pages_of(
+        parts.status, Metrics(version="1"), Failures(), hide=lambda text: text.replace("reset", "***")
+    )
+    assert b'<b class="good">ready</b>' in pages["/"]().body
+    not_publishing(parts)
+    page = pages["/"]()
+    assert page.status == 200
+    assert b'<b class="bad">not ready</b>' in page.body
+    assert b"connection ***" in page.body
+    assert NotReady.NOT_PUBLISHING.remedy.encode() in page.body

@@ -1,4 +1,4 @@
-"""The health server: `/livez`, `/readyz` and `/metrics` over HTTP.
+"""The health server: the pages that it is given, over HTTP.
 
 The server runs in threads of its own and asks the event loop for each page, so a blocked event loop gets an answer of
 its own (503), unlike a worker that is gone.
@@ -30,15 +30,17 @@ _LOOP_PATIENCE = 5.0
 _REQUEST_TIMEOUT = 10.0  # seconds for the whole of a connection, waiting for the event loop included
 _POLL = 0.1
 _TEXT = "text/plain; charset=utf-8"
+_NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer: `body` is of `content_type`."""
+    """An answer: `body` is of `content_type`; `style` is what a browser may take for its style, else nothing."""
 
     body: bytes
     content_type: str = "application/json"
     status: HTTPStatus = HTTPStatus.OK
+    style: str = "'none'"
 
 
 Pages = Mapping[str, Callable[[], Page]]
@@ -178,6 +180,9 @@ def handler_of(page_of: Callable[[str], Page]) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", page.content_type)
             self.send_header("Content-Length", str(len(page.body)))
             self.send_header("Cache-Control", "no-store")
+            self.send_header("Content-Security-Policy", f"{_NOTHING}; style-src {page.style}")
+            self.send_header("Referrer-Policy", "no-referrer")
+            self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
             if with_body:
                 self.wfile.write(page.body)

@@ -192,10 +192,16 @@ def hash_accounts(_log: object, _method: str, event: Event) -> Event:
     if account := event.get("account") or event.get("unread"):
         hashed = hash_account(account)
         for name in event.keys() - {"timestamp", "level", "event", "unread"}:
-            for form in _forms_of(account):
-                if isinstance(event[name], str):
-                    event[name] = event[name].replace(form, hashed)
+            if isinstance(event[name], str):
+                event[name] = without_account(event[name], account, hashed)
     return event
+
+
+def without_account(text: str, account: str, instead: str) -> str:
+    """Return a text with something instead of this account number, in each form in which texts have it."""
+    for form in _forms_of(account):
+        text = text.replace(form, instead)
+    return text
 
 
 def _forms_of(account: str) -> set[str]:

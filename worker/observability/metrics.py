@@ -90,6 +90,11 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
+    @property
+    def deliveries(self) -> Mapping[str, int]:
+        """How many deliveries have ended, by what became of them."""
+        return self._deliveries
+
     def ended(self, disposition: Disposition) -> None:
         """Take note of the end of a delivery."""
         self._deliveries[disposition.ending.label] += 1

@@ -28,7 +28,10 @@ from worker.contract.message import Properties
 from worker.observability.http import Page, handler_of
 
 _LONGEST_LINE = 200
-_HEADERS = re.compile(rb"(Server|Date|Connection|Content-Type|Content-Length|Cache-Control): [^\r\n]*")
+_HEADERS = re.compile(
+    rb"(Server|Date|Connection|Content-Type|Content-Length|Cache-Control|Content-Security-Policy|Referrer-Policy"
+    rb"|X-Content-Type-Options): [^\r\n]*"
+)
 
 
 def check_log(data: bytes) -> None:

@@ -77,15 +77,43 @@ def series(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 async def test_a_worker_in_its_normal_state(vhost: str) -> None:
-    """A ready worker is live and ready, knows no other page, and answers HEAD without a body."""
+    """A ready worker is live and ready, has a page for people and no other, and answers HEAD without a body."""
     listen = free_address()
     async with Simulator() as lcm, worker(vhost, lcm.url, health__listen=listen):
         assert await get(listen, "/livez") == (200, b'{"ok":true,"reasons":[]}\n')
         assert await get(listen, "/readyz?verbose=1") == (200, b'{"ok":true,"reasons":[]}\n')
         status, body = await get(listen, "/")
+        assert status == 200
+        assert b'<b class="good">ready</b>' in body
+        status, body = await get(listen, "/accounts")
         assert status == 404
         assert b"/readyz" in body
         assert await get(listen, "/livez", "HEAD") == (200, b"")
+
+
+async def test_whoever_reaches_it_learns_no_account(vhost: str) -> None:
+    """LCM's words about an account, an account in a job's id and one in a bad job's field are on no page."""
+    listen = free_address()
+    rules = (Rule("secret|*", "refuse"),)
+    bodies = (
+        b'{"account_number": "secret|4711", "job_id": "of secret|4711"}',
+        b'{"account_number": 1, "job_id": 4711}',
+        b'{"account_number": "secret|4711", "deadline": "secret|4711"}',
+    )
+    async with (
+        Simulator(Behaviour(rules=rules)) as lcm,
+        worker(vhost, lcm.url, health__listen=listen) as started,
+    ):
+        async with open_channel(vhost) as channel:
+            for body in bodies:
+                await channel.basic_publish(body, routing_key=JOBS)
+        await started.logged("job.failed", 3)
+        assert "secret|4711" in started.err.decode()
+        _, page = await get(listen, "/")
+        assert b"lcm_rejected" in page
+        assert b"invalid_job" in page
+        for path in ("/", "/livez", "/readyz", "/metrics"):
+            assert b"4711" not in (await get(listen, path))[1]
 
 
 async def test_a_worker_without_lcm_is_live_and_not_ready(vhost: str) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 import tracemalloc
 from contextlib import ExitStack, suppress
+from email.message import Message
 from http.client import HTTPConnection
 
 import pytest
@@ -25,6 +26,12 @@ def ask(port: int, path: str) -> tuple[int, str]:
     return answer.status, answer.read().decode()
 
 
+def headers_of(port: int, path: str) -> Message:
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path)
+    return connection.getresponse().headers
+
+
 async def test_a_loop_that_is_stuck_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker whose event loop does not turn answers 503 and says so, rather than not at all."""
     monkeypatch.setattr(health, "_LOOP_PATIENCE", 0.05)
@@ -38,6 +45,20 @@ async def test_a_loop_that_is_stuck_is_told_apart(monkeypatch: pytest.MonkeyPatc
         status, body = await asking
         assert status == 503
         assert "has not turned" in body
+
+
+async def test_every_answer_forbids_a_browser_what_it_does_not_need() -> None:
+    """No script, nothing from elsewhere, no frame, and no style but that of the page; also where there is no page."""
+    pages = {"/": lambda: Page(b"fine", style="'sha256-1'")}
+    async with HealthServer(("127.0.0.1", 0), pages, RecordingLog()) as server:
+        for path, style in (("/", "'sha256-1'"), ("/gone", "'none'")):
+            headers = await asyncio.to_thread(headers_of, server.port, path)
+            policy = dict(part.split(maxsplit=1) for part in headers["Content-Security-Policy"].split("; "))
+            assert policy.pop("style-src") == style
+            assert policy == dict.fromkeys(
+                ("default-src", "base-uri", "form-action", "frame-ancestors"), "'none'"
+            )
+            assert headers["X-Content-Type-Options"] == "nosniff"
 
 
 async def test_a_page_that_breaks_is_an_answer_and_a_log_line() -> None:

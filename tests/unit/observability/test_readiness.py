@@ -16,20 +16,23 @@ def test_nothing_against_it_is_good() -> None:
 
 
 def test_each_reason_stands_with_its_meaning_and_its_detail() -> None:
-    """Reasons come in the order in which they were given, each with what it means and what is known beyond that."""
-    said = msgspec.to_builtins(verdict({NotReady.BLOCKED: "", NotReady.OUTAGE: "HTTP 503"}))
+    """Reasons come in the order in which they were given, with meaning, detail and remedy."""
+    blocked, outage = NotReady.BLOCKED, NotReady.OUTAGE
+    said = msgspec.to_builtins(verdict({blocked: "", outage: "HTTP 503"}))
+    told = {"meaning": "LCM is out; jobs are deferred", "detail": "HTTP 503", "remedy": outage.remedy}
     assert said == {
         "ok": False,
         "reasons": (
-            {"code": "broker_blocked", "meaning": NotReady.BLOCKED.meaning, "detail": ""},
-            {"code": "lcm_outage", "meaning": "LCM is out; jobs are deferred", "detail": "HTTP 503"},
+            {"code": "broker_blocked", "meaning": blocked.meaning, "detail": "", "remedy": blocked.remedy},
+            {"code": "lcm_outage", **told},
         ),
     }
 
 
 @pytest.mark.parametrize("reason", NotReady)
 def test_each_reason_has_a_code_of_its_own(reason: NotReady) -> None:
-    """A code is a name for programs and no other reason's; the meaning is a text for people."""
+    """A code is a name for programs and no other reason's; meaning and remedy are for people."""
     assert re.fullmatch("[a-z]+(_[a-z]+)*", reason.code)
     assert " " in reason.meaning
+    assert " " in reason.remedy
     assert [other for other in NotReady if other.code == reason.code] == [reason]
