@@ -60,6 +60,7 @@ PURE_MODULES = frozenset(
         "worker.cli.top.histogram",
         "worker.cli.top.layout",
         "worker.cli.top.reading",
+        "worker.cli.top.series",
         "worker.cli.top.summary",
         "worker.cli.top.tally",
         "worker.cli.top.timeline",

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.channel import open_channel
 from tests.support.commands import COMMAND, command, ending, environment, worker
+from tests.support.html import Document
 from tests.support.terminal import STYLE, terminal
 from tests.support.waiting import until
 from worker.simulator.behaviour import Rule
@@ -208,3 +209,38 @@ def _target(link: Path) -> str:
         return str(link.readlink())
     except OSError:
         return ""
+
+
+async def test_a_page_with_plots(tmp_path: Path) -> None:
+    """`--html` writes the page for its owner alone, whatever the umask, beside the summary; never over a file."""
+    log, page = tmp_path / "worker.log", tmp_path / "report.html"
+    log.write_text(line(1) + line(2, "job.failed", error="lcm_rejected", reason="rejected"))
+    umask = os.umask(0)
+    try:
+        ended = await command("top", "--once", "--html", page, log)
+    finally:
+        os.umask(umask)
+    assert (ended.status, ended.err) == (0, "")
+    assert "lcm_rejected" in ended.out
+    assert page.stat().st_mode & 0o777 == 0o600
+    found = Document(page.read_bytes())
+    assert {"lcm_rejected", "rejected"} <= set(found.texts)
+    again = await command("top", "--once", "--html", log, page)
+    assert again.status == 2
+    assert "exists" in again.err
+    assert log.read_text().count("\n") == 2
+    gone = await command("top", "--html", tmp_path / "no" / "report.html", log)
+    assert gone.status == 1
+    assert "can't write" in gone.err
+    assert "Traceback" not in gone.err
+
+
+async def test_a_page_is_not_written_by_way_of_a_link(tmp_path: Path) -> None:
+    """A link that leads nowhere is refused as well: somebody else may have put it there."""
+    log, link = tmp_path / "worker.log", tmp_path / "report.html"
+    log.write_text(line(1))
+    link.symlink_to(tmp_path / "elsewhere.html")
+    ended = await command("top", "--once", "--html", link, log)
+    assert ended.status == 1
+    assert "can't write" in ended.err
+    assert not (tmp_path / "elsewhere.html").exists()

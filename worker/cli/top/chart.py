@@ -54,7 +54,7 @@ def bar(slots: Sequence[Slot]) -> Text:
     return line
 
 
-def axis(stretch: Stretch, clock: Clock) -> Text:
+def axis(stretch: Stretch[Slot], clock: Clock) -> Text:
     """Describe the axis: the rate of the highest slot, the length of a slot, and the time from start to end."""
     end = stretch.start + len(stretch.slots) * stretch.seconds
     peak = max((slot.ended for slot in stretch.slots), default=0) / stretch.seconds

@@ -37,6 +37,15 @@ def top(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as a JSON document; implies --once.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="At the end write a page with plots to a new FILE, which opens without a network. Default: none.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show what a worker's JSON log comes to, live.
 
@@ -47,6 +56,8 @@ def top(
     Example: lcm-worker run 2>&1 | lcm-worker top
 
     Example: lcm-worker top --once --json worker-1.log worker-2.log
+
+    Example: lcm-worker top --once --html report.html worker-*.log
     """
     if follow and once:
         raise typer.BadParameter("--once ends with the log, --follow never does: give one of them")
@@ -54,14 +65,19 @@ def top(
         raise typer.BadParameter("--follow needs files; standard input is followed as it is")
     if not files and sys.stdin.isatty():
         raise typer.BadParameter("name log files, or pipe a log in: lcm-worker run 2>&1 | lcm-worker top")
-    feed = _read(files or [], follow=follow, live=on_terminal() and not (once or as_json))
+    if html is not None and html.exists():
+        raise typer.BadParameter(f"--html: {html} exists; name a new file")
+    live = on_terminal() and not (once or as_json)
+    feed = _read(files or [], follow=follow, live=live, detailed=html is not None)
+    if html is not None:
+        _write_report(feed, html)
     _print_json(feed) if as_json else _print_text(feed)
     if feed.lines and feed.lines == feed.skipped:
         note("no line is of a worker's JSON log; see log.format there")
         raise typer.Exit(1)
 
 
-def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
+def _read(files: list[Path], *, follow: bool, live: bool, detailed: bool) -> Feed:
     """Read all files, with a live view where more may come."""
     from worker.cli.terminal import Terminal
     from worker.cli.top.live import read_all, watch
@@ -73,7 +89,7 @@ def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
         sources: list[Source] = [*(File(path, follow=follow) for path in files)] or [
             Stream(sys.stdin.fileno())
         ]
-        feed = Feed(sources, Tally())
+        feed = Feed(sources, Tally(detailed=detailed))
         if live and grows:
             watch(feed, Terminal())
         else:
@@ -83,6 +99,20 @@ def _read(files: list[Path], *, follow: bool, live: bool) -> Feed:
         note(f"can't read the log: {where}{error.strerror or error}")
         raise typer.Exit(1) from error
     return feed
+
+
+def _write_report(feed: Feed, path: Path) -> None:
+    from worker.cli.top.report import report
+    from worker.common.private_file import private
+
+    page = report(feed.tally, lines=feed.lines, skipped=feed.skipped)
+    try:
+        # What logs hold, account numbers too, may be in it; and it never goes over an existing file, such as a log.
+        with open(path, "xb", opener=private) as file:
+            file.write(page)
+    except OSError as error:
+        note(f"can't write {path}: {error.strerror or error}")
+        raise typer.Exit(1) from error
 
 
 def _print_text(feed: Feed) -> None:

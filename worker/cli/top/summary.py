@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.cli.top.histogram import Histogram
 from worker.cli.top.tally import RESULTS, Tally
-from worker.cli.top.timeline import BROKER, GUARD, OUTAGE, Stretch, Timeline
+from worker.cli.top.timeline import BROKER, GUARD, OUTAGE, Slot, Timeline
 from worker.cli.top.worker_tally import SESSIONS, Present, WorkerTally
 from worker.common.text import rfc3339
 
@@ -105,8 +105,8 @@ def _worker(worker: WorkerTally, tally: Tally) -> dict[str, Any]:
     }
 
 
-def _timeline(timeline: Timeline) -> dict[str, Any]:
-    stretch: Stretch = timeline.stretch(_SLOTS)
+def _timeline(timeline: Timeline[Slot]) -> dict[str, Any]:
+    stretch = timeline.stretch(_SLOTS)
     return {
         "from": _time(stretch.start) if stretch.slots else None,
         "slot_seconds": stretch.seconds,
@@ -117,7 +117,7 @@ def _timeline(timeline: Timeline) -> dict[str, Any]:
 
 
 def _latency(values: Histogram) -> dict[str, float]:
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    shares = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
     found = {name: round(values.percentile(share), 2) for name, share in shares.items()}
     return {"count": values.count, **found, "max": values.maximum}
 

@@ -9,7 +9,7 @@ from datetime import UTC
 
 from worker.cli.top.histogram import Histogram
 from worker.cli.top.reading import Event
-from worker.cli.top.timeline import Timeline
+from worker.cli.top.timeline import DetailedSlot, Slot, Timeline
 from worker.cli.top.worker_tally import RecentRate, WorkerTally
 
 RESULTS = ("succeeded", "retry_later", "deferred", "failed", "stale")
@@ -56,10 +56,10 @@ class Tally:
     """Counts of all events that it was fed. Times are seconds since 1970, by the clocks of the hosts that logged.
 
     A log that is read as it is written is fed with the time of reading, `now`, by any one clock: then silence is what
-    has not come for so long, whatever the clocks of the hosts say.
+    has not come for so long, whatever the clocks of the hosts say. `detailed` keeps what a report plots.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, detailed: bool = False) -> None:
         self.first = self.last = 0.0
         self.heard = 0.0
         self.events: Counter[str] = Counter()
@@ -72,8 +72,8 @@ class Tally:
         self.pauses: Counter[str] = Counter()
         self.outage_seconds = 0.0
         self.notices: dict[tuple[str, str, str], Notice] = {}
-        self.whole = Timeline(_WHOLE_SLOTS, whole=True)
-        self.recent = Timeline(_RECENT_SLOTS, whole=False)
+        self.whole = Timeline(_WHOLE_SLOTS, whole=True, slot=DetailedSlot if detailed else Slot)
+        self.recent = Timeline(_RECENT_SLOTS, whole=False, slot=Slot)
         self.workers: dict[str, WorkerTally] = {}
         self.forgotten_workers = 0
         self._latest: WorkerTally | None = None
@@ -142,10 +142,9 @@ class Tally:
         second = int(at // 1)
         self.rate.add(second)
         worker.ended(second, at, event.duration_ms)
-        failed = result == "failed"
+        code = _name(self.failures, event.error) if event.error and result in _WITH_ERROR_CODE else ""
         for slot in (self.whole.at(second), self.recent.at(second)):
-            slot.ended += 1
-            slot.failed += failed
+            slot.count(event, result, code)
         for histogram, value in (
             (self._duration, event.duration_ms),
             (worker.duration, event.duration_ms),
@@ -155,11 +154,11 @@ class Tally:
         ):
             if value is not None:
                 histogram.add(value)
-        if event.error and result in _WITH_ERROR_CODE:
-            self._failed(event, event.error, at)
+        if code:
+            self._failed(event, code, at)
 
     def _failed(self, event: Event, code: str, at: float) -> None:
-        failure = self.failures.setdefault(_name(self.failures, code), Failure())
+        failure = self.failures.setdefault(code, Failure())
         failure.failed += event.event == "job.failed"
         failure.retried += event.event == "job.retry_later"
         failure.last = max(failure.last, at)
@@ -167,11 +166,12 @@ class Tally:
 
     def _other_event(self, event: Event, worker: WorkerTally, at: float) -> None:
         self.events[_name(self.events, event.event, _MOST_EVENTS)] += 1
+        opened, waiting = worker.opened, worker.waiting
         worker.add(event, at)
         if worker.marks:
             self._mark(at, at, worker.marks)
         for timeline in (self.whole, self.recent):
-            timeline.at(int(at // 1))
+            timeline.at(int(at // 1)).sessions_changed(worker.opened - opened, worker.waiting - waiting)
         if event.event == "lcm.session_closed":
             self.closings[_name(self.closings, event.reason or "")] += 1
         elif event.event == "worker.paused":

@@ -124,6 +124,16 @@ class WorkerTally:
             *(["broker blocked"] if self._blocked else []),
         ]
 
+    @property
+    def opened(self) -> int:
+        """How many sessions it has open."""
+        return max(0, self._sessions["busy"] + self._sessions["idle"] + self._opened - self._closed)
+
+    @property
+    def waiting(self) -> int:
+        """How many exchanges waited for a session at its last count."""
+        return self._sessions["waiting"]
+
     def silent(self, seconds: float) -> bool:
         """Whether a worker that runs would have said something within so many seconds: it logs its stats."""
         return self._phase != "stopped" and seconds > 2 * self.interval
@@ -138,7 +148,7 @@ class WorkerTally:
             return Present(0, dict.fromkeys(SESSIONS, 0))
         counted = self._sessions
         in_flight = max(0, self._in_flight - self._ended, round(self.rate.at_once(second)))
-        is_open = max(0, counted["busy"] + counted["idle"] + self._opened - self._closed)
+        is_open = self.opened
         more = in_flight - self._in_flight
         busy = min(counted["busy"] + max(0, more), is_open)
         waiting = counted["waiting"]

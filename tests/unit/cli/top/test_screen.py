@@ -13,8 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from tests.support.html import Document
 from worker.cli.terminal import Terminal
 from worker.cli.top.reading import Event, Reader
+from worker.cli.top.report import report
 from worker.cli.top.screen import Screen
 from worker.cli.top.summary import document
 from worker.cli.top.tally import Tally
@@ -197,11 +199,12 @@ LINES = st.lists(
         b'{"timestamp":"2026-01-31T12:00:00Z","level":"i","event":"worker.stats","worker":"w","in_flight":1e400}'
     ]
 )
-def test_whatever_a_line_holds_there_is_a_screen_and_a_document(lines: list[bytes]) -> None:
+def test_whatever_a_line_holds_there_is_a_screen_a_document_and_a_page(lines: list[bytes]) -> None:
     """Any time, number or text in a line is counted or skipped; all of it is shown, without control characters."""
-    reader, tally = Reader(), Tally()
+    reader, tally = Reader(), Tally(detailed=True)
     tally.feed(reader.feed(b"\n".join([*lines, b""])))
     msgspec.json.encode(document(tally, lines=reader.lines, skipped=reader.skipped))
+    Document(report(tally, lines=reader.lines, skipped=reader.skipped))
     for options in ({"now": NOW, "whole": False}, {"whole": True}):
         text = "\n".join(shown(tally, 120, **options))
         assert "\x1b[2J" not in text
