@@ -3,7 +3,7 @@
 A job's body is a JSON object of at most `MAX_BODY` bytes::
 
     {"account_number": "18|1|2|0|0|44|274",        required: 1 to 256 characters, none of Unicode category Cc
-     "job_id": "job-1",                            1 to 128 characters
+     "job_id": "job-1",                            1 to 128 characters, and so the message_id in its place
      "route": "emea",                              1 to 64 of A-Z a-z 0-9 _ -
      "deadline": "2026-01-31T12:00:00Z",           RFC 3339, with its offset
      "metadata": {"campaign": 7}}                  any object: echoed byte for byte
@@ -135,10 +135,10 @@ def _scan(body: bytes) -> Fields:
 def _job(body: bytes, properties: Properties, fields: Fields, mistakes: list[_Mistake]) -> Job:
     headers = properties.headers
     # In the order in which mistakes are told.
-    asked_as = _job_id(bytes(fields.job_id), mistakes)
+    given_id = _given_id(bytes(fields.job_id), properties.message_id or "", mistakes)
     account_number = _account_number(bytes(fields.account_number), mistakes)
     route = _route(bytes(fields.route), mistakes)
-    job_id = well_formed(_carried_id(headers) or asked_as or properties.message_id or _derived_id(body))
+    job_id = well_formed(_carried_id(headers) or given_id or _derived_id(body))
     return Job(
         job_id=job_id,
         account_number=account_number,
@@ -182,15 +182,21 @@ def _account_number(raw: bytes, mistakes: list[_Mistake]) -> str:
     return text
 
 
-def _job_id(raw: bytes, mistakes: list[_Mistake]) -> str | None:
+def _given_id(raw: bytes, message_id: str, mistakes: list[_Mistake]) -> str:
+    usable = message_id if len(message_id) <= MAX_JOB_ID else ""
     if raw in _NOTHING:
-        return None
+        if message_id != usable:
+            # Not passed over for an id derived from the body: then equal bodies would be one job without a word.
+            rule = f"message_id must have at most {MAX_JOB_ID} characters where the body has no job_id"
+            found = f"{rule}, found {len(message_id)}"
+            mistakes.append(_Mistake(f"{found}: {quote(message_id)}", found))
+        return usable
     text = _STRING.decode(raw) if raw.startswith(b'"') else ""
     if 1 <= len(text) <= MAX_JOB_ID:
         return text
     rule = f"job_id must be a string of 1 to {MAX_JOB_ID} characters"
     mistakes.append(_quoting(rule, raw, f"{len(text)}: " if text else ""))
-    return None
+    return usable
 
 
 def _route(raw: bytes, mistakes: list[_Mistake]) -> str | None:
@@ -244,10 +250,10 @@ def _found(raw: bytes) -> str:
     return f"{kind_of(raw)} ({quote(text) if text[0] in '[{' else text[:MAX_QUOTE]})"
 
 
-def _carried_id(headers: Mapping[str, Any]) -> str | None:
+def _carried_id(headers: Mapping[str, Any]) -> str:
     value = headers.get(JOB_ID_HEADER)
     # no id that this worker accepts is longer; without a limit a producer's could outgrow a frame
-    return value if isinstance(value, str) and len(value) <= MAX_SHORT_STRING else None
+    return value if isinstance(value, str) and len(value) <= MAX_JOB_ID else ""
 
 
 def _last_error(headers: Mapping[str, Any]) -> str:

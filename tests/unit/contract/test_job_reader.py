@@ -101,7 +101,10 @@ def test_keys_may_be_escaped() -> None:
         (None, None, "m", "m"),
         (7, "b", "m", "b"),
         ("", "b", "m", "b"),
-        ("h" * 256, "b", "m", "b"),
+        ("h" * 129, "b", "m", "b"),
+        ("h" * 129, None, "m" * 128, "m" * 128),
+        (None, "b", "m" * 129, "b"),
+        (None, None, "\u00a0\x00", "\u00a0\x00"),
     ],
 )
 def test_the_job_id_comes_from_the_first_that_has_one(
@@ -111,6 +114,19 @@ def test_the_job_id_comes_from_the_first_that_has_one(
     headers = {} if header is None else {"outcome-job-id": header}
     job = read_job(body_of(job_id=asked_as), Properties(message_id=message_id, headers=headers))
     assert job.job_id == job.correlation_id == expected
+
+
+@pytest.mark.parametrize("headers", [{}, {"outcome-job-id": "of-a-copy"}])
+def test_a_message_id_that_serves_as_job_id_has_so_many_characters(headers: dict[str, str]) -> None:
+    """A longer one is a mistake, in the first delivery as in a copy of ours, and never a job's id."""
+    long = Properties(message_id="m" * 129, headers=headers)
+    with pytest.raises(InvalidJob) as caught:
+        read_job(body_of(), long)
+    told = "message_id must have at most 128 characters where the body has no job_id, found 129"
+    assert (caught.value.message, str(caught.value)) == (f"{told}: '{'m' * 78}…", told)
+    without = Properties(headers=headers)
+    assert caught.value.job == read_job(body_of(), without)
+    assert refused(body_of(job_id=5), long) == refused(body_of(job_id=5), without)
 
 
 def test_a_derived_id_follows_the_body() -> None:
