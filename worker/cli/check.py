@@ -10,7 +10,7 @@ from worker.cli.common import ConfigOption, ManagementOption, run_async, setting
 from worker.cli.levels import STYLES, exit_status
 from worker.common.callbacks import ignore
 from worker.contract.errors import BrokerAway, SessionNotOpened
-from worker.settings import Scrubber, Settings, exposures_of
+from worker.settings import Scrubber, Settings, exposures_of, unfenced_of
 
 if TYPE_CHECKING:
     from worker.broker.admin.inspect import Finding
@@ -46,9 +46,8 @@ def check(
 
     settings = settings_of(context, config)
     findings = [Finding("ok", "settings", f"{len(settings.sources)} set, the others at their defaults")]
-    findings += [
-        Finding("warn", each.setting, f"{each.reason}; {each.remedy}") for each in exposures_of(settings)
-    ]
+    risks = [*exposures_of(settings), *unfenced_of(settings)]
+    findings += [Finding("warn", each.setting, f"{each.reason}; {each.remedy}") for each in risks]
     findings += _limits(settings)
     findings += run_async(_check(settings, management))
     console = Terminal(soft_wrap=True)

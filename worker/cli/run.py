@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
 
 from worker.cli.common import ConfigOption, run_async, settings_of, status_of
 from worker.contract.errors import WorkerError
-from worker.settings import Scrubber, exposures_of
+from worker.settings import Scrubber, exposures_of, unfenced_of
 
 
 def run(context: typer.Context, config: ConfigOption = None) -> None:
@@ -24,9 +26,9 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     log = build_log(settings.log, worker=settings.worker.name, hide=Scrubber(settings))
     route_library_logs(log)
     for exposure in exposures_of(settings):
-        log.warning(
-            "settings.exposed", setting=exposure.setting, reason=exposure.reason, remedy=exposure.remedy
-        )
+        log.warning("settings.exposed", **asdict(exposure))
+    for unfenced in unfenced_of(settings):
+        log.warning("settings.unfenced", **asdict(unfenced))
     try:
         run_async(serve(settings, log))
     except WorkerError as error:

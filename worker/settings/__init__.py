@@ -4,12 +4,12 @@ Other folders import from here alone. `section` is the base of all sections, `ty
 `broker_section`, `lcm_section` and `sections` hold every setting; `sources` and `loading` read them; `masking`
 hides secrets where settings are shown, `secrets` masks them in the log; `secret_file` and `tls` read secrets and
 certificates, `rereading` does so again while the worker runs; `exposure` tells where others can read what is secret,
-`expiry` when certificates expire; `tracing` tells whether traces are asked for.
+and where replies can be mistaken, `expiry` when certificates expire; `tracing` tells whether traces are asked for.
 """
 
 from worker.settings.broker_section import BrokerSettings
 from worker.settings.expiry import expiries_of
-from worker.settings.exposure import exposures_of
+from worker.settings.exposure import exposures_of, unfenced_of
 from worker.settings.lcm_section import Greeting, LcmSettings
 from worker.settings.loading import load
 from worker.settings.secrets import Scrubber, secrets_of
@@ -41,4 +41,5 @@ __all__ = [
     "exposures_of",
     "load",
     "secrets_of",
+    "unfenced_of",
 ]

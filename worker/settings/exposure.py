@@ -1,4 +1,8 @@
-"""Where the settings let others read what is secret, on the network or in a file, or change what is trusted."""
+"""What a worker runs with all the same, and tells at each start.
+
+Settings that let others read what is secret, on the network or in a file, or change what is trusted; and those that let
+a reply be taken for another account's.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +18,41 @@ from worker.settings.sections import Settings
 
 
 @dataclass(frozen=True)
-class Exposure:
-    """A setting by which others can read a secret, or come by one: its name, how they can, and what to do about it."""
+class Risk:
+    """A setting by which something can go wrong: its name, what and how, and what to do about it."""
 
     setting: str
     reason: str
     remedy: str
 
 
-def exposures_of(settings: Settings) -> list[Exposure]:
-    """Return them all; none of them keeps a worker from running."""
+def exposures_of(settings: Settings) -> list[Risk]:
+    """Return the settings by which others can read a secret, or come by one."""
     return [*_of_broker(settings), *_of_lcm(settings), *_of_files(settings)]
 
 
-def _of_broker(settings: Settings) -> Iterator[Exposure]:
+def unfenced_of(settings: Settings) -> list[Risk]:
+    """Return the setting, if any, that has requests go out without a ping ahead on sessions that were used before."""
+    if settings.lcm.ping_interval or settings.lcm.max_exchanges == 1:
+        return []
+    return [
+        Risk(
+            "lcm.ping_interval",
+            "no ping goes ahead of a request, so that a reply that LCM sends late or twice can be taken for the next"
+            " account's",
+            "set lcm.max_exchanges = 1 with it, or lcm.ping_interval above 0",
+        )
+    ]
+
+
+def _of_broker(settings: Settings) -> Iterator[Risk]:
     urls = [urlsplit(url) for url in settings.broker.urls]
     clear = [url for url in urls if url.scheme == "amqp" and not _is_here(url)]
     if not clear:
         return
     hosts = ", ".join(dict.fromkeys(str(url.hostname) for url in clear))
     falls_back = len(clear) < len(urls)
-    yield Exposure(
+    yield Risk(
         "broker.url",
         f"the password, jobs and results travel in clear to {hosts}"
         + (", where the encrypted URLs beside it don't answer" if falls_back else ""),
@@ -42,7 +60,7 @@ def _of_broker(settings: Settings) -> Iterator[Exposure]:
     )
 
 
-def _of_lcm(settings: Settings) -> Iterator[Exposure]:
+def _of_lcm(settings: Settings) -> Iterator[Risk]:
     lcm = settings.lcm
     url, proxy = urlsplit(lcm.url), urlsplit(lcm.proxy)
     has_credentials = (
@@ -51,20 +69,20 @@ def _of_lcm(settings: Settings) -> Iterator[Exposure]:
         or any(secrets_in_url(lcm.url))
     )
     if url.scheme == "ws" and has_credentials and not _is_here(url):
-        yield Exposure(
+        yield Risk(
             "lcm.url",
             f"credentials, account numbers and outcomes travel in clear to {url.hostname}",
             "use wss:// and lcm.ca_file",
         )
     if proxy.password and not _is_here(proxy):
-        yield Exposure(
+        yield Risk(
             "lcm.proxy",
             f"the proxy's password travels in clear to {proxy.hostname}",
             "use a proxy that needs none, or one on this host",
         )
 
 
-def _of_files(settings: Settings) -> Iterator[Exposure]:
+def _of_files(settings: Settings) -> Iterator[Risk]:
     for section in ("broker", "lcm"):
         files = getattr(settings, section)
         for name in ("password_file", "key_file", "key_password_file"):
@@ -78,7 +96,7 @@ def _of_files(settings: Settings) -> Iterator[Exposure]:
     yield from _of_file("configuration file", settings.file, secret=bool(held), which=which)
 
 
-def _of_file(setting: str, path: str, *, secret: bool, which: str = "") -> Iterator[Exposure]:
+def _of_file(setting: str, path: str, *, secret: bool, which: str = "") -> Iterator[Risk]:
     try:
         mode = Path(path).stat().st_mode if path else 0
     except OSError:
@@ -87,7 +105,7 @@ def _of_file(setting: str, path: str, *, secret: bool, which: str = "") -> Itera
     if mode & stat.S_IWOTH:
         can.append("change")
     if can:
-        yield Exposure(
+        yield Risk(
             setting,
             f"every user of this host can {' and '.join(can)} {path} (mode {stat.S_IMODE(mode):o}){which}",
             f"chmod {'o=' if secret else 'o-w'} {path}",

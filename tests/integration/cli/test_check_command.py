@@ -45,6 +45,15 @@ async def test_all_is_well(vhost: str) -> None:
     } <= checked.keys()
 
 
+async def test_sessions_without_a_fence_are_warned_of(vhost: str) -> None:
+    """Where a late reply can be taken for the next account's, a line says so with the remedy; the status stays 0."""
+    async with Simulator() as lcm:
+        ended = await command("check", broker__url=vhost, lcm__url=lcm.url, lcm__ping_interval=0)
+    assert ended.status == 0
+    assert "warn    lcm.ping_interval: no ping goes ahead of a request" in ended.out
+    assert "set lcm.max_exchanges = 1 with it" in ended.out
+
+
 async def test_nothing_is_changed(vhost: str) -> None:
     """On an empty broker it says what `run` will declare, declares nothing, and the status is 0."""
     async with Simulator() as lcm:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import Authority
-from worker.settings import exposures_of, load
-from worker.settings.exposure import Exposure
+from worker.settings import exposures_of, load, unfenced_of
+from worker.settings.exposure import Risk
 
 
 def exposed(**variables: str) -> list[str]:
@@ -45,6 +45,18 @@ def test_what_travels_in_clear_is_told(variables: dict[str, str], told: list[str
     assert exposed(**variables) == told
 
 
+@pytest.mark.parametrize(
+    ("ping_interval", "max_exchanges", "told"),
+    [("0", "0", True), ("0", "2", True), ("0s", "1000", True), ("0", "1", False), ("20s", "0", False)],
+)
+def test_sessions_without_a_fence_are_told(ping_interval: str, max_exchanges: str, told: bool) -> None:
+    """Without pings, a session that is used again can take a late reply for the next account's."""
+    variables = {"PING_INTERVAL": ping_interval, "MAX_EXCHANGES": max_exchanges}
+    settings = load(None, {f"LCM_WORKER_LCM__{name}": value for name, value in variables.items()})
+    assert [risk.setting for risk in unfenced_of(settings)] == ["lcm.ping_interval"] * told
+    assert exposures_of(settings) == []
+
+
 def test_an_encrypted_list_that_falls_back_says_so() -> None:
     """Beside encrypted URLs one without is used only when they fail, which nobody would notice."""
     settings = load(None, {"LCM_WORKER_BROKER__URL": "amqps://u:p@a.example/,amqp://u:p@b.example/"})
@@ -62,7 +74,7 @@ def test_a_secret_file_that_everybody_can_read_is_told(tmp_path: Path, mode: int
     assert exposed(lcm__username="u", lcm__password_file=str(file)) == told
 
 
-def of_config(path: Path, text: str, mode: int, **variables: str) -> list[Exposure]:
+def of_config(path: Path, text: str, mode: int, **variables: str) -> list[Risk]:
     """Return what is told with this configuration file, of this mode."""
     path.write_text(text)
     path.chmod(mode)
