@@ -218,7 +218,10 @@ async def test_a_worker_may_start_before_the_broker(vhost: str) -> None:
 
 async def test_sessions_without_a_fence_are_told_once_at_the_start(vhost: str) -> None:
     """Where a late reply can be taken for the next account's, the worker runs all the same, and says so."""
-    async with Simulator() as lcm, Worker(broker__url=vhost, lcm__url=lcm.url, lcm__ping_interval=0) as started:
+    async with (
+        Simulator() as lcm,
+        Worker(broker__url=vhost, lcm__url=lcm.url, lcm__ping_interval=0) as started,
+    ):
         await started.logged("worker.ready")
         (told,) = started.of("settings.unfenced")
     assert (told["level"], told["setting"]) == ("warning", "lcm.ping_interval")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from worker.cli.common import ConfigOption, ManagementOption, run_async, settings_of, topology_in_force
+from worker.cli.common import ConfigOption, run_async, settings_of, topology_in_force
 from worker.cli.levels import STYLES, exit_status
+from worker.cli.management import ManagementOption, ManagementPasswordOption, management_url
 from worker.common.callbacks import ignore
 from worker.contract.errors import BrokerAway, SessionNotOpened
 from worker.settings import Scrubber, Settings, exposures_of, unfenced_of
@@ -27,6 +28,7 @@ def check(
     context: typer.Context,
     config: ConfigOption = None,
     management: ManagementOption = None,
+    management_password_file: ManagementPasswordOption = None,
 ) -> None:
     """Check settings, broker, topology, alarms and LCM.
 
@@ -45,13 +47,14 @@ def check(
     from worker.cli.terminal import Terminal, one_line
 
     settings = settings_of(context, config)
+    url = management_url(settings, management, management_password_file)
     findings = [Finding("ok", "settings", f"{len(settings.sources)} set, the others at their defaults")]
     risks = [*exposures_of(settings), *unfenced_of(settings)]
     findings += [Finding("warn", each.setting, f"{each.reason}; {each.remedy}") for each in risks]
     findings += _limits(settings)
-    findings += run_async(_check(settings, management))
+    findings += run_async(_check(settings, url))
     console = Terminal(soft_wrap=True)
-    hide = Scrubber(settings, management or "")
+    hide = Scrubber(settings, url)
     for finding in findings:
         line = Text(f"{finding.level:<8}", style=STYLES[finding.level])
         console.print(line.append_text(one_line(hide(f"{finding.what}: {finding.detail}"), "default")))
@@ -68,7 +71,7 @@ def _limits(settings: Settings) -> list[Finding]:
     return [Finding("ok", "fleet", f"{limit} for all workers of this prefix; {beside}")] if limit else []
 
 
-async def _check(settings: Settings, management: str | None) -> list[Finding]:
+async def _check(settings: Settings, management: str) -> list[Finding]:
     from worker.broker.admin.alarms import check_alarms
     from worker.broker.admin.inspect import Finding, inspect
 
@@ -84,11 +87,11 @@ async def _check(settings: Settings, management: str | None) -> list[Finding]:
     return [*findings, *await _check_untold(settings, management), await _check_lcm(settings)]
 
 
-async def _check_untold(settings: Settings, management: str | None) -> list[Finding]:
+async def _check_untold(settings: Settings, management: str) -> list[Finding]:
     from worker.broker.admin.inspect import Finding
     from worker.broker.admin.management import check_policies
 
-    if management is None:
+    if not management:
         told = [Finding("unknown", what, why) for what, why in _UNTOLD.items()]
     else:
         told = await check_policies(settings.broker, management)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-from urllib.parse import urlsplit
 
 import typer
 import uvloop
@@ -50,32 +49,6 @@ def duration(text: str) -> float:
     if seconds > _LONGEST:
         raise typer.BadParameter(f"must be at most {_LONGEST // 86_400}d")
     return seconds
-
-
-def _management_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        right = False
-    if not right:
-        raise typer.BadParameter(
-            "must be http://HOST:15672 or https://HOST:15671, with USER:PASSWORD@ if need be"
-        )
-    return url
-
-
-ManagementOption = Annotated[
-    str | None,
-    typer.Option(
-        "--management",
-        metavar="URL",
-        parser=_management_url,
-        help="RabbitMQ's management API, such as http://HOST:15672, which tells what AMQP does not; with the user"
-        " of broker.url unless it names one. Default: it is not asked.",
-        show_default=False,
-    ),
-]
 
 
 def _print_version(wanted: bool) -> None:

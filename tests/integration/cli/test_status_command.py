@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -238,11 +239,13 @@ async def test_the_broker_is_away() -> None:
     assert "s3cret" not in shown.out + str(told)
 
 
-async def test_a_management_api_that_is_away(vhost: str) -> None:
+async def test_a_management_api_that_is_away(vhost: str, tmp_path: Path) -> None:
     """Where no API answers it says so with status 1, shows no secret, and what AMQP tells stands there."""
     async with Simulator() as other, declared(vhost):
         await other.stop()
-        ended, told = await status(vhost, "--management", f"http://me:s3cret@127.0.0.1:{other.port}")
+        (tmp_path / "password").write_text("s3cret")
+        url, file = f"http://me@127.0.0.1:{other.port}", str(tmp_path / "password")
+        ended, told = await status(vhost, "--management", url, "--management-password-file", file)
     assert (ended, first(told)[0], told["results_to"]) == (1, "away", None)
     assert "rabbitmq_management" in first(told)[1]
     assert "s3cret" not in str(told)

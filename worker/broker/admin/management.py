@@ -27,7 +27,10 @@ from worker.settings.tls_faults import TlsFaults
 _TIMEOUT = 20.0  # for a whole answer: of many queues it takes a while
 _MOST_BYTES = 8 * 1024 * 1024  # some 30,000 queues; read as JSON they may take 25 times as much
 _PLUGIN = "see --management, and whether the broker has the plugin rabbitmq_management enabled"
-_RIGHTS = "name a user in --management (USER:PASSWORD@) who has the tag: `rabbitmqctl set_user_tags USER management`"
+_RIGHTS = (
+    "name a user in --management (http://USER@HOST, with --management-password-file) who has the tag:"
+    " `rabbitmqctl set_user_tags USER management`"
+)
 _QUEUES = "queues/{}?columns=name,policy,operator_policy,messages_unacknowledged"
 NOT_THE_API = (TypeError, KeyError, AttributeError)
 _KINDS = {"policy": "policies/{}", "operator_policy": "operator-policies/{}"}

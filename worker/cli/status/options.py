@@ -8,13 +8,13 @@ import typer
 
 from worker.cli.common import (
     ConfigOption,
-    ManagementOption,
     duration,
     on_terminal,
     run_async,
     run_until_signalled,
     settings_of,
 )
+from worker.cli.management import ManagementOption, ManagementPasswordOption, management_url
 from worker.settings import Scrubber
 
 _EVERY = 2.0
@@ -44,6 +44,7 @@ def status(
         ),
     ] = False,
     management: ManagementOption = None,
+    management_password_file: ManagementPasswordOption = None,
     config: ConfigOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document, as in a pipe, also on a terminal.")
@@ -74,9 +75,10 @@ def status(
     from worker.cli.terminal import Terminal
 
     settings = settings_of(context, config)
-    gatherer = Gatherer(settings, management or "")
+    url = management_url(settings, management, management_password_file)
+    gatherer = Gatherer(settings, url)
     terminal = Terminal() if on_terminal() and not as_json else None
-    output = Output(gatherer, Scrubber(settings, management or ""), terminal)
+    output = Output(gatherer, Scrubber(settings, url), terminal)
     if not watch:
         raise typer.Exit(output.tell(run_async(look_once(gatherer, reasons=reasons))))
     if terminal is None:

@@ -260,6 +260,35 @@ async def test_statistics_of_results_without_a_queue(managed: Node, own: BrokerS
     )
 
 
+async def test_the_password_of_another_user_comes_from_a_file(
+    managed: Node, own: BrokerSettings, tmp_path: Path
+) -> None:
+    """A user of the management API needs no password on the command line; one there is taken, and told."""
+    vhost = own.urls[0].rpartition("/")[2].replace("%2F", "/").replace("%20", " ")
+    for arguments in (
+        ("add_user", "watcher", "s3:cret"),
+        ("set_user_tags", "watcher", "monitoring"),
+        ("set_permissions", "-p", vhost, "watcher", "", "", ".*"),
+    ):
+        await managed.ctl(*arguments)
+    (tmp_path / "password").write_text("s3:cret\n")
+    url = managed.management_url
+    settings = {"broker__url": own.urls[0], "broker__retry_delays": "5s"}
+    from_file = await command(
+        *("status", "--management", url.replace("://", "://watcher@")),
+        *("--management-password-file", tmp_path / "password"),
+        **settings,
+    )
+    from_url = await command(
+        "status", "--management", url.replace("://", "://watcher:s3%3Acret@"), **settings
+    )
+    without = await command("status", "--management", url.replace("://", "://watcher@"), **settings)
+    assert [json.loads(each.out)["results_to"] for each in (from_file, from_url, without)] == [[], [], None]
+    assert (from_file.err, without.err) == ("", "")
+    assert "by --management-password-file" in from_url.err
+    assert "s3" not in from_url.err
+
+
 async def test_statistics_of_what_is_no_management_api(own: BrokerSettings) -> None:
     """JSON that is not the API's is told as such."""
     async with answering(b'HTTP/1.0 200 OK\r\n\r\n[{"no": 1}]') as url:
