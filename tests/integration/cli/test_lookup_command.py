@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
 
 from tests.support.commands import COMMAND, command, environment, on_terminal
 from tests.support.lcm import peer
 from worker.simulator.behaviour import Rule
-from worker.simulator.server import Behaviour, Simulator
+from worker.simulator.server import Behaviour, Exchange, Simulator
 
 ACCOUNT = "18|1|2|0|0|44|274"
 REFUSING = Behaviour(rules=(Rule("9|*", "refuse"),))
@@ -154,6 +157,67 @@ async def test_without_lcm_it_ends_with_one_line() -> None:
     assert ended.err.count("\n") == 1
     assert ended.err.startswith("lcm-worker: no session with LCM at 127.0.0.1:")
     assert "see [lcm] in the settings" in ended.err
+
+
+class Hesitant(Simulator):
+    """Refuses every second session, with this status."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__()
+        self._status = status
+
+    def _verdict(self, fault: str | None, name: str | None, authorization: str) -> HTTPStatus:
+        admitted = super()._verdict(fault, name, authorization)
+        return self._status if len(self.connections) % 2 else admitted
+
+
+ONE_AT_A_TIME: dict[str, Any] = {
+    "lcm__sessions": 1,
+    "lcm__max_exchanges": 1,
+    "outage__probe_delay": "20ms",
+    "outage__probe_max_delay": "50ms",
+}
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.UNAUTHORIZED])
+async def test_a_session_that_is_refused_in_between_ends_nothing(status: HTTPStatus) -> None:
+    """Once LCM has answered, a session that can't be opened is tried again: every account has its result."""
+    told = "1|1\n2|2\n3|3\n4|4\n5|5\n"
+    async with Hesitant(status) as lcm:
+        ended = await command("lookup", "-", told=told, lcm__url=lcm.url, **ONE_AT_A_TIME)
+    accounts = [msgspec.json.decode(line)["account_number"] for line in ended.out.splitlines()]
+    assert (ended.status, sorted(accounts)) == (0, ["1|1", "2|2", "3|3", "4|4", "5|5"])
+    assert ended.err.count(f"HTTP {status.value}") == ended.err.count("; trying again\n") == 4
+
+
+class Dropping(Simulator):
+    """Drops the first connection in its handshake."""
+
+    def _admit(self, websocket: ServerConnection, request: Request, response: Response) -> Response | None:
+        if not self.connections:
+            websocket.transport.abort()
+        return super()._admit(websocket, request, response)
+
+
+async def test_a_first_session_that_is_dropped_ends_nothing_while_others_are_opened() -> None:
+    """One that fails among several at the start is tried again, as one that fails later is."""
+    async with Dropping() as lcm:
+        ended = await command("lookup", "1|1", "2|2", "3|3", lcm__url=lcm.url, outage__probe_delay="20ms")
+    assert (ended.status, ended.out.count("\n"), ended.err) == (0, 3, "")
+
+
+async def test_where_lcm_goes_away_it_tells_how_far_it_came() -> None:
+    """Where no session can be opened three times in a row, it ends with status 1 and says what was not asked."""
+    gone = Behaviour(faults={"unavailable": 1.0})
+
+    def go(_: Exchange) -> None:
+        lcm.behaviour = gone
+
+    async with Simulator(on_exchange=go) as lcm:
+        ended = await command("lookup", "1|1", "2|2", "3|3", lcm__url=lcm.url, **ONE_AT_A_TIME)
+        assert len(lcm.connections) == 4
+    assert (ended.status, ended.out.count("\n")) == (1, 1)
+    assert ended.err.endswith("\nlcm-worker: 1 account was looked up, 0 failed; the others have no result\n")
 
 
 async def test_without_lcm_it_does_not_wait_for_its_input() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli.common import ConfigOption, note, on_terminal, print_line, run_async, settings_of
-from worker.contract.errors import SessionNotOpened
+from worker.contract.errors import Deferred, SessionNotOpened
 
 if TYPE_CHECKING:
     from worker.cli.lookup.reading import Asked
@@ -36,8 +37,8 @@ def lookup(
 ) -> None:
     """Ask LCM for the outcomes of accounts.
 
-    A table on a terminal, a JSON result per line in a pipe. Exit status 1 where an account failed or LCM can't
-    be reached.
+    A table on a terminal, a JSON result per line in a pipe. A session that can't be opened is tried again once LCM has
+    answered. Exit status 1 where an account failed or LCM can't be reached; how many were looked up is told then.
 
     Example: lcm-worker lookup '18|1|2|0|0|44|274'
     """
@@ -47,12 +48,22 @@ def lookup(
     if as_json and summary:
         raise typer.BadParameter("--json and --summary exclude each other")
     show = _print_summary if summary else _print_json if as_json or not on_terminal() else _print_table
+    ends: Counter[bool] = Counter()
+
+    def take(result: AccountResult) -> None:
+        ends[result.error is None] += 1
+        show(result)
+
     try:
-        all_succeeded = run_async(look_up_all(settings, _expand(accounts), show))
-    except SessionNotOpened as error:
-        note(error.message if error.remedy else f"{error.message}; see [lcm] in the settings")
+        run_async(look_up_all(settings, _expand(accounts), take))
+    except (SessionNotOpened, Deferred) as error:
+        has_remedy = isinstance(error, SessionNotOpened) and error.remedy
+        note(error.message if has_remedy else f"{error.message}; see [lcm] in the settings")
+        if done := ends.total():
+            were = "1 account was" if done == 1 else f"{done} accounts were"
+            note(f"{were} looked up, {ends[False]} failed; the others have no result")
         raise typer.Exit(1) from error
-    if not all_succeeded:
+    if ends[False]:
         raise typer.Exit(1)
 
 

@@ -17,6 +17,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from worker.cli.common import note
 from worker.cli.lookup.reading import Asked
 from worker.common.tasks import cancel, start
 from worker.contract import outcomes, result
@@ -43,9 +44,10 @@ class AccountResult:
 
 Show = Callable[[AccountResult], None]
 _Accounts = asyncio.Queue[Asked | None]
+_TRIES = 3
 
 
-async def look_up_all(settings: Settings, accounts: Iterable[Asked], show: Show) -> bool:
+async def look_up_all(settings: Settings, accounts: Iterable[Asked], show: Show) -> None:
     """Look up every account, as many at once as there are sessions.
 
     Args:
@@ -53,20 +55,19 @@ async def look_up_all(settings: Settings, accounts: Iterable[Asked], show: Show)
         accounts: account numbers, read in a thread.
         show: called with the result of each account, in the order in which they come.
 
-    Returns:
-        Whether all succeeded.
-
     Raises:
-        SessionNotOpened: LCM can't be reached.
+        SessionNotOpened: LCM can't be reached, or no more.
+        Deferred: LCM had no room for a session for as long as `outage.hold`.
     """
-    unreachable: asyncio.Future[SessionNotOpened] = asyncio.get_running_loop().create_future()
+    reach = _Reach()
     async with AsyncExitStack() as stack:
         pool = Pool(
             SessionOpener(settings.lcm, settings.worker.name, Scrubber(settings)),
             settings.lcm,
             settings.outage,
             structlog.wrap_logger(structlog.ReturnLogger(), processors=[_drop]),
-            on_away=lambda error: None if unreachable.done() else unreachable.set_result(error),
+            on_away=lambda error: reach.not_opened(error, others=pool.counts()["opening"] > 1),
+            on_opened=reach.opened,
         )
         stack.push_async_callback(pool.close)
         lookups = _Lookups(build_lookup(pool, settings.lcm, settings.retry), settings.worker.name, show)
@@ -74,14 +75,37 @@ async def look_up_all(settings: Settings, accounts: Iterable[Asked], show: Show)
         tasks = [start(lookups.run(waiting)) for _ in range(settings.lcm.sessions)]
         finished = asyncio.gather(*tasks)
         try:
-            ends: set[asyncio.Future[Any]] = {finished, unreachable}
+            ends: set[asyncio.Future[Any]] = {finished, reach.lost}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if unreachable.done():
-                raise unreachable.result()
+            if reach.lost.done():
+                raise reach.lost.result()
             finished.result()
         finally:
             await cancel(finished, *tasks)
-    return lookups.all_succeeded
+
+
+class _Reach:
+    """Tells when LCM can't be reached: where no first session can be opened, or later none in `_TRIES` tries in a row.
+
+    `lost` is done then.
+    """
+
+    def __init__(self) -> None:
+        self.lost: asyncio.Future[SessionNotOpened] = asyncio.get_running_loop().create_future()
+        self._reached = False
+        self._failures = 0
+
+    def opened(self) -> None:
+        self._reached = True
+        self._failures = 0
+
+    def not_opened(self, error: SessionNotOpened, *, others: bool) -> None:
+        """Take note that none is open; `others` are being opened still."""
+        self._failures += 1
+        if self._reached and self._failures < _TRIES:
+            note(f"{error.message}; trying again")
+        elif (self._reached or error.refused or not others) and not self.lost.done():
+            self.lost.set_result(error)
 
 
 def _read_in_thread(accounts: Iterable[Asked], ahead: int) -> _Accounts:
@@ -108,16 +132,13 @@ class _Lookups:
     """Looks up accounts from a queue; `run` is to be called as many times as there are sessions."""
 
     def __init__(self, look_up: Lookup, worker: str, show: Show) -> None:
-        self.all_succeeded = True
         self._look_up = look_up
         self._worker = worker
         self._show = show
 
     async def run(self, accounts: _Accounts) -> None:
         while (asked := await accounts.get()) is not None:
-            found = await self._result_for(asked)
-            self.all_succeeded &= found.error is None
-            self._show(found)
+            self._show(await self._result_for(asked))
         accounts.put_nowait(None)  # for the other tasks
 
     async def _result_for(self, asked: Asked) -> AccountResult:
