@@ -165,6 +165,24 @@ async def test_results_that_never_come_end_by_the_timeout(vhost: str, broker: No
     assert f"collect it with: lcm-worker submit - --collect {queue} --timeout 10s\n" in ended.err
 
 
+async def test_who_else_takes_the_results_is_told(vhost: str, broker: Node) -> None:
+    """A run that finds a consumer on the queue that it collects from says that results are shared."""
+    async with open_channel(vhost) as channel:
+        await declared(channel, vhost)
+        await command("submit", "--wait", "--timeout", "100ms", told="1|1", broker__url=vhost)
+        (queue,) = (name for name in await broker.queues(vhost.rpartition("/")[2]) if ".submit." in name)
+        again = ("submit", "-", "--collect", queue, "--timeout", "100ms")
+        alone = await command(*again, told="1|1", broker__url=vhost)
+        await channel.basic_consume(queue, ignore)
+        shared = await command(*again, told="1|1", broker__url=vhost)
+    assert f"takes results from {queue}: each result comes to one of you alone" in shared.err
+    assert "one of you alone" not in alone.err
+
+
+async def ignore(_: object) -> None:
+    """Take a message, and never acknowledge it."""
+
+
 async def answer_last(channel: AbstractChannel, working: Worker, job: bytes) -> None:
     """Have a worker answer a job after two others of its id and route: with another account, and with none."""
     told = msgspec.json.decode(job)

@@ -15,7 +15,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from worker.broker.admin.calls import connected, own_channel
 from worker.broker.admin.subscription import KEPT_HOURS
-from worker.broker.declare import Entity, verify_entity
+from worker.broker.declare import Entity, counts_of, verify_entity
 from worker.broker.link import Link
 from worker.broker.publisher import Publisher
 from worker.broker.topology import JOB_KEY, Exchange, Queue, Topology
@@ -36,8 +36,8 @@ _REMEDY = "start a worker, which declares it, or declare it with `lcm-worker top
 
 async def check_topology(
     settings: BrokerSettings, topology: Topology, *, results: bool, queue: str = "", name: str
-) -> None:
-    """Check that the broker answers and has the exchange for jobs.
+) -> int:
+    """Check that the broker answers and has the exchange for jobs; return how many consumers `queue` has.
 
     Args:
         settings: which broker.
@@ -58,6 +58,7 @@ async def check_topology(
     async with connected(settings, name=name) as connection, own_channel(connection) as channel:
         for entity in wanted:
             await _check(channel, entity)
+        return (await counts_of(channel, Queue(queue)))[1] if queue else 0
 
 
 async def _check(channel: AbstractChannel, entity: Entity) -> None:

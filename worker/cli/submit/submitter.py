@@ -90,13 +90,18 @@ class Submitter:
             OSError: results can't be written.
         """
         publishes, collects = self._request.publishes, self._writer is not None
-        await check_topology(
+        others = await check_topology(
             self._settings,
             self._topology,
             results=collects,
             queue="" if publishes else self._plan.queue,
             name=self._name,
         )
+        if others:
+            self._screen.note(
+                f"another run, or one whose connection the broker has not given up yet, takes results from"
+                f" {self._plan.queue}: each result comes to one of you alone"
+            )
         names = ["published"] * publishes + ["collected"] * collects
         with self._screen.bars(names, self._plan.survey.jobs) as bars:
             async with _background(self._update(bars)):
