@@ -12,10 +12,9 @@ from typing import BinaryIO
 import msgspec
 
 from worker.cli.submit.jobs import digest
-from worker.cli.submit.results import COLUMNS, HEADER, OutputFormat, read_result, unguarded
+from worker.cli.submit.results import COLUMNS, HEADER, LONGEST_ROW, OutputFormat, read_result, unguarded
 from worker.common.text import quote
 
-_LONGEST_ROW = 16 * 1024 * 1024  # bytes; where a quote is missing, all that follows looks like one row
 _MEND = "mend the file, or name another one"
 _ROWS = COLUMNS.index("outcomes")
 _COUNT = re.compile("[0-9]{1,9}")
@@ -159,7 +158,7 @@ def _rows_in(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
         parts.append(line)
         length += len(line)
         quotes += line.count(b'"')
-        if length > _LONGEST_ROW:
+        if length > LONGEST_ROW:
             raise ValueError(f"line {first} begins a row that does not end; {_MEND}")
         if quotes % 2 == 0:
             yield first, b"".join(parts), line.endswith(b"\n")
@@ -169,7 +168,7 @@ def _rows_in(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def _cells(row: bytes) -> list[str]:
-    usual = csv.field_size_limit(_LONGEST_ROW)  # a description may be as long as LCM's largest reply
+    usual = csv.field_size_limit(LONGEST_ROW)  # a description may be as long as LCM's largest reply
     try:
         return next(csv.reader([row.decode(errors="surrogateescape")]), [])
     except csv.Error:

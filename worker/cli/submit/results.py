@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,8 @@ from enum import Enum
 from pathlib import Path
 
 import msgspec
+
+from worker.common.text import quote
 
 COLUMNS = (
     "job_id",
@@ -26,7 +29,8 @@ COLUMNS = (
     "completed_at",
     "metadata",
 )
-
+LONGEST_ROW = 16 * 1024 * 1024
+"""Bytes of a row of CSV. Where a quote is missing, all that follows looks like one row, so that reading has an end."""
 
 _GUARD = "'"
 # What a spreadsheet takes for the beginning of a formula, full width too; and the guard, so that it can be taken off.
@@ -119,10 +123,14 @@ def format_of(path: str, chosen: OutputFormat | None) -> OutputFormat:
 
 
 def encoded(results: Iterable[Result], kind: OutputFormat) -> bytes:
-    """Write results as lines of JSON, or as rows of CSV."""
+    """Write results as lines of JSON, or as rows of CSV.
+
+    Raises:
+        OSError: a row would be longer than `LONGEST_ROW`, and could not be read back.
+    """
     if kind.is_csv:
-        rows = (row for result in results for row in rows_of(result))
-        return _csv(map(_guarded, rows) if kind is OutputFormat.CSV_SAFE else rows)
+        guard = _guarded if kind is OutputFormat.CSV_SAFE else tuple
+        return b"".join(_rows(result, map(guard, rows_of(result))) for result in results)
     return b"".join(_one_line(bytes(result.body)) for result in results)
 
 
@@ -136,6 +144,17 @@ def rows_of(result: Result) -> Iterator[tuple[object, ...]]:
         yield (*start, "", "", "", *end)
     for outcome in result.outcomes:
         yield (*start, outcome.id, outcome.code, outcome.description, *end)
+
+
+def _rows(result: Result, rows: Iterable[tuple[object, ...]]) -> bytes:
+    written = [_csv([row]) for row in rows]
+    if max(map(len, written)) > LONGEST_ROW:
+        raise OSError(
+            errno.EFBIG,
+            f"a row of job {quote(result.job_id)} would have more than {LONGEST_ROW:,} bytes; collect it with an"
+            " --output of JSON lines (.jsonl)",
+        )
+    return b"".join(written)
 
 
 def unguarded(cell: str) -> str:

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.cli.submit.jobs import InputJob
+from worker.cli.submit.held import held_in
+from worker.cli.submit.jobs import InputJob, digest
 from worker.cli.submit.reading import Format
 from worker.cli.submit.results import (
     COLUMNS,
     HEADER,
+    LONGEST_ROW,
     OutputFormat,
     Result,
     encoded,
@@ -47,6 +49,21 @@ def result(job_id: str = "j", *, error: str = "", **fields: Any) -> Result:
 
 def written(kind: OutputFormat, *results: Result) -> bytes:
     return (HEADER if kind.is_csv else b"") + encoded(results, kind)
+
+
+@pytest.mark.parametrize("kind", [OutputFormat.CSV, OutputFormat.CSV_SAFE])
+def test_no_row_is_written_that_could_not_be_read_back(kind: OutputFormat) -> None:
+    """A row of the largest size is; for a larger one JSON lines are named, which have no bound."""
+
+    def with_room(size: int) -> Result:
+        return result("big", outcomes=[{"id": "0", "code": "", "description": "d" * size}])
+
+    most = LONGEST_ROW - len(encoded([with_room(0)], kind))
+    assert held_in(io.BytesIO(written(kind, with_room(most))), kind).jobs == {digest("big")}
+    with pytest.raises(OSError, match=r"job 'big' would have more than 16,777,216 bytes.*\.jsonl"):
+        encoded([result(), with_room(most + 1)], kind)
+    lines = OutputFormat.JSONL
+    assert held_in(io.BytesIO(written(lines, with_room(most + 1))), lines).jobs == {digest("big")}
 
 
 @given(st.lists(st.tuples(TEXT, st.lists(OUTCOME, min_size=1, max_size=3)), max_size=3))
