@@ -11,6 +11,7 @@ from typing import Any
 
 from worker import __version__
 from worker.broker.consumer import Consumer
+from worker.broker.delivery import own_users
 from worker.broker.fleet import Fleet
 from worker.broker.outbox import Outbox
 from worker.broker.publisher import Publisher
@@ -81,7 +82,9 @@ class App:
         outbox = Outbox(
             self.publisher, topology, log, on_refusal=self._copies_refused, on_parked=self.metrics.parked
         )
-        self.resender = Resender(outbox, self.publisher, topology, log, count=self.metrics.sent_again)
+        self.resender = Resender(
+            outbox, self.publisher, topology, log, users=own_users(broker.urls), count=self.metrics.sent_again
+        )
         self.replies = Replies(broker, log, worker=name)
         self.unconsumed = Unconsumed(self.publisher.link, topology.results, log, SYSTEM_CLOCK)
         rate = Rate(lcm.max_rate)

@@ -10,7 +10,8 @@ from yarl import URL
 
 from worker.broker.fields import WritableProperties
 from worker.common.callbacks import always
-from worker.contract.job import DELIVERY_COUNT_HEADER, OWN_PREFIX
+from worker.contract.job import DELIVERY_COUNT_HEADER
+from worker.contract.job_copies import without_own_headers
 from worker.contract.message import Delivery, Properties
 
 PERSISTENT, TRANSIENT = 2, 1
@@ -44,9 +45,10 @@ def delivery_of(
     properties = message.header.properties
     headers: Mapping[str, Any] = properties.headers or {}
     if headers and own_users is not None:
-        headers = _trusted(
-            headers, ours=properties.user_id in own_users, redelivered=bool(message.redelivered)
-        )
+        if properties.user_id not in own_users:
+            headers = without_own_headers(headers)
+        if not message.redelivered and BROKER_COUNT_HEADER in headers:
+            headers = {name: value for name, value in headers.items() if name != BROKER_COUNT_HEADER}
     return Delivery(
         body=message.body,
         properties=Properties(
@@ -67,16 +69,6 @@ def delivery_of(
         delivery_count=_delivery_count(headers),
         is_current=is_current,
     )
-
-
-def _trusted(headers: Mapping[str, Any], *, ours: bool, redelivered: bool) -> Mapping[str, Any]:
-    if ours and redelivered:
-        return headers
-    return {
-        name: value
-        for name, value in headers.items()
-        if (ours or not name.startswith(OWN_PREFIX)) and (redelivered or name != BROKER_COUNT_HEADER)
-    }
 
 
 def own_users(urls: Iterable[str]) -> frozenset[str | None]:

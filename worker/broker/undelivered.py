@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,8 @@ from worker.common.callbacks import always
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import TaskSet
 from worker.contract.errors import BrokerError
-from worker.contract.message import Delivery, Message
+from worker.contract.job import USER_ID_HEADER
+from worker.contract.message import Delivery, Message, Properties
 from worker.observability.log import Log
 
 _AT_A_TIME = 50  # results may be as large as LCM's largest reply
@@ -38,16 +39,33 @@ _BREATH = 1.0  # seconds between two passes that both send something
 _CALL_TIMEOUT = 10.0
 
 
-def unparked(delivery: Delivery, results: str) -> Message | None:
-    """Return a parked result as it is published again; None for a message that is no parked result."""
+def unparked(delivery: Delivery, results: str, users: Container[str | None]) -> Message | None:
+    """Return a parked result as it is published again; None for a message that is no parked result.
+
+    One is what one of our `users`, which the broker has verified, published with the header.
+    """
     # The broker's own headers, such as x-delivery-count, belong to the way of the copy.
     headers = {
         name: value for name, value in delivery.properties.headers.items() if not name.startswith("x-")
     }
     route = headers.pop(ROUTING_KEY_HEADER, None)
-    if not isinstance(route, str):
+    if not isinstance(route, str) or _first_user(delivery.properties, users) not in users:
         return None
+    headers.pop(USER_ID_HEADER, None)
     return Message(results, route, delivery.body, replace(delivery.properties, headers=headers))
+
+
+def _moved(delivery: Delivery, undelivered: str, users: Container[str | None]) -> Message:
+    """Return a message that is no parked result as it is moved: it names who published it, so that it becomes none."""
+    properties = delivery.properties
+    headers = {**properties.headers, USER_ID_HEADER: _first_user(properties, users) or ""}
+    return Message(undelivered, UNDELIVERED_KEY, delivery.body, replace(properties, headers=headers))
+
+
+def _first_user(properties: Properties, users: Container[str | None]) -> str | None:
+    """Return who published a message, be it before a worker moved it."""
+    user, named = properties.user_id, properties.headers.get(USER_ID_HEADER)
+    return named if user in users and isinstance(named, str) else user
 
 
 @dataclass
@@ -65,7 +83,8 @@ class _Pass:
 class Resender:
     """Runs passes while results are parked. `waiting` is how many were parked at the last look.
 
-    Of several workers one makes a pass at a time, since it consumes the queue exclusively.
+    Of several workers one makes a pass at a time, since it consumes the queue exclusively. `users` are those of
+    `broker.url`: what others put into the queue is not sent.
     """
 
     def __init__(
@@ -75,6 +94,7 @@ class Resender:
         topology: Topology,
         log: Log,
         *,
+        users: Container[str | None],
         clock: Clock = SYSTEM_CLOCK,
         count: Callable[[int], object],
     ) -> None:
@@ -83,6 +103,7 @@ class Resender:
         self._publisher = publisher
         self._topology = topology
         self._log = log
+        self._users = users
         self._clock = clock
         self._count = count
 
@@ -159,7 +180,7 @@ class Resender:
     async def _send_or_move(self, here: _Pass, message: DeliveredMessage) -> None:
         delivery = delivery_of(message)
         here.oldest = _older(here.oldest, delivery.properties.timestamp)
-        result = unparked(delivery, self._topology.results)
+        result = unparked(delivery, self._topology.results, self._users)
         if result is not None and await self._was_sent(here, result):
             here.sent += 1
             self._count(1)
@@ -183,9 +204,7 @@ class Resender:
         """Put a copy at the tail; what can't be moved stays, and is back in its place when the channel closes."""
         undelivered = self._topology.undelivered
         copy = (
-            Message(undelivered, UNDELIVERED_KEY, delivery.body, delivery.properties)
-            if result is None
-            else parked_copy(result, undelivered)
+            _moved(delivery, undelivered, self._users) if result is None else parked_copy(result, undelivered)
         )
         try:
             await self._publisher.publish(copy, always, silence=SILENCE)

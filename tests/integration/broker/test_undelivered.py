@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from aiormq import spec
 from aiormq.abc import AbstractChannel
 
 from tests.support.broker import fall_silent, speak_again
@@ -17,6 +18,7 @@ from tests.support.channel import depth, open_channel, take, take_all
 from tests.support.log import RecordingLog
 from tests.support.settings import broker_settings
 from tests.support.waiting import running, until
+from worker.broker.delivery import own_users
 from worker.broker.outbox import Outbox
 from worker.broker.publisher import Publisher
 from worker.broker.topology import topology_of
@@ -71,7 +73,9 @@ async def sender(url: str, **settings: Any) -> AsyncIterator[Sender]:
 
     publisher = Publisher(section, topology, log, worker="w-1", clock=FAST, count=count)
     outbox = Outbox(publisher, topology, log, clock=FAST)
-    resender = Resender(outbox, publisher, topology, log, clock=FAST, count=lambda _: None)
+    resender = Resender(
+        outbox, publisher, topology, log, users=own_users(section.urls), clock=FAST, count=lambda _: None
+    )
     async with running(publisher.link.run()), running(resender.run()):
         await publisher.link.channel()
         yield Sender(outbox, resender, log, counted)
@@ -234,6 +238,21 @@ async def test_what_is_no_parked_result_is_left_alone(vhost: str) -> None:
         await until(lambda: len(here.log.of("result.undelivered")) >= 2)
     async with open_channel(vhost) as channel:
         assert (await take(channel, UNDELIVERED)).body == b"foreign"
+
+
+async def test_a_result_that_another_user_parked_is_not_sent(vhost: str) -> None:
+    """What no user of ours published stays, with its routing key and who published it, however often it is moved."""
+    forged = spec.Basic.Properties(headers={"outcome-routing-key": "result.succeeded.a"})
+    async with open_channel(vhost) as channel, sender(vhost) as here:
+        await bind(channel, "own", "a")
+        await channel.basic_publish(b"forged", routing_key=UNDELIVERED, properties=forged)
+        await until(lambda: len(here.log.of("result.undelivered")) >= 3)
+        assert await depth(channel, "own") == 0
+    async with open_channel(vhost) as channel:
+        found = (await take(channel, UNDELIVERED)).header.properties
+    headers = dict(found.headers or {})
+    assert (headers["outcome-routing-key"], headers["outcome-user-id"]) == ("result.succeeded.a", "")
+    assert found.user_id == "guest"
 
 
 async def test_two_workers_send_each_parked_result_once(vhost: str) -> None:

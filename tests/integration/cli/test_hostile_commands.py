@@ -201,7 +201,9 @@ async def test_letters_and_parked_results(vhost: str) -> None:
     async with open_channel(vhost) as channel:
         await publish_dead_letters(channel, vhost, [letter, other])
         headers: dict[str, Any] = {"outcome-routing-key": f"result.{AMQP_HOSTILE}", HOSTILE: HOSTILE}
-        parked = spec.Basic.Properties(headers=headers, message_id=AMQP_HOSTILE, app_id=AMQP_HOSTILE)
+        parked = spec.Basic.Properties(
+            headers=headers, message_id=AMQP_HOSTILE, app_id=AMQP_HOSTILE, user_id="guest"
+        )
         for _ in range(2):
             body = msgspec.json.encode({"job_id": HOSTILE, "status": HOSTILE})
             await channel.basic_publish(body, routing_key="lcm.outcome.undelivered", properties=parked)

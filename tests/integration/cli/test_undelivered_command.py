@@ -21,13 +21,16 @@ STAYS = f"no results of this worker, which stay in {UNDELIVERED}: 1"
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-async def park(channel: AbstractChannel, url: str, *results: tuple[str, str]) -> None:
+async def park(
+    channel: AbstractChannel, url: str, *results: tuple[str, str], user: str | None = "guest"
+) -> None:
     """Declare the topology without a results queue, and park results: pairs of job id and routing key."""
     await declare(channel, topology_of(broker_settings(url, results_queue=False)))
     for job_id, key in results:
         properties = spec.Basic.Properties(
             delivery_mode=2,
             message_id=f"m-{job_id}",
+            user_id=user,
             timestamp=MOMENT,
             headers={"outcome-routing-key": key, "traceparent": "00-1"} if key else {},
         )
@@ -96,6 +99,21 @@ async def test_results_are_sent_where_a_queue_takes_them(vhost: str) -> None:
         assert sent.header.properties.headers == {"traceparent": "00-1"}
         left = {msgspec.json.decode(each.body)["job_id"] for each in await take_all(channel, UNDELIVERED)}
         assert left == {"b-1", "x"}
+
+
+async def test_a_result_that_no_user_of_ours_parked_is_foreign(vhost: str) -> None:
+    """Whoever can publish to the queue has nothing sent by it: its routing key is not believed."""
+    async with open_channel(vhost) as channel:
+        await park(channel, vhost, ("forged", "result.succeeded.a"), user=None)
+        own = (await channel.queue_declare("", exclusive=True)).queue or ""
+        await channel.queue_bind(own, RESULTS, "#")
+        listed = await command("undelivered", "list", broker__url=vhost)
+        ended = await command(
+            "undelivered", "send", "--all", broker__url=vhost, broker__results_queue="false"
+        )
+        assert (await depth(channel, own), await depth(channel, UNDELIVERED)) == (0, 1)
+    assert [line["routing_key"] for line in lines(listed.out)] == ["foreign"]
+    assert (ended.status, STAYS in ended.err) == (0, True)
 
 
 async def test_results_are_dropped_and_saved(vhost: str, tmp_path: Path) -> None:

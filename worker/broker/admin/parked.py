@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,9 +34,15 @@ class Parked:
     message: Message | None
 
 
-def read_parked(delivery: Delivery, results: str) -> Parked:
-    """Read a message of the undelivered queue, whatever it is; `results` names the AMQP exchange for results."""
-    message = unparked(delivery, results)
+def read_parked(delivery: Delivery, results: str, users: Container[str | None]) -> Parked:
+    """Read a message of the undelivered queue, whatever it is.
+
+    Args:
+        delivery: the message.
+        results: the name of the AMQP exchange for results.
+        users: ours; what others published is no parked result.
+    """
+    message = unparked(delivery, results, users)
     try:
         job_id = msgspec.json.decode(delivery.body, type=_Body).job_id
     except (msgspec.DecodeError, RecursionError):

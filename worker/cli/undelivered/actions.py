@@ -12,6 +12,7 @@ import typer
 from worker.broker.admin.dead_letter import as_json, timestamp
 from worker.broker.admin.dead_letters import Browser, browse
 from worker.broker.admin.parked import Parked, read_parked, record_of
+from worker.broker.delivery import own_users
 from worker.broker.outbox import SILENCE
 from worker.broker.publisher import Publisher
 from worker.broker.topology import Topology, topology_of
@@ -63,9 +64,9 @@ class Undelivered:
 
     async def selected(self, browser: Browser) -> AsyncIterator[tuple[Delivery, Parked]]:
         """Yield the selected results, at most `limit`, and note at the end what was not found."""
-        found, missing = 0, set(self.job_ids)
+        found, missing, users = 0, set(self.job_ids), own_users(self.settings.broker.urls)
         async for delivery in browser.deliveries():
-            parked = read_parked(delivery, self.topology.results)
+            parked = read_parked(delivery, self.topology.results, users)
             if self._matches(parked):
                 found += 1
                 missing.discard(parked.job_id)
