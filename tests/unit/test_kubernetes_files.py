@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from tests.support.kubernetes import FOLDER, Object, built, files_of, find
 from worker.broker.topology import topology_of
 from worker.contract.job import MAX_BODY
+from worker.observability.failures import Failures
 from worker.observability.metrics import Metrics
 from worker.settings import Settings, exposures_of, load
 from worker.status import Status, pages_of
@@ -23,6 +24,7 @@ from worker.status import Status, pages_of
 TOP = Path(__file__).parents[2]
 OVERLAYS = ("base", "production")
 MIB = 2**20
+PAGES = pages_of(cast(Status, None), Metrics(version="1"), Failures()).keys()
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +185,7 @@ def test_probes_ask_what_the_health_server_answers(pod: Object, settings: Settin
         assert asked["port"] == port["name"]
         paths[name] = asked["path"]
     assert paths == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
-    assert pages_of(cast(Status, None), Metrics(version="1")).keys() >= set(paths.values())
+    assert set(paths.values()) <= PAGES
 
 
 def test_a_pod_has_time_to_drain(pod: Object, settings: Settings) -> None:
@@ -237,7 +239,7 @@ def test_metrics_are_read_where_they_are(production: list[Object], pod: Object) 
     """The monitor asks the health port for a page that is there."""
     [endpoint] = find(production, "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] == container_of(pod)["ports"][0]["name"]
-    assert endpoint["path"] in pages_of(cast(Status, None), Metrics(version="1"))
+    assert endpoint["path"] in PAGES
 
 
 def test_the_network_is_open_for_what_a_worker_needs(production: list[Object], settings: Settings) -> None:
