@@ -202,6 +202,10 @@ _RESULT: dict[str, Schema] = {
         "description": "`lcm`, or `shared`: answered by another job's exchange for the same account.",
     },
     "attempts": _COUNT | {"description": "Exchanges made for this job over all its deliveries."},
+    "replays": _COUNT
+    | {
+        "description": "How often the job was replayed from the dead-letter queue; left out where it was not."
+    },
     "looked_up_at": _TIME | {"description": "When LCM answered, in UTC."},
     "completed_at": _TIME | {"description": "When the result was made, in UTC."},
     "duration_ms": {"minimum": 0, "description": "Milliseconds from the delivery's arrival to the result."},

@@ -31,8 +31,11 @@ class Error(msgspec.Struct):
     transient: bool
 
 
-class Succeeded(msgspec.Struct):
-    """The body of a succeeded result; the order of its fields is the contract's."""
+class Succeeded(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The body of a succeeded result; the order of its fields is the contract's.
+
+    `replays` is left out where it is 0.
+    """
 
     job_id: str
     account_number: str
@@ -42,6 +45,7 @@ class Succeeded(msgspec.Struct):
     warnings: tuple[str, ...]
     source: str
     attempts: int
+    replays: int = 0
     looked_up_at: str
     completed_at: str
     duration_ms: float
@@ -49,7 +53,7 @@ class Succeeded(msgspec.Struct):
     metadata: Raw
 
 
-class Failed(msgspec.Struct):
+class Failed(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The body of a failed result."""
 
     job_id: str
@@ -58,6 +62,7 @@ class Failed(msgspec.Struct):
     error: Error
     warnings: tuple[str, ...]
     attempts: int
+    replays: int = 0
     completed_at: str
     duration_ms: float
     worker: str
@@ -94,6 +99,7 @@ def succeeded(
         warnings=found.warnings,
         source=lookup_result.source,
         attempts=completion.attempts,
+        replays=job.replays,
         looked_up_at=rfc3339(lookup_result.answered_at),
         completed_at=rfc3339(completion.completed_at),
         duration_ms=round(float(completion.duration_ms), 1),
@@ -112,6 +118,7 @@ def failed(job: Job, error: JobError, completion: Completion, *, amqp_exchange: 
         error=Error(error.code, cut(error.message, MAX_ERROR_MESSAGE), error.transient),
         warnings=(),
         attempts=completion.attempts,
+        replays=job.replays,
         completed_at=rfc3339(completion.completed_at),
         duration_ms=round(float(completion.duration_ms), 1),
         worker=well_formed(completion.worker),
@@ -121,7 +128,7 @@ def failed(job: Job, error: JobError, completion: Completion, *, amqp_exchange: 
 
 
 def _message(job: Job, body: Succeeded | Failed, completed_at: datetime, amqp_exchange: str) -> Message:
-    identity = [body.job_id, body.account_number, body.status, job.replays]
+    identity = [body.job_id, body.account_number, body.status, body.replays]
     properties = Properties(
         content_type=CONTENT_TYPE,
         headers=job.trace,

@@ -277,20 +277,21 @@ async def test_a_replayed_job_gets_a_result_of_its_own(vhost: str) -> None:
         body = b'{"account_number":"9|1","job_id":"j"}'
         await channel.basic_publish(body, exchange=JOBS, routing_key="job", mandatory=True)
         await process.logged("job.failed")
-        message_ids = [(await take(channel, RESULTS)).header.properties.message_id]
+        results = [await take(channel, RESULTS)]
         assert (await command("dead", "replay", "j", broker__url=vhost)).status == 0
         await process.logged("job.failed", 2)
-        message_ids.append((await take(channel, RESULTS)).header.properties.message_id)
+        results.append(await take(channel, RESULTS))
         (again,) = lines((await command("dead", "show", "j", broker__url=vhost)).out)
         assert again["headers"]["outcome-replays"] == 1
         assert [death["code"] for death in again["headers"]["outcome-history"]] == ["lcm_rejected"]
         lcm.behaviour = Behaviour()
         assert (await command("dead", "replay", "--code", "lcm_rejected", broker__url=vhost)).status == 0
         await process.logged("job.succeeded")
-        result = await take(channel, RESULTS)
-        message_ids.append(result.header.properties.message_id)
-    assert json.loads(result.body)["attempts"] == 1
-    assert len({*message_ids}) == 3
+        results.append(await take(channel, RESULTS))
+    bodies = [json.loads(result.body) for result in results]
+    assert [body.get("replays") for body in bodies] == [None, 1, 2]
+    assert bodies[-1]["attempts"] == 1
+    assert len({result.header.properties.message_id for result in results}) == 3
 
 
 async def test_drop_saves_before_it_drops(vhost: str, tmp_path: Path) -> None:

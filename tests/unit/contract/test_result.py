@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from worker.contract.errors import ConnectionLost, InvalidJob, JobError, LcmRejected
 from worker.contract.job import NAMESPACE, Job
@@ -65,6 +66,12 @@ def test_a_failed_body_holds_the_error_and_no_outcomes() -> None:
         '"warnings":[],"attempts":3,"completed_at":"2026-01-31T12:00:00.131Z",'
         '"duration_ms":8.0,"worker":"host-1-4711","metadata":{}}'
     )
+
+
+def test_the_results_of_a_replayed_job_tell_how_often() -> None:
+    """Of the results of one job id the one with the most replays counts."""
+    for message in (success(replace(JOB, replays=2)), failure(replace(JOB, replays=2))):
+        assert json.loads(message.body)["replays"] == 2
 
 
 def test_an_empty_list_is_a_success() -> None:
