@@ -13,6 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,13 +202,13 @@ def repeated_key(raw: bytes) -> str | None:
     return repeated[0] if repeated else None
 
 
-def other_account(raw: bytes, account: str) -> str:
-    """Return an account that a reply names anywhere in place of the one that was asked for; "" where it names none.
+def names_another(raw: bytes, account: str) -> bool:
+    """Tell whether a reply names an account anywhere that is not the one that was asked for.
 
     None is published to be named. What is, beyond all that is published, shows a reply that is another request's.
     """
     if not (b"ccount" in raw or b"CCOUNT" in raw) or _NAMES_ACCOUNT.search(raw) is None:
-        return ""
+        return False
     named: list[str] = []
 
     def look(pairs: list[tuple[str, Any]]) -> None:
@@ -217,8 +218,10 @@ def other_account(raw: bytes, account: str) -> str:
             if key.replace("_", "").casefold() == "accountnumber" and isinstance(value, str | int)
         )
 
-    json.loads(raw.decode(), object_pairs_hook=look)
-    return next((other for other in named if other.strip() != account.strip()), "")
+    with suppress(*UNREADABLE):
+        # As texts, since what the envelope's reader has passed over may be a number that is too long to be one.
+        json.loads(raw.decode(errors="replace"), object_pairs_hook=look, parse_int=str)
+    return any(other.strip().casefold() != account.strip().casefold() for other in named)
 
 
 def reason(error: Exception) -> str:

@@ -205,14 +205,14 @@ class Session:
         frame = outcome_list.classify(raw, self._session_errors, self._memory, self._secrets)
         if not self.answered and isinstance(frame, ErrorReply) and self._says_full(frame):
             self._turn_away(frame.remote_message)
-        elif self._is_exchanging and (other := self._other_account(frame, raw)):
-            self._hear(Malformed("it names another account", told(other, self._secrets)))
+        elif self._is_exchanging and self._names_another(frame, raw):
+            self._hear(Malformed("it names another account"))  # which is none of this job's business
         else:
             self._hear(frame)
 
-    def _other_account(self, frame: Frame, raw: bytes) -> str:
+    def _names_another(self, frame: Frame, raw: bytes) -> bool:
         answers = isinstance(frame, Reply) or (isinstance(frame, ErrorReply) and not frame.about_lcm)
-        return envelope.other_account(raw, self._account) if answers else ""
+        return answers and envelope.names_another(raw, self._account)
 
     def _says_full(self, error: ErrorReply) -> bool:
         return envelope.says(error.remote_message, self._full_errors)

@@ -132,7 +132,7 @@ async def test_a_reply_that_names_another_account_is_not_believed(
                 await session.exchange(ACCOUNT, LONG)
         with pytest.raises(MalformedReply, match="another account") as raised:
             await session.exchange(ACCOUNT, LONG)
-        assert raised.value.remote_message == str(other)
+        assert raised.value.remote_message == ""
         assert not session.alive
 
 

@@ -24,6 +24,7 @@ from worker.lcm.envelope import (
     error_in,
     error_of,
     is_reply_of,
+    names_another,
     open_envelope,
     reason,
     repeated_key,
@@ -248,3 +249,23 @@ def test_a_long_error_text_is_cut() -> None:
     at_the_cut = error_of(reply(None, message={"errorType": "E" * (MAX_ERROR_MESSAGE - 4) + "hunter22"}))
     assert at_the_cut is not None
     assert told(at_the_cut.remote_message, masking("hunter22")).endswith("E****")
+
+
+@pytest.mark.parametrize(
+    ("raw", "another"),
+    [
+        (b'{"AccountNumber": "a"}', False),
+        (b'{"AccountNumber": " A ", "more": [{"account_number": "a"}]}', False),
+        (b'{"AccountNumber": "b"}', True),
+        (b'{"more": [{"accountNumber": 7}]}', True),
+        (b'{"Description": "Account number: b"}', False),
+        (b'{"AccountNumber": "a", "z": ' + b"1" * 5000 + b"}", False),
+        (b'{"AccountNumber": "b", "z": ' + b"1" * 5000 + b"}", True),
+        (b'{"AccountNumber": "b", "z": "\xff"}', True),
+        (b'{"AccountNumber": "b"', False),
+        (b'{"AccountNumber": ' + b"[" * 100_000, False),
+    ],
+)
+def test_another_account_is_found(raw: bytes, another: bool) -> None:
+    """Whatever else stands there, such as a number that no integer holds, or what is no text: it raises nothing."""
+    assert names_another(raw, "a") is another
