@@ -22,6 +22,7 @@ from worker.observability.log import Log
 
 _TRIES = 3  # jobs of a tripped producer that are tried at a time
 _TRIES_TOGETHER = 12  # the same for all producers that only all together have tripped
+_NEWCOMERS = 12  # producers that nothing is known of and that have a try at once; the others wait for one
 _MOST_PRODUCERS = 1000
 _HARDLY_ANY = 0.01  # the part of a pass that other producers' jobs may be for the intake to be paused
 _REST = 4  # times that a pass took: so long is the intake paused after it, within limits
@@ -29,10 +30,9 @@ _LONGEST_REST = 600.0
 
 
 class FailureWindow:
-    """The last `size` jobs of different accounts, and how many of them failed in a suspicious way.
+    """The last `size` jobs of different accounts that LCM answered or failed, and how many of them failed.
 
-    It trips when `ratio` of a full window is suspicious, and stays so until a job succeeds. A ratio of 0 switches it
-    off.
+    It trips when `ratio` of a full window failed, and stays so until a job succeeds. A ratio of 0 switches it off.
     """
 
     def __init__(self, size: int, ratio: float) -> None:
@@ -40,47 +40,47 @@ class FailureWindow:
         self._size = size
         self._needed = ratio * size
         self._last: OrderedDict[str, bool] = OrderedDict()
-        self._suspicious = 0
+        self._failed = 0
 
     def __repr__(self) -> str:
         state = "tripped" if self.tripped else "watching"
-        return f"<FailureWindow {state}, {self._suspicious} of the last {len(self._last)} suspicious>"
+        return f"<FailureWindow {state}, {self._failed} of the last {len(self._last)} failed>"
 
     @property
     def has_success(self) -> bool:
-        """Whether a job of the window did not fail suspiciously."""
-        return self._suspicious < len(self._last)
+        """Whether a job of the window did not fail."""
+        return self._failed < len(self._last)
 
     def trip(self) -> None:
         """Count as tripped whatever the window holds."""
         self.tripped = True
 
-    def job_ended(self, account: str, error: JobError | None) -> bool:
-        """Take note of a job's end, `None` for success; return whether `tripped` has changed."""
+    def job_ended(self, account: str, *, failed: bool) -> bool:
+        """Take note of a job's end; return whether `tripped` has changed."""
         if not self._needed:
             return False
-        self._note(account, suspicious=error is not None and error.suspicious)
+        self._note(account, failed=failed)
         if self.tripped:
-            if error is None:
-                self._reset()
-                return True
-            return False
-        self.tripped = len(self._last) >= self._size and self._suspicious >= self._needed
+            if failed:
+                return False
+            self._reset()
+            return True
+        self.tripped = len(self._last) >= self._size and self._failed >= self._needed
         return self.tripped
 
-    def _note(self, account: str, *, suspicious: bool) -> None:
+    def _note(self, account: str, *, failed: bool) -> None:
         # One account counts once, by its latest job: a producer that repeats one bad job is no bad deploy.
-        self._suspicious -= self._last.pop(account, False)
-        self._last[account] = suspicious
-        self._suspicious += suspicious
+        self._failed -= self._last.pop(account, False)
+        self._last[account] = failed
+        self._failed += failed
         if len(self._last) > self._size:
             _, oldest = self._last.popitem(last=False)
-            self._suspicious -= oldest
+            self._failed -= oldest
 
     def _reset(self) -> None:
         self.tripped = False
         self._last.clear()
-        self._suspicious = 0
+        self._failed = 0
 
 
 @dataclass(slots=True)
@@ -167,6 +167,7 @@ class Guard:
     clock: Clock = SYSTEM_CLOCK
     _whole: FailureWindow = field(init=False)
     _tries_together: _Tries = field(init=False)
+    _newcomers: _Tries = field(init=False)
     _producers: OrderedDict[Producer, _Watched] = field(init=False, default_factory=OrderedDict)
     _pass: _Pass | None = field(init=False, default=None)
     _passing: asyncio.Task[None] | None = field(init=False, default=None)
@@ -175,10 +176,11 @@ class Guard:
     def __post_init__(self) -> None:
         self._whole = FailureWindow(self.size, self.ratio)
         self._tries_together = self._tries(_TRIES_TOGETHER)
+        self._newcomers = self._tries(_NEWCOMERS, at_once=_NEWCOMERS)
 
     def admit(self, producer: Producer) -> Deferred | None:
         """Tell why a producer's job is not to be looked up now; None where it is."""
-        watched = self._watched(producer)
+        watched = self._watched(producer.known)
         tripped = watched.window.tripped
         if self._pass is not None:
             self._pass.count(tripped=tripped)
@@ -187,19 +189,23 @@ class Guard:
         return Deferred("nearly every job of its producer fails; a few are tried at a time", further=True)
 
     def __call__(self, disposition: Disposition) -> None:
-        """Take note of how a delivery ended: well, by an error, be it tried again later, or as neither."""
-        if disposition.ending is not Ending.SUCCEEDED and disposition.error is None:
+        """Take note of how a delivery ended: well, or by an error that counts, be it tried again later.
+
+        What LCM was not asked for counts as neither: a producer could else make up for its other jobs by such.
+        """
+        failed = disposition.suspicious
+        if disposition.ending is not Ending.SUCCEEDED and not failed:
             return
-        account, error, producer = disposition.account, disposition.error, disposition.producer
+        account, error, producer = disposition.account, disposition.error, disposition.producer.known
         watched = self._watched(producer)
         # What a producer in good standing achieves tells nothing about those that have tripped together.
         counts = watched.window.tripped or not self._whole.tripped
-        if watched.window.job_ended(account, error):
+        if watched.window.job_ended(account, failed=failed):
             if watched.window.tripped:
                 self._tripped_alone(producer, watched, error)
             else:
                 self._recovered(producer)
-        if counts and self._whole.job_ended(account, error):
+        if counts and self._whole.job_ended(account, failed=failed):
             if self._whole.tripped:
                 self._tripped_together(error)
             else:
@@ -220,8 +226,8 @@ class Guard:
         """Pause no more."""
         await cancel(self._passing)
 
-    def _tries(self, most: int) -> _Tries:
-        return _Tries(most, self.pause, self.clock)
+    def _tries(self, most: int, at_once: int = 0) -> _Tries:
+        return _Tries(most, self.pause, self.clock, at_once)
 
     def _watched(self, producer: Producer) -> _Watched:
         watched = self._producers.get(producer)
@@ -229,7 +235,7 @@ class Guard:
             watched = self._producers[producer] = _Watched(FailureWindow(self.size, self.ratio))
             if self._whole.tripped:
                 self._suspect(watched)
-                watched.has_first_try = True
+                watched.has_first_try = self._newcomers.take()
             if len(self._producers) > _MOST_PRODUCERS:
                 self._producers.popitem(last=False)
         self._producers.move_to_end(producer)
@@ -248,6 +254,7 @@ class Guard:
 
     def _tripped_together(self, error: JobError | None) -> None:
         self._tries_together = self._tries(_TRIES_TOGETHER)
+        self._newcomers = self._tries(_NEWCOMERS, at_once=_NEWCOMERS)
         suspects = [
             each for each in self._producers.values() if not (each.window.tripped or each.window.has_success)
         ]

@@ -289,6 +289,7 @@ class Pipeline:
             lookup_result=run.lookup_result,
             last_exchange=run.request.last_exchange,
             error=error,
+            failed_by=run.request.failed_by,
             delay=delay,
             reason=reason,
             sent=sent,

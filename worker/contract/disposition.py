@@ -6,7 +6,7 @@ from enum import Enum
 
 import msgspec
 
-from worker.contract.errors import JobError
+from worker.contract.errors import Expired, JobError
 from worker.contract.job import NOBODY, Producer
 from worker.contract.lookup import ExchangeTiming, LookupResult
 
@@ -56,9 +56,9 @@ class Disposition(msgspec.Struct):
     """The end of one delivery.
 
     Times are in milliseconds. `attempts` counts exchanges over all deliveries of the job, `exchanges` those of this
-    delivery alone; `last_exchange` is the last of them, answered or not. `outcomes` is the length of the list, `-1`
-    where there is none. `unread` is the job's. `sent` is what became of its result, None where it has none.
-    `trace_id` is the trace that the job belongs to, "" where it names none.
+    delivery alone; `last_exchange` is the last of them, answered or not, and `failed_by` the kind of the last error.
+    `outcomes` is the length of the list, `-1` where there is none. `unread` is the job's. `sent` is what became of its
+    result, None where it has none. `trace_id` is the trace that the job belongs to, "" where it names none.
     """
 
     ending: Ending
@@ -71,6 +71,7 @@ class Disposition(msgspec.Struct):
     lookup_result: LookupResult | None = None
     last_exchange: ExchangeTiming | None = None
     error: JobError | None = None
+    failed_by: type[JobError] | None = None
     delay: float | None = None
     reason: str = ""
     queue_ms: float | None = None
@@ -79,4 +80,11 @@ class Disposition(msgspec.Struct):
     redelivered: bool = False
     sent: Sent | None = None
     producer: Producer = NOBODY
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether it failed as the guard counts, be it that its deadline came before the next try."""
+        kind = self.failed_by if isinstance(self.error, Expired) else self.error and type(self.error)
+        return kind is not None and kind.suspicious
+
     trace_id: str = ""

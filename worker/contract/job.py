@@ -51,6 +51,11 @@ class Producer(msgspec.Struct, frozen=True):
     app_id: str = ""
     route: str = ""
 
+    @property
+    def known(self) -> Producer:
+        """The producer by what can be relied upon: whose user is known may call its application as it likes."""
+        return Producer(self.user_id, "", self.route) if self.user_id and self.app_id else self
+
 
 NOBODY = Producer()
 
