@@ -101,6 +101,8 @@ class Pipeline:
         run, mistake = self._begin(delivery)
         try:
             try:
+                if put_off is not None and put_off.if_there_is_time and not self._has_time(run):
+                    put_off = None
                 if reason := put_off or self._admit(run.job.producer):
                     return await self._defer(run, reason)
                 return await self._handle(run, mistake)
@@ -192,6 +194,11 @@ class Pipeline:
         kind = run.request.failed_by if isinstance(reason, GaveWay) else None
         error = kind(str(reason)) if kind else None
         return self._end(run, Ending.DEFERRED, error=error, reason=str(reason), delay=step.delay)
+
+    def _has_time(self, run: JobRun) -> bool:
+        """Whether a job that is deferred comes again before its deadline."""
+        again_at = self._now() + timedelta(seconds=self._topology.retry_steps[0].delay)
+        return run.job.deadline is None or again_at < run.job.deadline
 
     def _deferral_step(self, run: JobRun, *, further: bool) -> RetryStep:
         """Return the first retry queue, or with each pass a further one, as far as the deadline lets."""

@@ -101,7 +101,13 @@ class World:
     def handle(
         self, delivery: Delivery, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     ) -> Awaitable[Disposition]:
-        pipeline = Pipeline(
+        return self._pipeline(sleep)(delivery)
+
+    def put_off(self, delivery: Delivery, reason: Deferred) -> Awaitable[Disposition]:
+        return self._pipeline(asyncio.sleep).defer(delivery, reason)
+
+    def _pipeline(self, sleep: Callable[[float], Awaitable[object]]) -> Pipeline:
+        return Pipeline(
             self.look_up,
             self,
             TOPOLOGY,
@@ -110,7 +116,6 @@ class World:
             reply=self.reply,
             clock=Clock(now=lambda: self.now, monotonic=lambda: 1.0, sleep=sleep),
         )
-        return pipeline(delivery)
 
     @property
     def targets(self) -> list[tuple[str, str]]:
@@ -335,6 +340,27 @@ async def test_what_failed_before_it_gave_way_tells_by_what(
 
     end = await World(outcome).handle(delivery())
     assert (end.ending, end.error and end.error.code, end.reason) == (Ending.DEFERRED, error, str(reason))
+
+
+@pytest.mark.parametrize(
+    ("if_there_is_time", "seconds", "ending"),
+    [
+        (True, None, Ending.DEFERRED),
+        (True, 6, Ending.DEFERRED),
+        (True, 4, Ending.SUCCEEDED),
+        (False, 4, Ending.FAILED),
+    ],
+)
+async def test_a_job_that_has_no_time_is_looked_up_by_who_takes_no_more(
+    if_there_is_time: bool, seconds: float | None, ending: Ending
+) -> None:
+    """Pitfall: a worker that stops put off what just arrived, and so failed what had 4 s left, as expired."""
+    world = World(answering())
+    deadline: dict[str, Any] = (
+        {} if seconds is None else {"deadline": (NOW + timedelta(seconds=seconds)).isoformat()}
+    )
+    reason = Deferred("the worker takes no more jobs for now", if_there_is_time=if_there_is_time)
+    assert (await world.put_off(delivery(**deadline), reason)).ending is ending
 
 
 async def test_an_expired_job_whose_result_nothing_takes_is_deferred_all_the_same() -> None:

@@ -192,7 +192,8 @@ class Consumer:
         self._no_pause.set()
         # What arrives before the broker has processed basic.cancel is deferred: else it would count as returned.
         async with self._adjusting:
-            await self._stop_consuming(min(grace, _SETTLED_WITHIN))
+            # The broker may be silent, and has a moment for its last word within the grace.
+            await self._stop_consuming(min(max(0.0, grace - _LAST_WORDS_TIMEOUT), _SETTLED_WITHIN))
         if self._catching:
             await asyncio.wait(self._catching)
         self._draining = True
@@ -269,6 +270,7 @@ class Consumer:
 
     async def _stop_consuming(self, within: float, unless: asyncio.Event | None = None) -> None:
         """Cancel the consumer once what is in hand has ended; not, where that is no longer wanted."""
+        until = asyncio.get_running_loop().time() + within
         tag, self._tag = self._tag, ""
         if tag:
             generation = self.link.generation
@@ -276,7 +278,7 @@ class Consumer:
             await self._bytes.settled()
             try:
                 await self._gate.hold(self.depth)
-                await self._ended(within, unless)
+                await self._ended(until, unless)
                 if self._paused or self.leaving:
                     await self._ask_channel(lambda channel: channel.basic_cancel(tag))
                 elif generation == self.link.generation:
@@ -284,12 +286,11 @@ class Consumer:
             finally:
                 self._settle_held(generation)
 
-    async def _ended(self, within: float, unless: asyncio.Event | None) -> None:
-        """Wait until nothing is in hand, for `within` seconds at most, as long as the link is up."""
+    async def _ended(self, until: float, unless: asyncio.Event | None) -> None:
+        """Wait until nothing is in hand, until then at most, as long as the link is up."""
         if not self.link.is_up:
             return
         loop = asyncio.get_running_loop()
-        until = loop.time() + within
         interrupts: set[asyncio.Future[Any]] = {(await self.link.channel()).closing}
         waiting = [start(unless.wait())] if unless else []
         interrupts.update(waiting)
@@ -324,7 +325,8 @@ class Consumer:
         self._gate.arrived(message.delivery_tag)
         held = (acks, self._delivery(message, generation))
         if self._gate.holding:
-            self._jobs.start(self.defer(held, Deferred("the worker takes no more jobs for now")))
+            reason = Deferred("the worker takes no more jobs for now", if_there_is_time=True)
+            self._jobs.start(self.defer(held, reason))
         elif held[1].delivery_count >= SUSPECT_FROM:
             self._suspects.add(held)
         else:

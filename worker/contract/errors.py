@@ -183,12 +183,13 @@ class StaleDelivery(WorkerError):
 class Deferred(WorkerError):
     """The job can't be finished now, through no fault of its own; the text says why. It is deferred.
 
-    With `further`, by a longer delay each time.
+    With `further`, by a longer delay each time. With `if_there_is_time`, only where its deadline is not over by then.
     """
 
-    def __init__(self, reason: str, *, further: bool = False) -> None:
+    def __init__(self, reason: str, *, further: bool = False, if_there_is_time: bool = False) -> None:
         super().__init__(reason)
         self.further = further
+        self.if_there_is_time = if_there_is_time
 
 
 class GaveWay(Deferred):

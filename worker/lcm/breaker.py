@@ -1,14 +1,14 @@
 """The state of the circuit breaker: when LCM is out, and when it is back. Pure: `now` and jitter come in.
 
 An outage starts in one of two ways: no session can be opened, or the exchanges of `failures` different accounts
-fail in a row, the one that LCM answered last among them. The accounts must differ, since an LCM that never answers one
+fail in a row, the two that LCM answered last among them. The accounts must differ, since an LCM that never answers one
 account is not out. An outage ends by the opposite of what started it: a session that opens, or a probing exchange that
 LCM answers.
 
-There may be many accounts for which LCM answers badly or never. So where different accounts have failed, and the one
-that LCM answered last has not, it is `doubted` only whether LCM is out: that account is to be asked for. Where LCM
-answers, the failures are those of the accounts, and are charged to their jobs. In an outage every other probe asks for
-that account, and the others for jobs drawn from those that wait.
+There may be many accounts for which LCM answers badly or never. So where different accounts have failed, and one that
+LCM answered last has not, it is `doubted` only whether LCM is out: that account is to be asked for. Where LCM answers,
+the failures are those of the accounts, and are charged to their jobs. In an outage every other probe asks for the
+account that LCM answered last, and the others for jobs drawn from those that wait.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from dataclasses import dataclass, replace
 
 from worker.common.backoff import Jitter, backoff
 
-_FURTHEST = 250
-"""So many jobs a probe passes over at most: each is deferred, which costs the broker something and LCM nothing."""
+_REACH, _FURTHEST = 250, 2000
+"""Of so many jobs that wait a probe draws one: twice as many with each, up to the latter. Those before it are deferred,
+which costs the broker something and LCM nothing."""
+
+_DOUBLINGS = 10  # more would make no difference, but large numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,11 @@ class Outage:
 
 
 class Breaker:
-    """Takes note of how openings and exchanges end, and decides when an outage starts, ends, and is probed.
-
-    `answered_last` is the account that LCM answered last, "" before the first answer.
-    """
+    """Takes note of how openings and exchanges end, and decides when an outage starts, ends, and is probed."""
 
     def __init__(self, failures: int, probe_delay: float, probe_max_delay: float) -> None:
         self.outage: Outage | None = None
-        self.answered_last = ""
+        self._answered: tuple[str, ...] = ()
         self._limit = failures
         self._first = probe_delay
         self._longest = probe_max_delay
@@ -69,7 +69,8 @@ class Breaker:
 
     def answered(self, account: str) -> Outage | None:
         """LCM answered, be it with an error about the account; return the outage that this ends."""
-        self.answered_last = account
+        if self.answered_last != account:
+            self._answered = (account, self.answered_last) if self._answered else (account,)
         self._failed.clear()
         return self._end()
 
@@ -84,10 +85,16 @@ class Breaker:
         return self._start(Outage(now, reason, by_exchanges=True))
 
     @property
+    def answered_last(self) -> str:
+        """The account that LCM answered last, "" before the first answer."""
+        return self._answered[0] if self._answered else ""
+
+    @property
     def doubted(self) -> str:
         """The account to ask for, where LCM may be out or answer badly for some accounts alone; "" where not."""
-        doubtful = self.outage is None and len(self._failed) >= self._limit
-        return self.answered_last if doubtful and self.answered_last not in self._failed else ""
+        if self.outage is not None or len(self._failed) < self._limit:
+            return ""
+        return next((account for account in self._answered if account not in self._failed), "")
 
     def not_settled(self) -> None:
         """The account in doubt could not be asked for; failures count anew."""
@@ -111,7 +118,7 @@ class Breaker:
         """
         if self.outage is None or not self.outage.probes:
             return 0
-        return int(jitter(0, min(waiting, _FURTHEST)))
+        return int(jitter(0, min(waiting, _FURTHEST, _REACH * 2 ** min(self.outage.probes, _DOUBLINGS))))
 
     def look_delay(self, jitter: Jitter) -> float:
         """Return the seconds until the next look for a job to probe with, which costs LCM nothing."""

@@ -62,8 +62,8 @@ class OutageSettings(Section):
         default=5,
         ge=1,
         le=10_000,
-        description="How many exchanges in a row, each for another account, must fail to start an outage. The account "
-        "that LCM answered last must be among them: it is asked for then.",
+        description="How many exchanges in a row, each for another account, must fail to start an outage. The two "
+        "accounts that LCM answered last must be among them: they are asked for then.",
     )
     probe_delay: Duration = Field(
         default=1.0,

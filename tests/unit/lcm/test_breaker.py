@@ -108,6 +108,31 @@ def test_a_failure_settles_a_doubt() -> None:
     assert fail(lcm, "bad-2")
 
 
+def test_one_account_that_lcm_answers_no_more_is_no_proof() -> None:
+    """The one that LCM answered before is asked for as well; the same one answered twice is one."""
+    lcm = breaker()
+    for account in ("before", "good", "turns bad", "turns bad"):
+        lcm.answered(account)
+    fail(lcm, "bad-1", "bad-2", "bad-3")
+    assert lcm.doubted == "turns bad"
+    assert not fail(lcm, "turns bad")
+    assert lcm.doubted == "good"
+    assert fail(lcm, "good")
+
+
+def test_probes_draw_from_ever_more_jobs() -> None:
+    """None is passed over at first; then it is one of 250 or more that wait, since those before may all fail."""
+    lcm = breaker()
+    assert lcm.passed_over(10_000, longest) == 0
+    fail(lcm, "bad-1", "bad-2", "bad-3")
+    drawn = []
+    for probe in range(6):
+        drawn.append(lcm.passed_over(10_000, longest))
+        fail(lcm, f"probe-{probe}")
+    assert drawn == [0, 500, 1000, 2000, 2000, 2000]
+    assert lcm.passed_over(7, longest) == 7
+
+
 def test_a_doubt_that_can_not_be_settled_is_dropped() -> None:
     """What failed is counted anew, or the next failure alone would cause the next doubt."""
     lcm = breaker()
