@@ -23,6 +23,7 @@ from worker.status import Status, pages_of
 
 TOP = Path(__file__).parents[2]
 OVERLAYS = ("base", "production")
+GUIDE = TOP / "docs" / "deployment.md"
 MIB = 2**20
 PAGES = pages_of(cast(Status, None), Metrics(version="1"), Failures()).keys()
 
@@ -83,6 +84,13 @@ def mistakes(obj: Object, schemas: Object) -> list[str]:
     kind = schemas["kinds"][f"{obj['apiVersion']} {obj['kind']}"]
     found = Draft202012Validator({**schemas, **kind}).iter_errors(obj)
     return [f"{obj['kind']} {error.json_path}: {error.message}" for error in found]
+
+
+def documented(language: str, part: str) -> str:
+    """Return the one block of the guide that is in a language and has a part."""
+    blocks = re.findall(rf"^```{language}\n(.+?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    [block] = [block for block in blocks if part in block]
+    return cast(str, block)
 
 
 def mebibytes(quantity: str) -> int:
@@ -161,7 +169,7 @@ def test_secrets_are_files_that_change_and_others_cannot_read(
 ) -> None:
     """Each is mounted as a whole folder, for the worker's group alone, and is made by a documented command."""
     assert not [mount for mount in container_of(pod)["volumeMounts"] if "subPath" in mount]
-    text = (TOP / "docs/deployment.md").read_text()
+    text = GUIDE.read_text()
     made = dict(re.findall(r"create secret generic (\S+) ((?:\\\n|.)+)$", text, re.MULTILINE))
     files = [settings.broker.password_file, settings.broker.ca_file, settings.lcm.password_file]
     for volume in ("broker", "lcm"):
@@ -240,6 +248,14 @@ def test_metrics_are_read_where_they_are(production: list[Object], pod: Object) 
     [endpoint] = find(production, "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] == container_of(pod)["ports"][0]["name"]
     assert endpoint["path"] in PAGES
+
+
+def test_the_topology_is_exported_where_the_secrets_of_the_pod_are_not() -> None:
+    """The documented variables leave out each file that the overlay's settings name, so that these load anywhere."""
+    command = documented("sh", "topology export --config config/kubernetes/base/worker.toml")
+    without = dict.fromkeys(re.findall(r"(LCM_WORKER_\w+)= ", command), "")
+    settings = load(FOLDER / "base" / "worker.toml", without)
+    assert settings.lcm.fleet_sessions
 
 
 def test_the_network_is_open_for_what_a_worker_needs(production: list[Object], settings: Settings) -> None:
