@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
+import subprocess
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from tests.support.kubernetes import FOLDER, Object, built, files_of, find
+from tests.support.monitoring import ALERTS, PROMETHEUS
 from worker.broker.topology import topology_of
 from worker.contract.job import MAX_BODY
 from worker.observability.failures import Failures
@@ -248,6 +252,40 @@ def test_metrics_are_read_where_they_are(production: list[Object], pod: Object) 
     [endpoint] = find(production, "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] == container_of(pod)["ports"][0]["name"]
     assert endpoint["path"] in PAGES
+
+
+def test_the_documented_command_makes_an_object_of_the_alerts(tmp_path: Path) -> None:
+    """A PrometheusRule holds all that `alerts.yml` does, in the overlay's folder."""
+    for path in (ALERTS.parent, FOLDER):
+        shutil.copytree(path, tmp_path / path.relative_to(TOP))
+    shell = shutil.which("sh")
+    assert shell
+    subprocess.run([shell, "-euc", documented("sh", "PrometheusRule")], cwd=tmp_path, check=True)  # noqa: S603 - our own words
+    made = tmp_path / FOLDER.relative_to(TOP) / "production" / "prometheus-rule.yaml"
+    assert yaml.safe_load(made.read_text()) == {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "lcm-outcome-worker"},
+        "spec": yaml.safe_load(ALERTS.read_text()),
+    }
+
+
+def test_the_documented_monitor_of_queues_asks_what_prometheus_asks(schemas: Object) -> None:
+    """It is a part of a PodMonitor, and asks the page of RabbitMQ's plugin that `prometheus.yml` asks."""
+    part = yaml.safe_load(documented("yaml", "podMetricsEndpoints"))
+    monitor = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "spec": {"selector": {}} | part,
+    }
+    assert mistakes(monitor, schemas) == []
+    [endpoint] = part["podMetricsEndpoints"]
+    [asked] = [
+        job
+        for job in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]
+        if job["job_name"] == "rabbitmq"
+    ]
+    assert (endpoint["path"], endpoint["params"]) == (asked["metrics_path"], asked["params"])
 
 
 def test_the_topology_is_exported_where_the_secrets_of_the_pod_are_not() -> None:
