@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import aiormq
@@ -22,6 +24,7 @@ from worker.sandbox.node import Node, NodeFailed
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
 
+GUIDE = Path(__file__).parents[3] / "docs" / "deployment.md"
 ROLES = ("worker", "producer", "consumer")
 PASSWORD = "s3cret-pass"
 NOWHERE = "amqp://127.0.0.1:1/"
@@ -188,6 +191,40 @@ async def test_the_exported_users_can_do_their_work(broker: Node, vhost: str) ->
         ).body == b'{"account_number":"never","job_id":"never"}'
         assert [line["job_id"] for line in running.of("job.retry_later")] == ["later"]
         await consumer.queue_delete(own)
+
+
+@pytest.mark.timeout_s(240)
+async def test_the_documented_operator_can_do_the_work(broker: Node, vhost: str) -> None:
+    """Its rights are enough to submit and wait, to handle dead letters and what workers parked, and to look on."""
+    shared = {"broker__declare": "passive", "lcm__fleet_sessions": 4}
+    await set_up(broker, vhost, **shared)
+    name = f"{vhost.rpartition('/')[2]}.operator"
+    rights = re.findall(r"'(\^.+?\$)'", GUIDE.read_text().split("-p / lcm-outcome-operator")[1])[:3]
+    await broker.ctl("add_user", name, PASSWORD)
+    await broker.ctl("set_permissions", "-p", vhost.rpartition("/")[2], name, *rights)
+    own = vhost.replace("guest:guest", f"{name}:{PASSWORD}")
+    both = f"{own},{url_of(vhost, 'worker').replace(PASSWORD, '')}"
+
+    async def by_hand(*arguments: str, told: str = "") -> Ended:
+        return await command(*arguments, told=told, broker__url=both, **shared)
+
+    parked = aiormq.spec.Basic.Properties(
+        user_id=users_of(vhost)["worker"], headers={"outcome-routing-key": "result.succeeded"}
+    )
+    async with (
+        Simulator(Behaviour(rules=(Rule("never", "refuse"),))) as lcm,
+        open_channel(url_of(vhost, "worker")) as channel,
+        worker(url_of(vhost, "worker"), lcm.url, **shared),
+    ):
+        submitted = await by_hand("submit", "--wait", "-", told="now\nnever\n")
+        assert "1 succeeded" in submitted.err
+        assert (await by_hand("status")).status == 0
+        assert msgspec.json.decode((await by_hand("dead", "list")).out)["count"] == 1
+        assert "replayed 1 letter" in (await by_hand("dead", "replay", "--all")).err
+        await channel.basic_publish(
+            b"{}", exchange="lcm.outcome.undelivered", routing_key="undelivered", properties=parked
+        )
+        assert "sent 1 result" in (await by_hand("undelivered", "send", "--all")).err
 
 
 async def status(channel: AbstractChannel, queue: str) -> tuple[str, str]:
