@@ -121,7 +121,11 @@ class Pipeline:
             # Without the frames, which hold the body, and this one the error: else it stays for the collector.
             job, mistake = error.job, error.with_traceback(None)
         request = LookupRequest(
-            job.account_number, job.deadline, delivery.is_current, last_error=job.last_error
+            job.account_number,
+            job.deadline,
+            delivery.is_current,
+            producer=job.producer.known,
+            last_error=job.last_error,
         )
         return JobRun(delivery, arrived_at, started, job, request), mistake
 

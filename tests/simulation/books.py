@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tests.simulation.plan import Job
 from worker.contract.errors import Deferred, LookupFailed
+from worker.contract.job import Producer
 from worker.contract.lookup import LookupRequest
 from worker.lcm.outage import OutageMonitor
 
@@ -56,8 +57,8 @@ class Books:
     def not_settled(self) -> None:
         self._keeper.not_settled()
 
-    def admit_probe(self) -> bool:
-        admitted = self._keeper.admit_probe()
+    def admit_probe(self, producer: Producer) -> bool:
+        admitted = self._keeper.admit_probe(producer)
         self._current.probing = admitted
         if admitted:
             self._on_probe()
@@ -71,8 +72,8 @@ class Books:
             self._violated(f"job {self._current.job.number} was answered without having asked")
         self._ended()
 
-    def not_answered(self, account: str, error: LookupFailed) -> None:
-        self._keeper.not_answered(account, error)
+    def not_answered(self, account: str, error: LookupFailed, producer: Producer) -> None:
+        self._keeper.not_answered(account, error, producer)
         delivery = self._current
         if delivery.in_doubt:
             return

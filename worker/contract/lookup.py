@@ -10,6 +10,7 @@ import msgspec
 
 from worker.common.callbacks import always
 from worker.contract.errors import Expired, JobError, StaleDelivery
+from worker.contract.job import NOBODY, Producer
 from worker.contract.outcomes import OutcomeList
 
 
@@ -37,6 +38,7 @@ class LookupRequest(msgspec.Struct):
     deadline: datetime | None = None
     is_wanted: Callable[[], bool] = always
     urgent: bool = False
+    producer: Producer = NOBODY
     exchanges: int = 0
     spent: float = 0.0
     last_exchange: ExchangeTiming | None = None

@@ -8,7 +8,8 @@ LCM answers.
 There may be many accounts for which LCM answers badly or never. So where different accounts have failed, and one that
 LCM answered last has not, it is `doubted` only whether LCM is out: that account is to be asked for. Where LCM answers,
 the failures are those of the accounts, and are charged to their jobs. In an outage every other probe asks for the
-account that LCM answered last, and the others for jobs drawn from those that wait.
+account that LCM answered last, and the others for jobs that wait, of other producers than those whose have failed
+where there are any.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import math
 from dataclasses import dataclass, replace
 
 from worker.common.backoff import Jitter, backoff
+from worker.contract.job import NOBODY, Producer
 
 _REACH, _FURTHEST = 250, 2000
-"""Of so many jobs that wait a probe draws one: twice as many with each, up to the latter. Those before it are deferred,
-which costs the broker something and LCM nothing."""
+"""Among so many jobs that wait a probe looks for one: twice as many with each, up to the latter. Those before it are
+deferred, which costs the broker something and LCM nothing."""
 
 _DOUBLINGS = 10  # more would make no difference, but large numbers
 
@@ -49,6 +51,7 @@ class Breaker:
         self._first = probe_delay
         self._longest = probe_max_delay
         self._failed: set[str] = set()
+        self._producers: set[Producer] = set()
 
     def __repr__(self) -> str:
         if self.outage is None:
@@ -71,12 +74,15 @@ class Breaker:
         """LCM answered, be it with an error about the account; return the outage that this ends."""
         if self.answered_last != account:
             self._answered = (account, self.answered_last) if self._answered else (account,)
-        self._failed.clear()
+        self._forget()
         return self._end()
 
-    def not_answered(self, account: str, reason: str, now: float) -> Outage | None:
-        """Return the outage that this exchange's failure starts; during one, count it as a probe."""
+    def not_answered(
+        self, account: str, reason: str, now: float, producer: Producer = NOBODY
+    ) -> Outage | None:
+        """Return the outage that the failure of an exchange starts; during one, count it as a probe."""
         self._failed.add(account)
+        self._producers.add(producer)
         if self.outage is not None:
             self.outage = replace(self.outage, probes=self.outage.probes + 1)
             return None
@@ -98,7 +104,11 @@ class Breaker:
 
     def not_settled(self) -> None:
         """The account in doubt could not be asked for; failures count anew."""
-        self._failed.clear()
+        self._forget()
+
+    def has_failed(self, producer: Producer) -> bool:
+        """Whether an exchange for this producer is among those that have failed since LCM answered last."""
+        return producer in self._producers
 
     def probe_delay(self, jitter: Jitter) -> float:
         """Return the seconds until the next probe: between half and all of a doubling from the first delay on.
@@ -111,14 +121,15 @@ class Breaker:
         doublings = math.inf if outage.refused else outage.probes
         return backoff(self._first, self._longest, doublings, jitter)
 
-    def passed_over(self, waiting: int, jitter: Jitter) -> int:
-        """Return how many of the jobs that wait to pass over for the next probe: none at first, then any number.
+    def reach(self, waiting: int, jitter: Jitter) -> int:
+        """Return among how many of the jobs that wait the next probe looks for one: none at first, then ever more.
 
         LCM may answer badly for all that wait first, and those behind them are not to wait for a probe of each.
         """
         if self.outage is None or not self.outage.probes:
             return 0
-        return int(jitter(0, min(waiting, _FURTHEST, _REACH * 2 ** min(self.outage.probes, _DOUBLINGS))))
+        furthest = min(waiting, _FURTHEST, _REACH * 2 ** min(self.outage.probes, _DOUBLINGS))
+        return int(jitter(furthest / 2, furthest))
 
     def look_delay(self, jitter: Jitter) -> float:
         """Return the seconds until the next look for a job to probe with, which costs LCM nothing."""
@@ -126,9 +137,13 @@ class Breaker:
 
     def _start(self, outage: Outage) -> Outage:
         if not outage.by_exchanges:
-            self._failed.clear()  # exchanges that failed while LCM went away say nothing about their accounts
+            self._forget()  # exchanges that failed while LCM went away say nothing about their accounts
         self.outage = outage
         return outage
+
+    def _forget(self) -> None:
+        self._failed.clear()
+        self._producers.clear()
 
     def _end(self) -> Outage | None:
         ended, self.outage = self.outage, None

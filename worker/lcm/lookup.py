@@ -14,6 +14,7 @@ from worker.common.callbacks import ignore, unchanged
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.rate import Rate
 from worker.contract.errors import Deferred, LookupFailed
+from worker.contract.job import Producer
 from worker.contract.lookup import Lookup, LookupRequest, LookupResult
 from worker.lcm.exchange import Exchange
 from worker.lcm.places import Places
@@ -30,8 +31,8 @@ class Outages(Protocol):
     def out(self) -> str:
         """Why LCM is out, "" where it isn't."""
 
-    def admit_probe(self) -> bool:
-        """Whether this exchange may take place all the same, as the one that probes."""
+    def admit_probe(self, producer: Producer) -> bool:
+        """Whether this exchange for a job of this producer may take place all the same, as the one that probes."""
 
     @property
     def doubted(self) -> str:
@@ -43,8 +44,8 @@ class Outages(Protocol):
     def answered(self, account: str) -> None:
         """LCM answered, be it with an error about the account."""
 
-    def not_answered(self, account: str, error: LookupFailed) -> None:
-        """LCM did not answer."""
+    def not_answered(self, account: str, error: LookupFailed, producer: Producer) -> None:
+        """LCM did not answer, for a job of this producer."""
 
 
 def build_lookup(
@@ -96,7 +97,7 @@ class CircuitBreaker:
         await self._settle()
         probing = False
         if self._outages.out:
-            probing = self._outages.admit_probe()
+            probing = self._outages.admit_probe(request.producer)
             if not probing:
                 raise Deferred(self._outages.out)
         charged = request.exchanges
@@ -104,7 +105,7 @@ class CircuitBreaker:
             found = await self._exchange(request)
         except LookupFailed as error:
             request.note_failure(error)
-            self._report(request.account, error, probing=probing)
+            self._report(request, error, probing=probing)
             await self._settle()
             if not self._outages.out:
                 raise
@@ -126,7 +127,7 @@ class CircuitBreaker:
         try:
             found = await self._exchange(request)
         except LookupFailed as error:
-            self._report(request.account, error, probing=False)
+            self._report(request, error, probing=False)
             raise
         except Deferred:
             self._outages.not_settled()
@@ -134,10 +135,10 @@ class CircuitBreaker:
         self._outages.answered(request.account)
         return found
 
-    def _report(self, account: str, error: LookupFailed, *, probing: bool) -> None:
+    def _report(self, request: LookupRequest, error: LookupFailed, *, probing: bool) -> None:
         # An error about the account, or a reply that is too large, is an answer.
         if not error.transient:
-            self._outages.answered(account)
+            self._outages.answered(request.account)
         # An exchange that was under way when the outage began is no probe.
         elif probing or not self._outages.out:
-            self._outages.not_answered(account, error)
+            self._outages.not_answered(request.account, error, request.producer)

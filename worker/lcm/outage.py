@@ -10,6 +10,7 @@ from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import cancel, start
 from worker.contract.errors import Deferred, LookupFailed, SessionNotOpened, StaleDelivery
 from worker.contract.intake import Intake, PauseReason
+from worker.contract.job import NOBODY, Producer
 from worker.contract.lookup import Lookup, LookupRequest
 from worker.lcm.breaker import Breaker, Outage
 from worker.observability.log import Log
@@ -44,7 +45,8 @@ class OutageMonitor:
         self.breaker = breaker
         self._log = log
         self._monotonic = clock.monotonic
-        self._may_probe = False
+        self.may_probe = False
+        self._of_others = False
         self._probers: list[Prober] = []
 
     def add(self, prober: Prober) -> None:
@@ -57,13 +59,18 @@ class OutageMonitor:
         outage = self.breaker.outage
         return f"LCM is out: {outage.reason}" if outage else ""
 
-    def allow_probe(self) -> None:
-        """Let the next exchange take place in spite of the outage."""
-        self._may_probe = True
+    def allow_probe(self, *, of_others: bool = False) -> None:
+        """Let the next exchange take place in spite of the outage; `may_probe` tells that it has not.
 
-    def admit_probe(self) -> bool:
-        """Whether this exchange is the one that may take place."""
-        admitted, self._may_probe = self._may_probe, False
+        With `of_others`, the next one for a producer of which none has failed.
+        """
+        self.may_probe, self._of_others = True, of_others
+
+    def admit_probe(self, producer: Producer = NOBODY) -> bool:
+        """Whether this exchange for a job of this producer is the one that may take place."""
+        if self._of_others and self.breaker.has_failed(producer):
+            return False
+        admitted, self.may_probe = self.may_probe, False
         return admitted
 
     @property
@@ -78,9 +85,9 @@ class OutageMonitor:
     def answered(self, account: str) -> None:
         self._after(self.breaker.answered(account))
 
-    def not_answered(self, account: str, error: LookupFailed) -> None:
+    def not_answered(self, account: str, error: LookupFailed, producer: Producer = NOBODY) -> None:
         reason = f"the exchanges of different accounts fail in a row, last by {error.code}"
-        self._before(self.breaker.not_answered(account, reason, self._monotonic()), reason)
+        self._before(self.breaker.not_answered(account, reason, self._monotonic(), producer), reason)
 
     def session_opened(self) -> None:
         self._after(self.breaker.session_opened())
@@ -108,7 +115,7 @@ class OutageMonitor:
         seconds = round(self._monotonic() - outage.since, 1)
         # The probes that failed, and the one that did not.
         self._log.info("lcm.outage_ended", seconds=seconds, probes=outage.probes + 1)
-        self._may_probe = False
+        self.may_probe = False
         for prober in self._probers:
             prober.outage_ended()
 
@@ -116,7 +123,8 @@ class OutageMonitor:
 class Prober:
     """Pauses the intake during an outage, and tries LCM with one session or one exchange at a time until it is back.
 
-    Where exchanges had failed, the account that LCM answered last is asked for in turn with a job that waits.
+    Where exchanges had failed, the account that LCM answered last is asked for in turn with a job that waits: of those
+    within reach the first of a producer whose jobs have not failed.
     """
 
     def __init__(
@@ -172,30 +180,33 @@ class Prober:
             return
         known = self._breaker.answered_last
         takes_job, self._takes_job = self._takes_job or not known, not self._takes_job
-        if takes_job:
-            await self._pass_over(outage)
         if not self._sessions.backing_off:
             await self._clock.sleep(self._breaker.probe_delay(self._clock.jitter))
         if self._is_over(outage):
             return  # The next outage's first probe is timed from its own start.
-        self._monitor.allow_probe()
-        if takes_job:
-            await self._ask_for_job(outage)
-        else:
+        if not takes_job:
             await self._ask_again(known, outage)
+        elif not await self._ask_for_job_of_others(outage):
+            await self._ask_for_job(outage)
 
-    async def _pass_over(self, outage: Outage) -> None:
-        left = self._breaker.passed_over(await self._intake.depth(), self._clock.jitter)
-        # Without a permission to probe, a job is deferred.
-        while left and not self._is_over(outage) and await self._intake.take_one(_AT_HAND):
+    async def _ask_for_job_of_others(self, outage: Outage) -> bool:
+        """Return whether there was one among those within reach, or the outage is over."""
+        left = self._breaker.reach(await self._intake.depth(), self._clock.jitter)
+        if not left or self._is_over(outage):
+            return self._is_over(outage)
+        self._monitor.allow_probe(of_others=True)
+        while left and self._monitor.may_probe and await self._intake.take_one(_AT_HAND):
             left -= 1
+        return not self._monitor.may_probe
 
     async def _ask_again(self, account: str, outage: Outage) -> None:
+        self._monitor.allow_probe()
         request = LookupRequest(account, is_wanted=lambda: not self._is_over(outage))
         with suppress(LookupFailed, Deferred, StaleDelivery):
             await self._look_up(request)
 
     async def _ask_for_job(self, outage: Outage) -> None:
+        self._monitor.allow_probe()
         while not await self._intake.take_one(_JOB_TIMEOUT):
             # No long pause: no probe took place, and the next job that comes must not wait for it.
             await self._clock.sleep(self._breaker.look_delay(self._clock.jitter))

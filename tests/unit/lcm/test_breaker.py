@@ -123,14 +123,14 @@ def test_one_account_that_lcm_answers_no_more_is_no_proof() -> None:
 def test_probes_draw_from_ever_more_jobs() -> None:
     """None is passed over at first; then it is one of 250 or more that wait, since those before may all fail."""
     lcm = breaker()
-    assert lcm.passed_over(10_000, longest) == 0
+    assert lcm.reach(10_000, longest) == 0
     fail(lcm, "bad-1", "bad-2", "bad-3")
     drawn = []
     for probe in range(6):
-        drawn.append(lcm.passed_over(10_000, longest))
+        drawn.append(lcm.reach(10_000, longest))
         fail(lcm, f"probe-{probe}")
     assert drawn == [0, 500, 1000, 2000, 2000, 2000]
-    assert lcm.passed_over(7, longest) == 7
+    assert lcm.reach(7, longest) == 7
 
 
 def test_a_doubt_that_can_not_be_settled_is_dropped() -> None:

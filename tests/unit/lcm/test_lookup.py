@@ -17,6 +17,7 @@ from worker.contract.errors import (
     LookupFailed,
     ReplyTimeout,
 )
+from worker.contract.job import Producer
 from worker.contract.lookup import LookupRequest, LookupResult
 from worker.lcm.breaker import Breaker
 from worker.lcm.lookup import CircuitBreaker
@@ -36,7 +37,7 @@ class Keeper:
 
     def not_settled(self) -> None: ...
 
-    def admit_probe(self) -> bool:
+    def admit_probe(self, _producer: Producer) -> bool:
         self._probes -= 1
         return self._probes >= 0
 
@@ -44,7 +45,7 @@ class Keeper:
         self.told.append("answered")
         self.out = ""
 
-    def not_answered(self, account: str, error: LookupFailed) -> None:
+    def not_answered(self, account: str, error: LookupFailed, _producer: Producer) -> None:
         self.told.append(f"{account}: {error.code}")
         if self._goes_out:
             self.out = "LCM is out"

@@ -10,6 +10,7 @@ from worker.common.backoff import Jitter
 from worker.common.clock import Clock
 from worker.contract.errors import Deferred, ReplyTimeout
 from worker.contract.intake import PauseReason
+from worker.contract.job import Producer
 from worker.contract.lookup import LookupRequest, LookupResult
 from worker.lcm.breaker import Breaker
 from worker.lcm.outage import OutageMonitor, Prober
@@ -125,12 +126,16 @@ async def test_a_job_that_comes_late_in_an_outage_does_not_wait_for_the_pause() 
     await prober.stop()
 
 
+BAD = Producer("bad")
+
+
 class Failing(Sides):
     """All that is asked of LCM fails; what is asked is told: an account, a job, or a job that is passed over."""
 
     def __init__(self, most: int) -> None:
         super().__init__(backing_off=True)
         self.asked: list[str] = []
+        self.producers: list[Producer] = []
         self.monitor = OutageMonitor(Breaker(failures=1, probe_delay=1, probe_max_delay=1), RecordingLog())
         self._most = most
 
@@ -144,17 +149,20 @@ class Failing(Sides):
     async def _ask(self, what: str) -> bool:
         if len(self.asked) == self._most:
             await asyncio.Event().wait()
-        probes = self.monitor.admit_probe()
+        producer = self.producers.pop(0) if self.producers else BAD
+        if producer is not BAD:
+            what += f" of {producer.user_id}"
+        probes = self.monitor.admit_probe(producer)
         self.asked.append(what if probes else "passed over")
         if probes:
-            self.monitor.not_answered(f"{what} {len(self.asked)}", ReplyTimeout("silence"))
+            self.monitor.not_answered(f"{what} {len(self.asked)}", ReplyTimeout("silence"), producer)
         return True
 
     async def fail(self, jitter: Jitter) -> list[str]:
         """Return what was asked for, as often as is allowed, in an outage."""
         clock = Clock(jitter=jitter)
         prober = Prober(self.monitor, self, self, self.look_up, RecordingLog(), clock=clock)
-        self.monitor.not_answered(self.monitor.breaker.answered_last, ReplyTimeout("silence"))
+        self.monitor.not_answered(self.monitor.breaker.answered_last, ReplyTimeout("silence"), BAD)
         for _ in range(self._most):
             await settled()
         await prober.stop()
@@ -163,9 +171,17 @@ class Failing(Sides):
 
 async def test_the_account_that_lcm_answered_last_is_asked_for_in_turn_with_a_job() -> None:
     """It may be for the accounts that fail, not for LCM: one that LCM answers ends the outage, whatever waits."""
-    sides = Failing(most=4)
+    sides = Failing(most=4 + 5 + 5)
     sides.monitor.answered("good")
-    assert await sides.fail(jitter=lambda low, _: low) == ["good", "job", "good", "job"]
+    asked = await sides.fail(jitter=lambda low, _: low)
+    assert [what for what in asked if what != "passed over"] == ["good", "job", "good", "job"]
+
+
+async def test_the_job_to_probe_with_is_of_another_producer_than_those_whose_failed() -> None:
+    """Pitfall: behind 1,500 accounts of one producer that LCM never answers, others waited for many probes in vain."""
+    sides = Failing(most=1 + 6 + 1)
+    sides.producers = [BAD] * 7 + [Producer("other")]
+    assert await sides.fail(jitter=lambda _, high: high) == ["job", *["passed over"] * 6, "job of other"]
 
 
 async def test_after_the_first_probe_the_job_is_drawn_from_those_that_wait() -> None:
