@@ -95,7 +95,7 @@ class App:
             outages=self.outages,
             places=Places(broker.prefetch, topology.retry_steps[0].delay, SYSTEM_CLOCK),
             rate=rate,
-            count=self.metrics.exchanged,
+            count=self._exchanged,
             traced=tracer.exchanging,
         )
         pipeline = Pipeline(
@@ -231,9 +231,12 @@ class App:
     def _ended(self, disposition: Disposition) -> None:
         self.report(disposition)
         self.guard(disposition)
-        self.slowness(disposition)
         self.metrics.ended(disposition)
         self.failures(disposition)
+
+    def _exchanged(self, result: str, seconds: float) -> None:
+        self.metrics.exchanged(result)
+        self.slowness.exchanged(result, seconds)
 
     def _admit(self, producer: Producer) -> Deferred | None:
         return self.guard.admit(producer)
@@ -279,7 +282,9 @@ class App:
                 **self._part(),
                 **self.report.totals,
             )
-            self.slowness.look(sessions=self.pool.held, waiting=self.pool.waiting)
+            self.slowness.look(
+                sessions=self.pool.held, waiting=self.pool.waiting, is_out=bool(self.outages.out)
+            )
 
     def _part(self) -> dict[str, Any]:
         part = self.share.part()

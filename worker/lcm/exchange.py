@@ -19,8 +19,8 @@ _SHORTEST_TIMEOUT = 0.001
 class Exchange:
     """Asks LCM once for each request, no faster than `rate`, which may change.
 
-    `budget` is in seconds of exchanges and pauses for one delivery. `count` is told how each exchange ended:
-    `answered`, also by an error about the account, or the transient error's code.
+    `budget` is in seconds of exchanges and pauses for one delivery. `count` is told how each exchange ended,
+    `answered`, also by an error about the account, or the transient error's code, and how many seconds LCM was asked.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Exchange:
         budget: float,
         *,
         clock: Clock,
-        count: Callable[[str], object] = ignore,
+        count: Callable[[str, float], object] = ignore,
     ) -> None:
         self._pool = pool
         self._rate = rate
@@ -49,12 +49,13 @@ class Exchange:
         want of room, or whose session had to be given up for other workers, is repeated on whichever session comes,
         and not counted: the pool sees that it is not often.
         """
+        before = request.spent
         try:
             found = await self._until_let_in(request)
         except LookupFailed as error:
-            self._count(error.code if error.transient else "answered")
+            self._count(error.code if error.transient else "answered", request.spent - before)
             raise
-        self._count("answered")
+        self._count("answered", request.spent - before)
         return found
 
     async def _until_let_in(self, request: LookupRequest) -> LookupResult:

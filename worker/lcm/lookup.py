@@ -56,7 +56,7 @@ def build_lookup(
     outages: Outages | None = None,
     places: Places | None = None,
     rate: Rate | None = None,
-    count: Callable[[str], object] = ignore,
+    count: Callable[[str, float], object] = ignore,
     traced: Callable[[Lookup], Lookup] = unchanged,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Lookup:

@@ -85,7 +85,7 @@ def exchanging(
     *,
     rate: float = 0,
     budget: float = 60,
-    count: Callable[[str], object] = ignore,
+    count: Callable[[str, float], object] = ignore,
 ) -> Exchange:
     """Return the exchange layer above this pool."""
     return Exchange(cast(Pool, pool), Rate(rate), 10, budget, clock=clock.clock, count=count)
@@ -228,34 +228,34 @@ async def test_an_exchange_that_is_late_brings_no_other_at_once() -> None:
     ids=["a list", "rejected", "too large", "timeout", "cut"],
 )
 async def test_each_exchange_is_counted_by_how_it_ended(said: OutcomeList | Exception, counted: str) -> None:
-    """Whatever LCM said of the account is an answer; what failed to come counts by its code, and goes on."""
-    told: list[str] = []
+    """Whatever LCM said of the account is an answer; what failed to come counts by its code, with its time."""
+    told: list[tuple[str, float]] = []
     clock = SetClock()
-    pool = OneSession(said, clock=clock)
-    ended = await outcome_of(exchanging(pool, clock, count=told.append)(LookupRequest("a")))
+    pool = OneSession(said, clock=clock, takes=2)
+    ended = await outcome_of(exchanging(pool, clock, count=lambda *how: told.append(how))(LookupRequest("a")))
     assert ended is said or (isinstance(ended, LookupResult) and ended.items is said)
-    assert told == [counted]
+    assert told == [(counted, 2)]
 
 
 async def test_an_exchange_that_is_repeated_on_a_fresh_session_counts_once() -> None:
-    """A session that was cut while it was idle is no exchange of its own."""
-    told: list[str] = []
+    """A session that was cut while it was idle is no exchange of its own; LCM was asked for both times together."""
+    told: list[tuple[str, float]] = []
     clock = SetClock()
-    pool = OneSession(ConnectionLost("cut"), ITEMS, clock=clock)
+    pool = OneSession(ConnectionLost("cut"), ITEMS, clock=clock, takes=2)
     pool.exchanges = 4
-    await exchanging(pool, clock, count=told.append)(LookupRequest("a"))
-    assert told == ["answered"]
+    await exchanging(pool, clock, count=lambda *how: told.append(how))(LookupRequest("a"))
+    assert told == [("answered", 4)]
 
 
 async def test_an_exchange_that_lcm_had_no_room_for_is_repeated_uncounted() -> None:
     """However often LCM turns a session away while others of ours are open, the job is charged for its answer alone."""
-    told: list[str] = []
+    told: list[tuple[str, float]] = []
     clock = SetClock()
     pool = OneSession(ConnectionLost("closed"), LcmError("full"), ITEMS, clock=clock)
     pool.turns_away = 2
     request = LookupRequest("a")
-    await exchanging(pool, clock, count=told.append)(request)
-    assert (request.exchanges, told, pool.acquired, pool.released) == (1, ["answered"], [False] * 3, 3)
+    await exchanging(pool, clock, count=lambda *how: told.append(how))(request)
+    assert (request.exchanges, told, pool.acquired, pool.released) == (1, [("answered", 0)], [False] * 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -269,9 +269,9 @@ async def test_an_exchange_that_lcm_had_no_room_for_is_repeated_uncounted() -> N
 )
 async def test_what_was_no_exchange_is_not_counted(request_: LookupRequest) -> None:
     """Who came too late, is not wanted or was cancelled before LCM said anything is nobody's exchange."""
-    told: list[str] = []
+    told: list[tuple[str, float]] = []
     clock = SetClock()
     pool = OneSession(asyncio.CancelledError(), clock=clock)
-    ended = await outcome_of(exchanging(pool, clock, count=told.append)(request_))
+    ended = await outcome_of(exchanging(pool, clock, count=lambda *how: told.append(how))(request_))
     assert isinstance(ended, Expired | StaleDelivery | asyncio.CancelledError)
     assert told == []
