@@ -29,7 +29,7 @@ _DOUBLINGS = 10  # more would make no difference, but large numbers
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """One outage: since when (as `now` counts), why, and what has been tried.
+    """One outage: since when (as `now` counts), why by the last failure, and what has been tried.
 
     `by_exchanges` where sessions open but exchanges fail: then only an exchange can prove the end.
     """
@@ -39,6 +39,10 @@ class Outage:
     by_exchanges: bool
     refused: bool = False
     probes: int = 0
+
+    def probed(self, reason: str, *, refused: bool) -> Outage:
+        """Return it after one more probe, which failed for this reason."""
+        return replace(self, reason=reason, refused=refused, probes=self.probes + 1)
 
 
 class Breaker:
@@ -66,7 +70,7 @@ class Breaker:
     def session_not_opened(self, reason: str, now: float, *, refused: bool = False) -> Outage | None:
         """Return the outage that this starts; during one, count it as a probe."""
         if self.outage is not None:
-            self.outage = replace(self.outage, refused=refused, probes=self.outage.probes + 1)
+            self.outage = self.outage.probed(reason, refused=refused)
             return None
         return self._start(Outage(now, reason, by_exchanges=False, refused=refused))
 
@@ -84,7 +88,7 @@ class Breaker:
         self._failed.add(account)
         self._producers.add(producer)
         if self.outage is not None:
-            self.outage = replace(self.outage, probes=self.outage.probes + 1)
+            self.outage = self.outage.probed(reason, refused=self.outage.refused)
             return None
         if len(self._failed) < self._limit or self.doubted:
             return None

@@ -18,7 +18,7 @@ class NotReady(Enum):
     OUTAGE = (
         "lcm_outage",
         "LCM is out; jobs are deferred",
-        "look at LCM and the way to it; jobs wait in the broker, and work resumes by itself",
+        "look at LCM, the way to it, and our credentials where it refuses them; jobs wait, and work resumes by itself",
     )
     FLEET = (
         "fleet",

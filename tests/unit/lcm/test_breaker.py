@@ -25,6 +25,19 @@ def test_no_session_is_an_outage_at_once() -> None:
     assert (ended.probes, lcm.outage) == (1, None)
 
 
+def test_the_reason_of_an_outage_is_that_of_the_last_failure() -> None:
+    """Pitfall: LCM comes back with another password, and the reason is still that nobody listened."""
+    lcm = breaker(failures=1)
+    lcm.session_not_opened("connection refused", now=1.0)
+    lcm.session_not_opened("HTTP 401", now=2.0, refused=True)
+    assert (lcm.outage and (lcm.outage.since, lcm.outage.reason)) == (1.0, "HTTP 401")
+    lcm.session_opened()
+    for reason in ("timeout", "malformed_reply"):
+        lcm.not_answered("a", reason, 3.0)
+    assert lcm.outage
+    assert lcm.outage.reason == "malformed_reply"
+
+
 def test_different_accounts_that_fail_in_a_row_are_an_outage() -> None:
     """The number that counts is that of different accounts."""
     lcm = breaker()
