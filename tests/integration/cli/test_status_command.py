@@ -90,7 +90,7 @@ async def test_everything_is_empty(vhost: str) -> None:
         ended, told = await status(vhost)
         assert (ended, first(told)[0]) == (0, "warn")
         assert first(told)[1].startswith(
-            "jobs: none waits, and no worker takes any: start one, or see worker.paused"
+            "jobs: none waits, and no worker takes any: start one, or see /readyz"
         )
         await channel.basic_consume(JOBS, ignored)
         ended, told = await status(vhost)

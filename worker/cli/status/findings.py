@@ -100,8 +100,8 @@ def _takers(consumers: int | None) -> str:
 def _why_no_worker(fleet: FleetState | None) -> str:
     if fleet is None:
         return (
-            "start one, or see worker.paused in the log of those that run, which take none while LCM is away or the"
-            " guard rests"
+            "start one, or see /readyz or the log of those that run: worker.paused, as while LCM is away or the guard"
+            " rests, or broker.unreachable, as where a user or a permission is wrong"
         )
     if not fleet.workers:
         return "none runs; start one"

@@ -35,7 +35,7 @@ def first(found: Status) -> tuple[str, str, int]:
 @pytest.mark.parametrize(
     ("workers", "said"),
     [
-        (None, "start one, or see worker.paused"),
+        (None, "worker.paused, as while LCM is away or the guard rests, or broker.unreachable"),
         ([], "none runs; start one"),
         ([WorkerState("w-1", 1.5, ("outage",)), WorkerState("w-2", 0.5)], "w-1 (outage); w-2 (not paused)"),
     ],
