@@ -17,7 +17,7 @@ from worker.cli.top.worker_tally import WorkerTally
 
 STYLES = {
     "succeeded": "green", "retry_later": "yellow", "deferred": "yellow", "failed": "red", "stale": "dim",
-    "starting": "cyan", "ready": "green", "paused": "yellow", "draining": "cyan", "stopped": "dim",
+    "starting": "cyan", "ready": "green", "not ready": "red", "paused": "yellow", "draining": "cyan", "stopped": "dim",
     "warning": "yellow", "error": "red", "critical": "red",
 }  # fmt: skip
 _MOST_ROWS = 20

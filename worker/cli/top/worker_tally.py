@@ -112,8 +112,11 @@ class WorkerTally:
 
     @property
     def state(self) -> str:
-        """One of starting, ready, paused, draining and stopped."""
-        return "paused" if self._paused and self._phase in {"starting", "ready"} else self._phase
+        """One of starting, ready, not ready, paused, draining and stopped."""
+        if self._paused and self._phase in {"starting", "ready"}:
+            return "paused"
+        is_cut_off = self._phase == "ready" and (self._lost or self._blocked)
+        return "not ready" if is_cut_off else self._phase
 
     @property
     def troubles(self) -> list[str]:
