@@ -120,7 +120,7 @@ def notices(tally: Tally, clock: Clock, width: int) -> Panel:
         _stretch(made)
         return _fill(
             made,
-            list(reversed(tally.notices.values())),
+            tally.notices[::-1],
             lambda notice: [
                 one_cell(notice.event, STYLES.get(notice.level, "")),
                 clock(notice.last),

@@ -62,7 +62,7 @@ def document(tally: Tally, *, lines: int, skipped: int) -> dict[str, Any]:
                 "event": notice.event,
                 "text": notice.text,
             }
-            for notice in tally.notices.values()
+            for notice in tally.notices
         ],
         "timeline": _timeline(tally.whole),
     }

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC
+from operator import attrgetter
 
 from worker.cli.top.histogram import Histogram
 from worker.cli.top.reading import Event
@@ -71,12 +72,17 @@ class Tally:
         self.closings: Counter[str] = Counter()
         self.pauses: Counter[str] = Counter()
         self.outage_seconds = 0.0
-        self.notices: dict[tuple[str, str, str], Notice] = {}
+        self._notices: dict[tuple[str, str, str], Notice] = {}
         self.whole = Timeline(_WHOLE_SLOTS, whole=True, slot=DetailedSlot if detailed else Slot)
         self.recent = Timeline(_RECENT_SLOTS, whole=False, slot=Slot)
         self.workers: dict[str, WorkerTally] = {}
         self.forgotten_workers = 0
         self._latest: WorkerTally | None = None
+
+    @property
+    def notices(self) -> list[Notice]:
+        """Warnings and errors, the newest last, in whatever order the logs of several workers are read."""
+        return sorted(self._notices.values(), key=attrgetter("last"))
 
     def feed(self, events: Iterable[Event], now: float = 0.0) -> None:
         """Count events that came at this time."""
@@ -161,8 +167,9 @@ class Tally:
         failure = self.failures.setdefault(code, Failure())
         failure.failed += event.event == "job.failed"
         failure.retried += event.event == "job.retry_later"
-        failure.last = max(failure.last, at)
-        failure.message = ": ".join(filter(None, (event.reason, event.said)))[:_LONGEST_TEXT]
+        if at >= failure.last:
+            failure.last = at
+            failure.message = ": ".join(filter(None, (event.reason, event.said)))[:_LONGEST_TEXT]
 
     def _other_event(self, event: Event, worker: WorkerTally, at: float) -> None:
         self.events[_name(self.events, event.event, _MOST_EVENTS)] += 1
@@ -186,12 +193,12 @@ class Tally:
 
     def _note(self, event: Event, at: float) -> None:
         key = event.worker[:_LONGEST_NAME], event.event[:_LONGEST_NAME], _text_of(event)
-        notice = self.notices.pop(key, None) or Notice(event.level, *key)
+        notice = self._notices.pop(key, None) or Notice(event.level, *key)
         notice.count += 1
         notice.last = max(notice.last, at)
-        self.notices[key] = notice
-        if len(self.notices) > _MOST_NOTICES:
-            del self.notices[next(iter(self.notices))]
+        self._notices[key] = notice
+        if len(self._notices) > _MOST_NOTICES:
+            del self._notices[min(self._notices, key=lambda each: self._notices[each].last)]
 
 
 def _name(counted: dict[str, int] | dict[str, Failure], name: str, most: int = _MOST_NAMES) -> str:

@@ -173,10 +173,22 @@ def test_notices_are_collapsed_and_the_newest_are_last() -> None:
         event("job.crashed", 2, level="error", exception="Traceback …\n  File x\nRuntimeError: no\n"),
         event("broker.unreachable", 3, level="warning", error="refused"),
     )
-    assert [(n.event, n.text, n.count) for n in tally.notices.values()] == [
+    assert [(n.event, n.text, n.count) for n in tally.notices] == [
         ("job.crashed", "RuntimeError: no", 1),
         ("broker.unreachable", "refused", 2),
     ]
+
+
+def test_the_newest_are_the_newest_in_whatever_order_logs_are_read() -> None:
+    """Pitfall: logs are read one after the other, and what the first tells is lost though it is the newest."""
+    seen = tally_of(
+        event("job.failed", 60, error="timeout", reason="the newest"),
+        event("broker.lost", 60, level="warning", error="the newest"),
+        *(event("broker.lost", n, worker="w-2", level="warning", error=f"{n}") for n in range(50)),
+        event("job.failed", 1, worker="w-2", error="timeout", reason="older"),
+    )
+    assert [notice.text for notice in seen.notices] == [*(f"{n}" for n in range(1, 50)), "the newest"]
+    assert seen.failures["timeout"].message == "the newest"
 
 
 def test_closed_sessions_are_counted_by_reason() -> None:
@@ -204,7 +216,7 @@ def test_memory_is_bounded_whatever_comes() -> None:
     assert len(tally.workers) == tally_module._MOST_WORKERS == 1000
     assert tally.forgotten_workers == 9000
     assert tally.jobs["failed"] == 10_000
-    for counted in (tally.failures, tally.closings, tally.pauses, tally.notices, tally.events):
+    for counted in (tally.failures, tally.closings, tally.pauses, tally._notices, tally.events):
         assert len(counted) <= 201
         assert max(len(str(key)) for key in counted) < 1000
     assert tally.failures[OTHERS].failed == 10_000 - 32
