@@ -13,7 +13,7 @@ from tests.benchmarks.scale import Scale
 from tests.benchmarks.stage import staged
 from worker.sandbox.node import Node
 
-SMALL = Scale(rounds=1, jobs=50, warmup=10, tail=10, windows=1, window=0.5)
+SMALL = Scale(rounds=1, jobs=400, warmup=10, tail=10, windows=1, window=0.5)
 
 
 @pytest.mark.timeout_s(120)

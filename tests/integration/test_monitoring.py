@@ -28,7 +28,7 @@ async def plugin() -> AsyncIterator[tuple[Node, int]]:
         enabled = node.folder / "enabled_plugins"
         enabled.write_text("[rabbitmq_prometheus].\n")
         await node.eval(
-            "begin application:load(rabbitmq_prometheus), "
+            "begin rabbit:await_startup(), application:load(rabbitmq_prometheus), "
             f'Tcp = [{{ip, "127.0.0.1"}}, {{port, {port}}}], '
             "ok = application:set_env(rabbitmq_prometheus, tcp_config, Tcp, [{persistent, true}]), "
             f'{{ok, _, _}} = rabbit_plugins:ensure("{enabled}") end'
