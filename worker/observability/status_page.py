@@ -5,14 +5,13 @@ Whatever it shows is external text: secrets are masked as in the log, then it is
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
 
+from worker.common.content_policy import by_hash
 from worker.common.text import printable
 from worker.observability.failures import Failure, Failures
 from worker.observability.http import Page
@@ -24,7 +23,7 @@ REFRESH = 5
 
 _LONGEST_TEXT = 300  # characters, so that the page with all its texts is within what an answer may have
 _STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-_ALLOWED_STYLE = f"'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+_ALLOWED_STYLE = by_hash(_STYLE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ one script that a browser may use, so that a text which got through would still 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -19,6 +17,7 @@ import msgspec
 from worker.cli.top.series import plots
 from worker.cli.top.summary import document
 from worker.cli.top.tally import Tally
+from worker.common.content_policy import by_hash
 from worker.common.text import printable
 
 _HERE = Path(__file__)
@@ -32,7 +31,7 @@ _LATENCY_NAMES = ("whole job", "LCM's answer", "age on arrival", "publishing")
 def report(tally: Tally, *, lines: int, skipped: int) -> bytes:
     """Return the page. The tally must be detailed."""
     found = document(tally, lines=lines, skipped=skipped)
-    allowed = f"style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}"
+    allowed = f"style-src {by_hash(_STYLE)}; script-src {by_hash(_SCRIPT)}"
     policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -41,10 +40,6 @@ def report(tally: Tally, *, lines: int, skipped: int) -> bytes:
     )
     body = f"{_header(found)}{_plots(tally) if tally.last else ''}{''.join(_tables(found))}"
     return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _span(found: Mapping[str, Any]) -> str:
