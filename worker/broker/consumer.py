@@ -33,9 +33,7 @@ Handle = Callable[[Delivery], Awaitable[Disposition]]
 Defer = Callable[[Delivery, Deferred], Awaitable[Disposition]]
 
 _LAST_WORDS_TIMEOUT = 5.0
-_SETTLED_WITHIN = (
-    30.0  # seconds for which a pause or a stop waits for what is in hand; what comes then is deferred
-)
+_SETTLED_WITHIN = 30.0  # seconds for which a pause or a stop waits for what is in hand
 
 
 class Consumer:

@@ -27,7 +27,7 @@ class NotReady(Enum):
     )
     GUARD = (
         "guard",
-        "nearly all jobs failed for good in the same way; only a few are tried at a time",
+        "nearly all jobs failed in the same way; only a few are tried at a time",
         "see guard.tripped in the log for the producers and the error; where no job comes, submit one that succeeds",
     )
     COPIES_REFUSED = (
