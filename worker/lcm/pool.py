@@ -39,8 +39,8 @@ class _Attempt(NamedTuple):
     room: int
 
 
-class _NoShare(Exception):
-    """The session that was to be opened is another worker's by now."""
+class _NoMore(Exception):
+    """The session that was to be opened is another worker's by now, or LCM is away, and one at a time is opened."""
 
 
 _NO_ATTEMPT = _Attempt(-1, -1)
@@ -276,7 +276,7 @@ class Pool:
                 self._idle.append(session)
         except SessionNotOpened as error:
             self._not_opened(slot, error)
-        except _NoShare:
+        except _NoMore:
             self._leave(slot)
         except Exception as error:  # noqa: BLE001 - tried again at once, a defect would be tried without end
             self._log.exception("lcm.opening_broke", session=slot)
@@ -303,8 +303,8 @@ class Pool:
             self._pausing -= 1
             if beyond:
                 self._trying_later = False
-        if self.held > self._limit:
-            raise _NoShare
+        if self.held > self._limit or (beyond and self._pace.failing):
+            raise _NoMore
 
     async def _connect(self, slot: int) -> Session:
         self._connecting += 1

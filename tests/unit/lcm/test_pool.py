@@ -478,8 +478,10 @@ async def test_lcm_that_refuses_every_session_is_away_though_it_says_that_it_is_
     for _ in range(3):
         await bench.failed(FULL)
     assert len(bench.away) == 1
+    # The one more that waits for its turn is not tried beside the one that probes.
     asleep.set_result(None)
-    assert bench.pool.backing_off
+    await settled()
+    assert (bench.pool.backing_off, len(bench.openings)) == (True, 1)
     session = await bench.opened()
     assert session is await asked[0]
     bench.used(session)
