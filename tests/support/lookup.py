@@ -1,8 +1,9 @@
-"""A lookup that ends as it is told."""
+"""A lookup that ends as it is told, and counts on its request as an exchange does."""
 
 from __future__ import annotations
 
 from tests.support.lcm import START, SetClock
+from worker.contract.errors import LookupFailed
 from worker.contract.lookup import ExchangeTiming, Lookup, LookupRequest, LookupResult
 from worker.contract.outcomes import OutcomeList
 
@@ -23,7 +24,10 @@ def failing(
         if clock:
             clock.seconds += takes
         if left:
-            raise left.pop(0)
+            error = left.pop(0)
+            if isinstance(error, LookupFailed):
+                request.note_failure(error)
+            raise error
         return ANSWER
 
     return ask, calls

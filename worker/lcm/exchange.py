@@ -53,6 +53,7 @@ class Exchange:
         try:
             found = await self._until_let_in(request)
         except LookupFailed as error:
+            request.note_failure(error)
             self._count(error.code if error.transient else "answered", request.spent - before)
             raise
         self._count("answered", request.spent - before)

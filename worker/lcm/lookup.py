@@ -91,7 +91,7 @@ class CircuitBreaker:
     def __init__(self, exchange: Lookup, outages: Outages, clock: Clock) -> None:
         self._exchange = exchange
         self._outages = outages
-        self._ask_in_doubt = SingleFlight(self._ask, Places.unlimited(clock))
+        self._find_out = SingleFlight(self._ask_in_doubt, Places.unlimited(clock))
 
     async def __call__(self, request: LookupRequest) -> LookupResult:
         await self._settle()
@@ -102,43 +102,40 @@ class CircuitBreaker:
                 raise Deferred(self._outages.out)
         charged = request.exchanges
         try:
-            found = await self._exchange(request)
+            return await self._ask(request, probing=probing)
         except LookupFailed as error:
-            request.note_failure(error)
-            self._report(request, error, probing=probing)
             await self._settle()
             if not self._outages.out:
                 raise
             if probing:
                 request.exchanges = charged
             raise Deferred(self._outages.out) from error
-        self._outages.answered(request.account)
-        return found
 
     async def _settle(self) -> None:
         """Get to know whether LCM is out: where it is in doubt one request asks, and all wait for its end."""
         while account := self._outages.doubted:
             with suppress(LookupFailed):
-                await self._ask_in_doubt(LookupRequest(account, urgent=True))
+                await self._find_out(LookupRequest(account, urgent=True))
 
-    async def _ask(self, request: LookupRequest) -> LookupResult:
+    async def _ask_in_doubt(self, request: LookupRequest) -> LookupResult:
         if self._outages.doubted != request.account:
             raise Deferred(self._outages.out or "no session was free to find out whether LCM is out")
         try:
-            found = await self._exchange(request)
-        except LookupFailed as error:
-            self._report(request, error, probing=False)
-            raise
+            return await self._ask(request, probing=False)
         except Deferred:
             self._outages.not_settled()
             raise
+
+    async def _ask(self, request: LookupRequest, *, probing: bool) -> LookupResult:
+        try:
+            found = await self._exchange(request)
+        except LookupFailed as error:
+            # An error about the account, or a reply that is too large, is an answer.
+            if not error.transient:
+                self._outages.answered(request.account)
+            # An exchange that was under way when the outage began is no probe.
+            elif probing or not self._outages.out:
+                self._outages.not_answered(request.account, error, request.producer)
+            raise
         self._outages.answered(request.account)
         return found
-
-    def _report(self, request: LookupRequest, error: LookupFailed, *, probing: bool) -> None:
-        # An error about the account, or a reply that is too large, is an answer.
-        if not error.transient:
-            self._outages.answered(request.account)
-        # An exchange that was under way when the outage began is no probe.
-        elif probing or not self._outages.out:
-            self._outages.not_answered(request.account, error, request.producer)

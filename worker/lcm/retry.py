@@ -39,7 +39,6 @@ class Retry:
         try:
             return await self._exchange(request)
         except LookupFailed as error:
-            request.note_failure(error)
             if not error.transient:
                 raise
             with Place(self._places, request) as place:
@@ -60,11 +59,7 @@ class Retry:
         async def attempt() -> LookupResult:
             if failed:
                 raise failed.pop()
-            try:
-                return await self._exchange(request)
-            except LookupFailed as error:
-                request.note_failure(error)
-                raise
+            return await self._exchange(request)
 
         return await retrying(attempt)
 

@@ -101,8 +101,8 @@ async def test_an_exchange_tells_when_and_where_it_took_place() -> None:
     assert (request.exchanges, request.spent, pool.released) == (1, 2, 1)
 
 
-async def test_an_exchange_in_vain_tells_where_it_took_place() -> None:
-    """Whoever fails knows the session of the last exchange, which one it was there, and how long it took."""
+async def test_an_exchange_in_vain_tells_where_it_took_place_and_why() -> None:
+    """Whoever fails knows the session of the last exchange, which one it was there, how long it took, and the error."""
     clock = SetClock()
     pool = OneSession(ReplyTimeout("late"), clock=clock, takes=10)
     pool.exchanges = 4
@@ -110,6 +110,7 @@ async def test_an_exchange_in_vain_tells_where_it_took_place() -> None:
     with pytest.raises(ReplyTimeout):
         await exchanging(pool, clock)(request)
     assert request.last_exchange == ExchangeTiming(session=3, exchange=5, seconds=10)
+    assert request.last_error == "timeout: late"
 
 
 async def test_waiting_for_a_session_costs_no_budget() -> None:

@@ -63,11 +63,7 @@ async def test_while_lcm_is_out_no_exchange_takes_place() -> None:
 async def test_a_probe_is_not_charged() -> None:
     """The one that is let through and fails is put off as if it had not been asked."""
     keeper = Keeper("LCM is out", probes=1)
-
-    async def ask(request: LookupRequest) -> LookupResult:
-        request.exchanges += 1
-        raise ReplyTimeout("slow")
-
+    ask, _ = failing(ReplyTimeout("slow"))
     request = LookupRequest("a", exchanges=2)
     with pytest.raises(Deferred):
         await CircuitBreaker(ask, keeper, SYSTEM_CLOCK)(request)
