@@ -15,6 +15,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from worker.broker.acks import Acks
 from worker.contract.disposition import Settle
 
 _QUIET = 0.1  # seconds without a delivery after which the broker is asked whether jobs wait
@@ -24,7 +25,7 @@ _LONGEST = 5.0  # seconds for which acks are held back at most
 class AckGate:
     """Knows the deliveries of one channel that are not settled yet, and keeps what is to be settled while it holds.
 
-    Whoever settles a delivery asks `holds_back` first, and whoever made it hold sends what `released` returns.
+    All deliveries are settled through it. Whoever made it hold has it `release`.
     """
 
     def __init__(self, prefetch: int) -> None:
@@ -32,13 +33,16 @@ class AckGate:
         self._open: set[int] = set()
         self._of_consumer: set[int] = set()
         self._held: dict[int, Settle] = {}
+        self._acks: Acks | None = None
         self._last_arrival = 0.0
         self._arrival = asyncio.Event()
         self.holding = False
         """Whether acks are being held back: what arrives now arrives for a consumer that is about to end."""
 
-    def restart(self) -> None:
-        """Begin anew with a new channel, which has no deliveries."""
+    def restart(self, acks: Acks) -> None:
+        """Begin anew with a new channel, which has no deliveries and is not held."""
+        self._acks = acks
+        self.holding = False
         self._open.clear()
         self._of_consumer.clear()
         self._held.clear()
@@ -58,14 +62,15 @@ class AckGate:
         self._last_arrival = asyncio.get_running_loop().time()
         self._arrival.set()
 
-    def holds_back(self, tag: int, settle: Settle) -> bool:
-        """Tell whether this delivery is not to be settled now, but among those `released`."""
-        if self.holding:
-            self._held[tag] = settle
-        else:
+    def settle(self, acks: Acks, tag: int, settle: Settle) -> None:
+        """Settle a delivery now, or once it is released; one of an earlier channel, as of a deleted queue's, now."""
+        if acks is self._acks:
+            if self.holding:
+                self._held[tag] = settle
+                return
             self._open.discard(tag)
             self._of_consumer.discard(tag)
-        return self.holding
+        acks.settle(tag, settle)
 
     @property
     def full(self) -> bool:
@@ -80,7 +85,7 @@ class AckGate:
         self.holding = True
         loop = asyncio.get_running_loop()
         until = loop.time() + _LONGEST
-        while await self._quiet(until) and loop.time() < until and await waiting():
+        while self.holding and await self._quiet(until) and loop.time() < until and await waiting():
             pass
 
     async def _quiet(self, until: float) -> bool:
@@ -97,13 +102,19 @@ class AckGate:
                     await self._arrival.wait()
         return False
 
-    def released(self) -> list[tuple[int, Settle, bool]]:
-        """Hold back no more; return what is to be settled: each tag, how, and whether all before it are meant as well.
+    def release(self) -> None:
+        """Hold back no more, and settle what was held back."""
+        self.holding = False
+        held, self._held = self._held, {}
+        if self._acks is not None:
+            for tag, settle, multiple in self._in_order(held):
+                self._acks.settle(tag, settle, multiple=multiple)
+
+    def _in_order(self, held: dict[int, Settle]) -> list[tuple[int, Settle, bool]]:
+        """Return each tag, how it is settled, and whether all before it are meant as well.
 
         One ack for many, since RabbitMQ forgets acks that came in a burst where the channel is closed right behind.
         """
-        self.holding = False
-        held, self._held = self._held, {}
         others = self._open - {tag for tag, settle in held.items() if settle is Settle.ACK}
         self._open -= held.keys()
         self._of_consumer -= held.keys()

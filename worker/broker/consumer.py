@@ -18,6 +18,7 @@ from worker.broker.deliveries import Arrival, Deliveries
 from worker.broker.delivery import delivery_of, own_users
 from worker.broker.link import Link
 from worker.broker.one_delivery import cancel_consumer, one_delivery
+from worker.broker.pauses import Pauses
 from worker.broker.suspects import SUSPECT_FROM, Held, Suspects
 from worker.broker.topology import Topology
 from worker.common.clock import SYSTEM_CLOCK, Clock
@@ -84,14 +85,12 @@ class Consumer:
         self._jobs = TaskSet()
         self._tag = ""
         self._orphaned: set[int] = set()
-        self._paused = set(paused)
-        self._untold = set(paused)
+        self._pauses = Pauses(paused, log)
         self._adjusting = asyncio.Lock()
         self._adjustments = TaskSet()
         self._suspects = Suspects(self, topology.retry_steps[0].delay, clock)
         self._catching = TaskSet()
         self._leaving = asyncio.Event()
-        self._no_pause = asyncio.Event()
         self._draining = False
 
     @property
@@ -109,7 +108,7 @@ class Consumer:
     @property
     def paused(self) -> frozenset[PauseReason]:
         """The reasons for which no deliveries are taken."""
-        return frozenset(self._paused)
+        return self._pauses.reasons
 
     @property
     def leaving(self) -> bool:
@@ -129,24 +128,12 @@ class Consumer:
 
     def pause(self, reason: PauseReason) -> None:
         """Take no more deliveries until every reason has been resumed."""
-        if reason not in self._paused or reason in self._untold:
-            self._paused.add(reason)
-            self._no_pause.clear()
-            self._untold.discard(reason)
-            self._log.warning("worker.paused", reason=reason.value)
+        if self._pauses.begin(reason):
             self._adjust()
 
     def resume(self, reason: PauseReason) -> None:
         """Take deliveries again, unless paused for another reason."""
-        if reason in self._paused:
-            self._paused.remove(reason)
-            if not self._paused:
-                self._no_pause.set()
-            if reason in self._untold:
-                self._untold.remove(reason)
-            else:
-                still_paused = sorted(other.value for other in self._paused)
-                self._log.info("worker.resumed", reason=reason.value, still_paused=still_paused)
+        if self._pauses.end(reason):
             self._adjust()
 
     async def take_one(self, within: float) -> bool:
@@ -187,7 +174,7 @@ class Consumer:
         loop = asyncio.get_running_loop()
         until = loop.time() + grace
         self._leaving.set()
-        self._no_pause.set()
+        self._pauses.over.set()
         # What arrives before the broker has processed basic.cancel is deferred: else it would count as returned.
         async with self._adjusting:
             # The broker may be silent, and has a moment for its last word within the grace.
@@ -220,10 +207,10 @@ class Consumer:
             return  # a link rebuilt while draining takes no deliveries
         await channel.basic_qos(prefetch_count=self._prefetch)
         channel.on_consumer_cancel_callbacks.add(partial(self._cancelled, generation))
-        self._gate.restart()
         self._deliveries, self._acks = Deliveries(channel), Acks(channel, self._lost)
+        self._gate.restart(self._acks)
         self._tag = ""
-        if not self._paused:
+        if not self.paused:
             await self._consume(self._deliveries, self._acks, generation)
 
     async def _consume(self, deliveries: Deliveries, acks: Acks, generation: int) -> None:
@@ -260,9 +247,9 @@ class Consumer:
         async with self._adjusting:
             if not self.link.is_up or self.leaving:
                 return
-            if self._paused and self._tag:
-                await self._stop_consuming(_SETTLED_WITHIN, unless=self._no_pause)
-            elif not self._paused and not self._tag and self._deliveries and self._acks:
+            if self.paused and self._tag:
+                await self._stop_consuming(_SETTLED_WITHIN, unless=self._pauses.over)
+            elif not self.paused and not self._tag and self._deliveries and self._acks:
                 consume = partial(self._consume, self._deliveries, self._acks, self.link.generation)
                 await self._ask_channel(lambda _: consume())
 
@@ -277,12 +264,12 @@ class Consumer:
             try:
                 await self._gate.hold(self.depth)
                 await self._ended(until, unless)
-                if self._paused or self.leaving:
+                if self.paused or self.leaving:
                     await self._ask_channel(lambda channel: channel.basic_cancel(tag))
                 elif generation == self.link.generation:
                     self._tag = tag
             finally:
-                self._settle_held(generation)
+                self._gate.release()
 
     async def _ended(self, until: float, unless: asyncio.Event | None) -> None:
         """Wait until nothing is in hand, until then at most, as long as the link is up."""
@@ -368,22 +355,11 @@ class Consumer:
 
     def _end(self, held: Held, disposition: Disposition) -> None:
         acks, delivery = held
-        self._settle(acks, delivery, disposition.ending.settle)
+        settle = disposition.ending.settle
+        if settle is not Settle.NOT_AT_ALL and delivery.is_current():
+            self._gate.settle(acks, delivery.tag, settle)
         if disposition.ending is not Ending.CRASHED:
             self._report(disposition)
-
-    def _settle(self, acks: Acks, delivery: Delivery, settle: Settle) -> None:
-        if settle is Settle.NOT_AT_ALL or not delivery.is_current():
-            return
-        # On an earlier channel, as that of a deleted queue, nothing is held back.
-        if acks is self._acks and self._gate.holds_back(delivery.tag, settle):
-            return
-        acks.settle(delivery.tag, settle)
-
-    def _settle_held(self, generation: int) -> None:
-        for tag, settle, multiple in self._gate.released():
-            if generation == self.link.generation and self._acks is not None:
-                self._acks.settle(tag, settle, multiple=multiple)
 
     def _lost(self, tag: int) -> None:
         self._log.info("settle.lost", delivery_tag=tag)
