@@ -10,7 +10,7 @@ import typer
 
 from worker.cli.common import note
 from worker.cli.streams import hide_in_notes
-from worker.settings import Scrubber, Settings
+from worker.settings import Scrubber, Settings, exposures_of_management
 from worker.settings.masking import with_password
 from worker.settings.secret_file import SecretFile
 
@@ -54,7 +54,7 @@ ManagementPasswordOption = Annotated[
 def management_url(settings: Settings, url: str | None, password_file: Path | None) -> str:
     """Return the URL of the management API with the password of the file in it; "" where it is not to be asked.
 
-    From then on, standard error does not show that password. One in the URL itself is taken, and told.
+    From then on, standard error does not show that password. What lets others read it is told there.
 
     Raises:
         typer.BadParameter: the options don't go together, or the file holds no password.
@@ -76,4 +76,6 @@ def management_url(settings: Settings, url: str | None, password_file: Path | No
             f" http://USER@HOST and give the password by {_FILE_OPTION}"
         )
     hide_in_notes(Scrubber(settings, url or ""))
+    for risk in exposures_of_management(url or "", str(password_file or "")):
+        note(f"{risk.setting}: {risk.reason}; {risk.remedy}")
     return url or ""

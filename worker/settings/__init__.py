@@ -9,7 +9,7 @@ and where replies can be mistaken, `expiry` when certificates expire; `tracing` 
 
 from worker.settings.broker_section import BrokerSettings
 from worker.settings.expiry import expiries_of
-from worker.settings.exposure import exposures_of, unfenced_of
+from worker.settings.exposure import exposures_of, exposures_of_management, unfenced_of
 from worker.settings.lcm_section import Greeting, LcmSettings
 from worker.settings.loading import load
 from worker.settings.secrets import Scrubber, secrets_of
@@ -39,6 +39,7 @@ __all__ = [
     "asks_for_traces",
     "expiries_of",
     "exposures_of",
+    "exposures_of_management",
     "load",
     "secrets_of",
     "unfenced_of",

@@ -31,6 +31,14 @@ def exposures_of(settings: Settings) -> list[Risk]:
     return [*_of_broker(settings), *_of_lcm(settings), *_of_files(settings)]
 
 
+def exposures_of_management(url: str, password_file: str) -> Iterator[Risk]:
+    """Yield what lets others read the password that the management API is given."""
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not _is_here(parts):
+        yield Risk("--management", f"the password travels in clear to {parts.hostname}", "use https://")
+    yield from _of_file("--management-password-file", password_file, secret=True)
+
+
 def unfenced_of(settings: Settings) -> list[Risk]:
     """Return the setting, if any, that has requests go out without a ping ahead on sessions that were used before."""
     if settings.lcm.ping_interval or settings.lcm.max_exchanges == 1:

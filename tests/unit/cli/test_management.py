@@ -43,13 +43,28 @@ def test_without_any_name_it_is_rabbitmqs_own_default(tmp_path: Path) -> None:
 def test_without_a_file_the_url_counts_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     """A password in it is told of, without being shown; one that is not there is not."""
     assert management_url(settings(), None, None) == ""
-    assert management_url(settings(), HOST, None) == HOST
+    encrypted = "https://mq.example:15671"
+    assert management_url(settings(), encrypted, None) == encrypted
     assert capsys.readouterr().err == ""
     whole = "http://me:s3cret@mq.example:15672"
     assert management_url(settings(), whole, None) == whole
     told = capsys.readouterr().err
     assert "--management-password-file" in told
     assert "s3cret" not in told
+
+
+def test_a_password_that_others_can_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the way to another host without TLS, and in a file; on this host nobody else hears it."""
+    file = tmp_path / "password"
+    file.write_text("s3cret")
+    file.chmod(0o644)
+    management_url(settings(), HOST, file)
+    in_clear, readable = capsys.readouterr().err.splitlines()
+    assert "--management: the password travels in clear to mq.example; use https://" in in_clear
+    assert f"--management-password-file: every user of this host can read {file}" in readable
+    file.chmod(0o600)
+    management_url(settings(), "http://127.0.0.1:15672", file)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
