@@ -272,6 +272,7 @@ async def test_the_password_of_another_user_comes_from_a_file(
     ):
         await managed.ctl(*arguments)
     (tmp_path / "password").write_text("s3:cret\n")
+    (tmp_path / "password").chmod(0o600)
     url = managed.management_url
     settings = {"broker__url": own.urls[0], "broker__retry_delays": "5s"}
     from_file = await command(
