@@ -244,6 +244,7 @@ async def test_a_management_api_that_is_away(vhost: str, tmp_path: Path) -> None
     async with Simulator() as other, declared(vhost):
         await other.stop()
         (tmp_path / "password").write_text("s3cret")
+        (tmp_path / "password").chmod(0o600)
         url, file = f"http://me@127.0.0.1:{other.port}", str(tmp_path / "password")
         ended, told = await status(vhost, "--management", url, "--management-password-file", file)
     assert (ended, first(told)[0], told["results_to"]) == (1, "away", None)
