@@ -54,6 +54,7 @@ class Socket(ClientConnection):
         self._on_closed: Callable[[ConnectionClosed], object] = ignore
         self._fragments: list[bytes] = []
         self._fence = b""
+        self._begun_early = False
         self._unsent = False
         self._cut: asyncio.TimerHandle | None = None
 
@@ -88,6 +89,7 @@ class Socket(ClientConnection):
             self._unsent = True
             return
         self._fragmented.restart()
+        self._begun_early = bool(self._fragments)
         drawn = os.urandom(2 * _KEY + _PING_SIZE)
         frames = masked(TEXT, request, drawn[:_KEY])
         if fenced:
@@ -114,10 +116,12 @@ class Socket(ClientConnection):
     def behind_fence(self) -> bool:
         """Whether the peer may not have read the last request yet, by the ping ahead of it.
 
+        Nor had it as it began a message in fragments that came ahead of the request or of the pong.
+
         A peer may leave out a pong where it answers a later ping, such as a keepalive's: the library takes a pong to
         acknowledge all pings before its own.
         """
-        return self._unsent or self._fence in self.pending_pings
+        return self._unsent or self._begun_early or self._fence in self.pending_pings
 
     def data_received(self, data: bytes) -> None:
         """Handle incoming data, unless the answers to it pile up."""
@@ -223,12 +227,15 @@ class Socket(ClientConnection):
         elif len(self._fragments) >= MOST_FRAGMENTS:
             self._fail(CloseCode.MESSAGE_TOO_BIG, TooManyFragments(MOST_FRAGMENTS))
         else:
+            if not self._fragments:
+                self._begun_early = self.behind_fence
             # The library has counted their bytes.
             self._fragments.append(bytes(frame.data))
             if frame.fin:
                 message = b"".join(self._fragments)
                 self._fragments.clear()
                 self._on_message(message)
+                self._begun_early = False
 
     def _fail(self, code: CloseCode, error: TooManyFragments) -> None:
         self._frames.drop()

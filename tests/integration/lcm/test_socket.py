@@ -219,6 +219,31 @@ async def test_a_pong_that_answers_nothing_passes_no_fence() -> None:
             await session.exchange(ACCOUNT, LONG)
 
 
+@pytest.mark.parametrize(
+    ("ping_interval", "begun"),
+    [(LONG, "behind the reply before"), (LONG, "ahead of the pong"), (0.0, "behind the reply before")],
+)
+async def test_a_message_begun_before_the_request_was_read_is_no_answer(
+    ping_interval: float, begun: str
+) -> None:
+    """A second copy of a reply ends behind the next request's pong, but it began before that request was read."""
+    reply = good(ACCOUNT)
+    begin, end = text(reply[:9], fin=False), more(reply[9:])
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        early = begun == "behind the reply before"
+        await answer(lcm, text(reply), *[begin] * early)
+        *pings, _ = await lcm.hear_request()
+        lcm.say(*[begin] * (not early), *map(pong, pings), end)
+        await lcm.hear()
+
+    async with raw_peer(talk) as url, opened(url, ping_interval=ping_interval, ping_timeout=LONG) as session:
+        await ask(session)
+        with pytest.raises(ConnectionLost, match="before it had read the request"):
+            await session.exchange(ACCOUNT, LONG)
+
+
 @pytest.mark.parametrize("turns", [0, 1])
 async def test_cancelled_before_or_after_its_first_step(turns: int) -> None:
     """An exchange cancelled before its first step leaves the session as it was; a step later it takes it along."""
