@@ -24,22 +24,27 @@ _TRIES = 3  # jobs of a tripped producer that are tried at a time
 _TRIES_TOGETHER = 12  # the same for all producers that only all together have tripped
 _NEWCOMERS = 12  # producers that nothing is known of and that have a try at once; the others wait for one
 _MOST_PRODUCERS = 1000
+_ACCOUNTS = 20  # at least so many have to fail for a producer to trip
 _HARDLY_ANY = 0.01  # the part of a pass that other producers' jobs may be for the intake to be paused
 _REST = 4  # times that a pass took: so long is the intake paused after it, within limits
 _LONGEST_REST = 600.0
 
 
 class FailureWindow:
-    """The last `size` jobs of different accounts that LCM answered or failed, and how many of them failed.
+    """The last `size` jobs that LCM answered or failed, and how many of them failed.
 
-    It trips when `ratio` of a full window failed, and stays so until a job succeeds. A ratio of 0 switches it off.
+    One account counts for a twentieth of them at most, by its latest jobs: a producer that repeats one bad job is no
+    bad deploy. It trips when `ratio` of a full window failed, and stays so until a job succeeds. A ratio of 0 switches
+    it off.
     """
 
     def __init__(self, size: int, ratio: float) -> None:
         self.tripped = False
         self._size = size
         self._needed = ratio * size
-        self._last: OrderedDict[str, bool] = OrderedDict()
+        self._most_of_one = max(1, size // _ACCOUNTS)
+        self._last: OrderedDict[tuple[str, int], bool] = OrderedDict()
+        self._turns: dict[str, tuple[int, int]] = {}
         self._failed = 0
 
     def __repr__(self) -> str:
@@ -59,27 +64,37 @@ class FailureWindow:
         """Take note of a job's end; return whether `tripped` has changed."""
         if not self._needed:
             return False
+        if self.tripped and not failed:
+            self._reset()
+            self._note(account, failed=False)
+            return True
         self._note(account, failed=failed)
         if self.tripped:
-            if failed:
-                return False
-            self._reset()
-            return True
+            return False
         self.tripped = len(self._last) >= self._size and self._failed >= self._needed
         return self.tripped
 
     def _note(self, account: str, *, failed: bool) -> None:
-        # One account counts once, by its latest job: a producer that repeats one bad job is no bad deploy.
-        self._failed -= self._last.pop(account, False)
-        self._last[account] = failed
+        first, turn = self._turns.get(account, (0, 0))
+        self._last[account, turn] = failed
         self._failed += failed
-        if len(self._last) > self._size:
-            _, oldest = self._last.popitem(last=False)
-            self._failed -= oldest
+        self._turns[account] = (first, turn + 1)
+        if turn - first >= self._most_of_one:
+            self._drop(account, first)
+        elif len(self._last) > self._size:
+            self._drop(*next(iter(self._last)))
+
+    def _drop(self, account: str, first: int) -> None:
+        """Leave out the oldest job of an account."""
+        self._failed -= self._last.pop((account, first))
+        _, turn = self._turns.pop(account)
+        if first + 1 < turn:
+            self._turns[account] = (first + 1, turn)
 
     def _reset(self) -> None:
         self.tripped = False
         self._last.clear()
+        self._turns.clear()
         self._failed = 0
 
 
@@ -232,14 +247,20 @@ class Guard:
     def _watched(self, producer: Producer) -> _Watched:
         watched = self._producers.get(producer)
         if watched is None:
+            if len(self._producers) >= _MOST_PRODUCERS:
+                self._forget_one()
             watched = self._producers[producer] = _Watched(FailureWindow(self.size, self.ratio))
             if self._whole.tripped:
                 self._suspect(watched)
                 watched.has_first_try = self._newcomers.take()
-            if len(self._producers) > _MOST_PRODUCERS:
-                self._producers.popitem(last=False)
         self._producers.move_to_end(producer)
         return watched
+
+    def _forget_one(self) -> None:
+        """Forget the one that was seen longest ago, of those without a success, since anybody can make many of them."""
+        oldest = next(iter(self._producers))
+        failing = (each for each, watched in self._producers.items() if not watched.window.has_success)
+        del self._producers[next(failing, oldest)]
 
     def _suspect(self, watched: _Watched) -> None:
         watched.window.trip()

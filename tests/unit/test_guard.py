@@ -6,6 +6,8 @@ import asyncio
 from itertools import count
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.log import RecordingLog
 from tests.support.waiting import settled
@@ -46,6 +48,29 @@ def test_one_account_counts_once() -> None:
     assert not window.tripped
 
 
+def test_some_accounts_that_fail_again_and_again_trip_it() -> None:
+    """One counts for a twentieth of the window at most, by its latest jobs, so that twenty bad accounts fill it."""
+    few, enough = FailureWindow(size=200, ratio=1.0), FailureWindow(size=200, ratio=1.0)
+    told(few, *[(str(n % 19), LcmRejected) for n in range(1000)])
+    assert not few.tripped
+    assert told(enough, *[(str(n % 20), LcmRejected) for n in range(200)]) == [False] * 199 + [True]
+
+
+@given(st.lists(st.tuples(st.sampled_from([str(n) for n in range(30)]), st.booleans()), max_size=200))
+def test_the_window_is_the_latest_jobs_of_each_account(ends: list[tuple[str, bool]]) -> None:
+    """It holds the last `size` of what is left once each account keeps its latest jobs alone."""
+    window = FailureWindow(size=40, ratio=2.0)
+    kept: list[tuple[str, bool]] = []
+    for account, failed in ends:
+        kept.append((account, failed))
+        of_one = [at for at, (other, _) in enumerate(kept) if other == account]
+        if len(of_one) > 2:
+            del kept[of_one[0]]
+        kept = kept[-40:]
+        window.job_ended(account, failed=failed)
+        assert repr(window).endswith(f"{sum(f for _, f in kept)} of the last {len(kept)} failed>")
+
+
 def test_good_jobs_keep_it_from_tripping() -> None:
     """Two good ones in ten are enough at a ratio of 0.9."""
     window = FailureWindow(size=10, ratio=0.9)
@@ -59,7 +84,7 @@ def test_a_good_job_ends_it() -> None:
     told(window, *[(str(n), InternalError) for n in range(3)])
     assert told(window, ("x", InternalError), ("y", None)) == [False, True]
     assert not window.tripped
-    assert repr(window) == "<FailureWindow watching, 0 of the last 0 failed>"
+    assert repr(window) == "<FailureWindow watching, 0 of the last 1 failed>"
 
 
 def test_ratio_0_is_off() -> None:
@@ -306,6 +331,17 @@ async def test_many_producers_cost_bounded_memory() -> None:
     for n in range(3000):
         await guarded.come(Producer(route=f"{n}"), 1, None)
     assert len(guarded.guard._producers) == 1000
+
+
+async def test_who_had_a_success_is_not_forgotten_for_the_routes_of_who_had_none() -> None:
+    """A user may take another route with each job: where all together trip, that costs nobody else a good name."""
+    guarded = Guarded(depth=1000)
+    assert await guarded.come(OTHER, 1, None) == 1
+    for n in range(1500):
+        await guarded.come(Producer("user", route=f"{n}"), 1)
+    assert guarded.guard.tripped
+    assert await guarded.come(OTHER, 30, None) == 30
+    await guarded.guard.stop()
 
 
 @pytest.mark.parametrize("ending", [Ending.DEFERRED, Ending.STALE, Ending.CRASHED])

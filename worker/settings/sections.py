@@ -100,7 +100,7 @@ class GuardSettings(Section):
         default=200,
         ge=1,
         le=100_000,
-        description="How many of the last jobs, for different accounts, are looked at.",
+        description="How many of the last jobs are looked at; one account counts for a twentieth of them at most.",
     )
     ratio: Number = Field(
         default=0.9,
