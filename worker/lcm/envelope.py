@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,9 @@ _LONGEST_REASON = 200
 _REPLY_TOPIC = TOPIC.casefold()
 _BETWEEN_TEXTS = " | "
 _ABSENT = msgspec.Raw()
-_NAMES_ACCOUNT = re.compile(rb'"account_?number"\s*:', re.IGNORECASE)
+_NOT_OF_NAME = re.compile("[ _-]+")
+# As it is written, or with a letter of it escaped.
+_MAY_NAME_ACCOUNT = re.compile(rb'account[ _-]?number"\s*:|\\u00[4-7]', re.IGNORECASE)
 
 
 @dataclass(slots=True, frozen=True)
@@ -206,22 +208,40 @@ def names_another(raw: bytes, account: str) -> bool:
     """Tell whether a reply names an account anywhere that is not the one that was asked for.
 
     None is published to be named. What is, beyond all that is published, shows a reply that is another request's.
+    Where a list or an object stands there, it has to hold the account.
     """
-    if not (b"ccount" in raw or b"CCOUNT" in raw) or _NAMES_ACCOUNT.search(raw) is None:
+    # Most replies hold no such word, and a pattern takes longer to see that.
+    if not (b"ccount" in raw.lower() or b"\\u00" in raw) or _MAY_NAME_ACCOUNT.search(raw) is None:
         return False
-    named: list[str] = []
+    named: list[list[str]] = []
 
-    def look(pairs: list[tuple[str, Any]]) -> None:
+    def look(pairs: list[tuple[str, Any]]) -> list[Any]:
         named.extend(
-            str(value)
+            list(_texts_in(value))
             for key, value in pairs
-            if key.replace("_", "").casefold() == "accountnumber" and isinstance(value, str | int)
+            if _NOT_OF_NAME.sub("", key).casefold() == "accountnumber"
         )
+        return [value for _, value in pairs]
 
     with suppress(*UNREADABLE):
         # As texts, since what the envelope's reader has passed over may be a number that is too long to be one.
         json.loads(raw.decode(errors="replace"), object_pairs_hook=look, parse_int=str)
-    return any(other.strip().casefold() != account.strip().casefold() for other in named)
+    return any(texts and _bare(account) not in map(_bare, texts) for texts in named)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts and numbers of a value, in whatever lists."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str):
+            yield one
+
+
+def _bare(account: str) -> str:
+    return account.strip().casefold()
 
 
 def reason(error: Exception) -> str:
