@@ -1,11 +1,17 @@
-"""Account numbers as people write them in files: what they mean, or what is wrong with it. Pure."""
+"""Account numbers as people write them in files: their lines, what they mean, or what is wrong with it. Pure."""
 
 from __future__ import annotations
 
 import re
 import string
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from worker.common.text import quote
+from worker.contract.job import MAX_BODY
+
+MAX_LINE = 2 * MAX_BODY
+"""Bytes of a line; no job that fits into a message needs more."""
 
 ACCOUNT_COLUMN = "account_number"
 
@@ -15,6 +21,17 @@ _BLANKS = (
 _ROUNDED = re.compile(r"[0-9]+([.,][0-9]+)?[eE]\+[0-9]+")
 _GROUPED = re.compile(r"[0-9]{1,3}([,'\u2019 \xa0\u202f][0-9]{3})+")
 _FRACTION = re.compile(r"[0-9]+[.,]0+")
+
+
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield each line with its end; of one that is longer than MAX_LINE, one byte more than that.
+
+    The rest of such a line is passed over only when the next one is asked for: it may never end.
+    """
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while len(line) > MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE + 1)
 
 
 def trimmed(text: str) -> str:

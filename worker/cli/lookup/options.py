@@ -74,10 +74,8 @@ def _expand(accounts: Iterable[str]) -> Iterator[Asked]:
     for account in accounts:
         if account == "-":
             # Not sys.stdin: the interpreter closes it at exit and would wait for the thread that reads it.
-            with open(
-                sys.stdin.fileno(), errors="surrogateescape", encoding="utf-8-sig", closefd=False
-            ) as lines:
-                yield from asked_in(lines, note)
+            with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+                yield from asked_in(file, note)
         else:
             yield Asked(account)
 

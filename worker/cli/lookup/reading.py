@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
 
-from worker.cli.accounts import ACCOUNT_COLUMN, account_of_line, column_of, is_comment, trimmed
-from worker.common.text import quote
+from worker.cli.accounts import (
+    ACCOUNT_COLUMN,
+    MAX_LINE,
+    account_of_line,
+    column_of,
+    is_comment,
+    lines_of,
+    trimmed,
+)
+from worker.common.text import MAX_QUOTE, quote
 
 _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # its marks, as bytes that are no UTF-8 are decoded
 
@@ -19,24 +27,24 @@ class Asked(NamedTuple):
     mistake: str = ""
 
 
-def asked_in(lines: Iterable[str], note: Callable[[str], object]) -> Iterator[Asked]:
+def asked_in(file: BinaryIO, note: Callable[[str], object]) -> Iterator[Asked]:
     """Yield the account of each line, and lines that are none; blank lines, comments and a title are passed over.
 
     Nothing is read behind a first line that tells of another format. `note` is told of the first comment.
     """
     told, first = False, True
-    for number, line in enumerate(lines, 1):
-        text = trimmed(line)
+    for number, line in enumerate(lines_of(file), 1):
+        text = trimmed(line.decode("utf-8", "surrogateescape"))
         if is_comment(text):
             if not told:
                 note(f"standard input, line {number}: {quote(text)} is taken for a comment")
             told = True
         elif text:
             if first and (other := _other_format(text)):
-                yield Asked(text, f"line {number} of standard input {other}")
+                yield Asked(text[:MAX_QUOTE], f"line {number} of standard input {other}")
                 return
             if not first or column_of(text) != column_of(ACCOUNT_COLUMN):
-                yield _asked(number, text)
+                yield _asked(number, text) if len(line) <= MAX_LINE else _too_long(number, text)
             first = False
 
 
@@ -54,3 +62,7 @@ def _asked(number: int, text: str) -> Asked:
         return Asked(account_of_line(text))
     except ValueError as error:
         return Asked(text, f"line {number} of standard input: {error}")
+
+
+def _too_long(number: int, text: str) -> Asked:
+    return Asked(text[:MAX_QUOTE], f"line {number} of standard input is longer than {MAX_LINE} bytes")

@@ -17,18 +17,16 @@ import msgspec
 
 from worker.cli.accounts import (
     ACCOUNT_COLUMN,
+    MAX_LINE,
     account_of_cell,
     account_of_line,
     column_of,
     is_comment,
+    lines_of,
     trimmed,
 )
 from worker.common.text import quote
 from worker.contract.errors import WorkerError
-from worker.contract.job import MAX_BODY
-
-MAX_LINE = 2 * MAX_BODY
-"""Bytes of a line; no job that fits into a message needs more."""
 
 JOB_COLUMNS = ("job_id", "route", "deadline")
 # In account numbers, too, there may be a |, so that it is no sign of a header by itself.
@@ -94,16 +92,11 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     Raises:
         BadInput: it is UTF-16, by its mark or by the zero bytes of its first line.
     """
-    number = 0
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
+    for number, line in enumerate(lines_of(file), 1):
         if number == 1 and line.startswith(_UTF16):
             raise BadInput("line 1: this is UTF-16; save the file as UTF-8")
         if number == 1 and b"\0" in line:
             raise BadInput("line 1: this has zero bytes, as UTF-16 has; save the file as UTF-8")
-        rest = line
-        while rest and not rest.endswith(b"\n") and len(line) > MAX_LINE:
-            rest = file.readline(MAX_LINE)
         yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
 
 

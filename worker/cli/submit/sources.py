@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 
-from worker.cli.submit.reading import MAX_LINE, BadInput, Entry, Format, entries, guess
+from worker.cli.accounts import MAX_LINE
+from worker.cli.submit.reading import BadInput, Entry, Format, entries, guess
 
 STANDARD_INPUT = "-"
 _MAX_IN_MEMORY = 1024 * 1024

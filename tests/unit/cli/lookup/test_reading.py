@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+from pathlib import Path
+
 import pytest
 
+from worker.cli.accounts import MAX_LINE
 from worker.cli.lookup.reading import Asked, asked_in
 from worker.common.callbacks import ignore
 
 
 def asked(*lines: str) -> list[Asked]:
-    return list(asked_in(lines, ignore))
+    content = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+    return list(asked_in(BytesIO(content.encode("utf-8", "surrogateescape")), ignore))
 
 
 def test_lines_are_accounts() -> None:
@@ -22,7 +27,7 @@ def test_lines_are_accounts() -> None:
 def test_comments_are_told_once() -> None:
     """The first comment is told with its line, and none is asked for."""
     told: list[str] = []
-    assert list(asked_in(["1\n", "# exported\n", "#2\n"], told.append)) == [Asked("1")]
+    assert list(asked_in(BytesIO(b"1\n# exported\n#2\n"), told.append)) == [Asked("1")]
     assert told == ["standard input, line 2: '# exported' is taken for a comment"]
 
 
@@ -54,3 +59,21 @@ def test_another_format_is_told_and_not_read_on(line: str, mistake: str) -> None
     """A first line of another format is one mistake; what follows would be as many."""
     (found,) = asked(line, "2", "3")
     assert found.mistake.startswith(mistake)
+
+
+def test_a_line_has_so_many_bytes() -> None:
+    """A line of the largest size, its end included, is read; a longer one is one mistake, and lines are counted on."""
+    largest = "1" * (MAX_LINE - 1)
+    taken, one_more, far_more, last = asked(largest, largest + "1", "1" * (5 * MAX_LINE), "2")
+    assert (taken, last) == (Asked(largest), Asked("2"))
+    for number, bad in ((2, one_more), (3, far_more)):
+        assert bad.mistake == f"line {number} of standard input is longer than {MAX_LINE} bytes"
+        assert len(bad.account) < 100
+
+
+def test_of_a_line_without_end_no_more_is_held() -> None:
+    """A device of zero bytes is told as no text; what never ends is not waited for."""
+    with Path("/dev/zero").open("rb") as endless:
+        (found,) = asked_in(endless, ignore)
+    assert found.mistake.startswith("line 1 of standard input is UTF-16 or no text at all")
+    assert len(found.account) < 100

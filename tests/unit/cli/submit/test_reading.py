@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.cli.accounts import trimmed
-from worker.cli.submit.reading import MAX_LINE, BadInput, Entry, Format, entries, guess
+from worker.cli.accounts import MAX_LINE, trimmed
+from worker.cli.submit.reading import BadInput, Entry, Format, entries, guess
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"))
