@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from worker.settings.files import read_whole
 from worker.settings.sections import Settings
 
 _PEM = re.compile(
@@ -39,7 +40,7 @@ def expiries_of(settings: Settings) -> dict[str, float]:
 
 def _expiries_in(file: str) -> Iterator[float]:
     with suppress(OSError, ValueError):
-        text = Path(file).read_text("ascii", errors="replace") if file else ""
+        text = read_whole(Path(file)).decode("ascii", "replace") if file else ""
         for body in _PEM.findall(text):
             if validity := _VALIDITY.search(a2b_base64(body)):
                 yield _timestamp(validity[1].decode())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from worker.contract.errors import SettingsError
+from worker.settings.files import read_whole
 from worker.settings.secret_file import SecretFile, read_secret
 
 _AGAIN_AFTER = 1.0
@@ -112,7 +113,7 @@ def _load_own(context: ssl.SSLContext, files: Certificates) -> None:
 def _check(setting: str, file: str, kind: _Kind) -> None:
     """Check that a file can be read, and holds at least one part of a kind in PEM. Raises _Unusable."""
     try:
-        content = Path(file).read_bytes()
+        content = read_whole(Path(file))
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise _Unusable(setting, file, why, "see the file and its permissions") from error
@@ -198,8 +199,8 @@ def _digest_of(files: Certificates) -> str:
     digest = sha256()
     for name in (files.ca_file, files.cert_file, files.key_file, files.key_password_file):
         try:
-            content = Path(name).read_bytes() if name else b""
-        except OSError:
+            content = read_whole(Path(name)) if name else b""
+        except (OSError, ValueError):
             content = b""  # whoever makes a context of it says what is wrong
         digest.update(sha256(content).digest())
     return digest.hexdigest()

@@ -75,3 +75,10 @@ def test_what_is_no_certificate_has_no_expiry(tmp_path: Path, text: str) -> None
     )
     Path(authority.file).unlink()
     assert expiries_of(settings) == {"lcm.cert_file": new_year(2030)}
+
+
+def test_a_file_that_is_too_large_tells_nothing(tmp_path: Path) -> None:
+    """What no connection would be opened by is not read to its end here either."""
+    large = tmp_path / "large.pem"
+    large.write_bytes(Path(Authority(tmp_path).file).read_bytes().ljust(2**20 + 1, b"\n"))
+    assert expiries(lcm__ca_file=str(large)) == {}

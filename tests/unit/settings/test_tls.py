@@ -112,6 +112,23 @@ def test_a_file_that_cannot_be_used_is_named(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+def test_a_file_has_so_many_bytes(authority: Authority, tmp_path: Path, name: str) -> None:
+    """A file of more than 1 MiB is not read to its end, whatever it begins with."""
+    own = authority.issue("worker-1")
+    files = Files(authority.file, own.certificate, own.key)
+    large = tmp_path / "large.pem"
+    large.write_bytes(Path(getattr(files, name)).read_bytes().ljust(2**20, b"\n"))
+    named: dict[str, Any] = {name: str(large)}
+    assert load_tls("lcm", replace(files, **named)).context is not None
+    with large.open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(
+        SettingsError, match=rf"^lcm\.{name} can't be used: holds more than 1 MiB \(.*large\.pem\); see"
+    ):
+        load_tls("lcm", replace(files, **named))
+
+
 def test_an_encrypted_key_is_opened_by_the_password_of_its_file(authority: Authority, tmp_path: Path) -> None:
     """The password is read anew with the key; without it, or with another, the text says so, and nobody is asked."""
     mine = authority.issue("worker-1")
