@@ -4,7 +4,8 @@ Other folders import from here alone. `section` is the base of all sections, `ty
 `broker_section`, `lcm_section` and `sections` hold every setting; `sources` and `loading` read them; `masking`
 hides secrets where settings are shown, `secrets` masks them in the log; `secret_file` and `tls` read secrets and
 certificates, `rereading` does so again while the worker runs; `exposure` tells where others can read what is secret,
-and where replies can be mistaken, `expiry` when certificates expire; `tracing` tells whether traces are asked for.
+and where replies can be mistaken, `expiry` when certificates expire; `tracing` tells whether traces are asked for, and
+where credentials go with them.
 """
 
 from worker.settings.broker_section import BrokerSettings

@@ -6,15 +6,18 @@ a reply be taken for another account's.
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from worker.settings.masking import clear_url
 from worker.settings.secrets import secrets_in_url
 from worker.settings.sections import Settings
+from worker.settings.tracing import collector_of
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,9 @@ class Risk:
     remedy: str
 
 
-def exposures_of(settings: Settings) -> list[Risk]:
-    """Return the settings by which others can read a secret, or come by one."""
-    return [*_of_broker(settings), *_of_lcm(settings), *_of_files(settings)]
+def exposures_of(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[Risk]:
+    """Return the settings, OpenTelemetry's variables among them, by which others can read a secret, or come by one."""
+    return [*_of_broker(settings), *_of_lcm(settings), *_of_traces(environment), *_of_files(settings)]
 
 
 def exposures_of_management(url: str, password_file: str) -> Iterator[Risk]:
@@ -87,6 +90,19 @@ def _of_lcm(settings: Settings) -> Iterator[Risk]:
             "lcm.proxy",
             f"the proxy's password travels in clear to {proxy.hostname}",
             "use a proxy that needs none, or one on this host",
+        )
+
+
+def _of_traces(environment: Mapping[str, str]) -> Iterator[Risk]:
+    collector = collector_of(environment)
+    url = clear_url(collector.url) if collector else None
+    if collector is None or url is None or url.scheme != "http" or _is_here(url):
+        return
+    if collector.headers or any(secrets_in_url(collector.url)):
+        yield Risk(
+            collector.headers or collector.endpoint,
+            f"the credentials in it travel in clear to {url.hostname}",
+            f"use https:// in {collector.endpoint}",
         )
 
 

@@ -45,6 +45,53 @@ def test_what_travels_in_clear_is_told(variables: dict[str, str], told: list[str
     assert exposed(**variables) == told
 
 
+ENDPOINT, HEADERS = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"
+FOR_TRACES = {name: name.replace("OTLP", "OTLP_TRACES") for name in (ENDPOINT, HEADERS)}
+
+
+@pytest.mark.parametrize(
+    ("environment", "told", "remedy"),
+    [
+        ({ENDPOINT: "http://otel.example:4318", HEADERS: "x-token=t0ken"}, HEADERS, ENDPOINT),
+        (
+            {ENDPOINT: "HTTP://otel.example", FOR_TRACES[HEADERS]: "x-token=t0ken"},
+            FOR_TRACES[HEADERS],
+            ENDPOINT,
+        ),
+        ({ENDPOINT: "http://u:t0ken@otel.example"}, ENDPOINT, ENDPOINT),
+        (
+            {
+                ENDPOINT: "https://otel.example",
+                FOR_TRACES[ENDPOINT]: "http://otel.example",
+                HEADERS: "x-token=t0ken",
+            },
+            HEADERS,
+            FOR_TRACES[ENDPOINT],
+        ),
+        (
+            {ENDPOINT: "http://a.example", FOR_TRACES[ENDPOINT]: "https://a.example", HEADERS: "x=t0ken"},
+            "",
+            "",
+        ),
+        ({ENDPOINT: "https://otel.example", HEADERS: "x-token=t0ken"}, "", ""),
+        ({ENDPOINT: "http://127.0.0.1:4318", HEADERS: "x-token=t0ken"}, "", ""),
+        ({ENDPOINT: "http://otel.example"}, "", ""),
+        ({ENDPOINT: "http://[otel", HEADERS: "x-token=t0ken"}, "", ""),
+        ({ENDPOINT: "http://otel.example", HEADERS: "x=t0ken", "OTEL_TRACES_EXPORTER": "none"}, "", ""),
+        ({"OTEL_TRACES_EXPORTER": "otlp", HEADERS: "x-token=t0ken"}, "", ""),
+    ],
+)
+def test_credentials_for_a_collector_in_clear_are_told(
+    environment: dict[str, str], told: str, remedy: str
+) -> None:
+    """The variable that holds them is told, and the one to change; nothing where no traces are sent so."""
+    risks = exposures_of(load(None, {}), environment)
+    assert [(risk.setting, risk.remedy) for risk in risks] == (
+        [(told, f"use https:// in {remedy}")] if told else []
+    )
+    assert "t0ken" not in str(risks)
+
+
 @pytest.mark.parametrize(
     ("ping_interval", "max_exchanges", "told"),
     [("0", "0", True), ("0", "2", True), ("0s", "1000", True), ("0", "1", False), ("20s", "0", False)],
