@@ -33,6 +33,7 @@ from worker.cli.submit.options import submit
 from worker.cli.top.options import top
 from worker.cli.undelivered import options as undelivered
 from worker.contract.errors import WorkerError
+from worker.settings import log_no_keys
 
 app = typer.Typer(
     name="lcm-worker",
@@ -51,6 +52,7 @@ for name, group in groups.items():
 
 def main() -> None:
     """Run the command line. Exit status 2 where the user has to correct something first, 130 when interrupted."""
+    log_no_keys()
     for library in ("aio_pika", "aiormq", "websockets"):
         # Without a handler, Python prints their warnings to standard error, beside the command's own notes.
         logging.getLogger(library).addHandler(logging.NullHandler())

@@ -23,6 +23,7 @@ from worker.settings.sections import (
     Settings,
     WorkerSettings,
 )
+from worker.settings.tls import log_no_keys
 from worker.settings.tracing import asks_for_traces
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "exposures_of",
     "exposures_of_management",
     "load",
+    "log_no_keys",
     "secrets_of",
     "unfenced_of",
 ]

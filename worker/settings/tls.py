@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import time
@@ -70,6 +71,11 @@ def system_context() -> ssl.SSLContext:
     context = _empty_context()
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context
+
+
+def log_no_keys() -> None:
+    """Have libraries that make contexts of their own, as the exporter of traces does, log no keys either."""
+    os.environ.pop("SSLKEYLOGFILE", None)
 
 
 def _empty_context() -> ssl.SSLContext:

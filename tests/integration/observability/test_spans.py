@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
+from tests.support.certificates import Authority
 from tests.support.channel import open_channel, take
 from tests.support.commands import Worker
 from tests.support.in_process import DEAD, JOBS, RESULTS, publish, quick, working
@@ -280,15 +283,18 @@ async def test_no_span_holds_what_others_wrote(vhost: str) -> None:
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes spans by OTLP over HTTP, and keeps them with the headers of their requests."""
+    """Takes spans by OTLP over HTTP, or HTTPS, and keeps them with the headers of their requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
         super().__init__(("127.0.0.1", 0), _Taking)
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.requests: list[tuple[str, dict[str, str], ExportTraceServiceRequest]] = []
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self.server_address[1]}"
 
     @property
     def spans(self) -> set[str]:
@@ -317,8 +323,8 @@ class _Taking(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
-    with Collector() as collector:
+def collecting(tls: ssl.SSLContext | None = None) -> Iterator[Collector]:
+    with Collector(tls) as collector:
         thread = threading.Thread(target=collector.serve_forever)
         thread.start()
         try:
@@ -357,6 +363,22 @@ async def test_a_worker_sends_its_spans_where_the_environment_says(
     assert b"t0k3n" not in worker.err
     assert b"n0 p4ir" not in worker.err
     assert worker.others == []
+
+
+async def test_the_keys_of_tls_with_a_collector_are_logged_nowhere(
+    vhost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter obeys the variable by which libraries write keys to a file; whoever sets it could read the token."""
+    authority, keys = Authority(tmp_path), tmp_path / "keys"
+    for name in ("OTEL_EXPORTER_OTLP_CERTIFICATE", "REQUESTS_CA_BUNDLE"):  # the second wins where it is set
+        monkeypatch.setenv(name, authority.file)
+    async with Simulator() as lcm, open_channel(vhost) as channel:
+        with collecting(authority.server_context()) as collector:
+            monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+            await one_job(vhost, lcm.url, channel)
+    assert "exchange" in collector.spans
+    assert not keys.exists()
 
 
 async def test_a_collector_that_is_away_holds_up_no_job(vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
