@@ -135,7 +135,10 @@ def _told(details: ErrorDetails, values: Mapping[str, Value]) -> str:
         wrong = words.format(**{name: _limit(field, value) for name, value in details.get("ctx", {}).items()})
     # What was given, not what became of it; of one item of a table or list, that item.
     raw = details["input"] if len(details["loc"]) > _DEPTH or dotted not in values else values[dotted].raw
-    found = _found(raw, [kind for kind in field.metadata if isinstance(kind, Sensitive)])
+    try:
+        found = _found(raw, [kind for kind in field.metadata if isinstance(kind, Sensitive)])
+    except (ValueError, RecursionError):
+        found = ""  # too long a number, or nested too deeply, to be written
     within = "".join(map(_within, details["loc"][_DEPTH:]))
     place = values[dotted].place if dotted in values else "default"
     return mistake(dotted + within, f"{wrong}{found}", place)

@@ -194,3 +194,26 @@ def test_a_parameter_that_the_event_loop_refuses_is_told() -> None:
 def test_no_name_of_a_variable_ends_in_another_error(name: str) -> None:
     """A variable that begins as ours do, however it goes on, is known or refused with a message."""
     loaded({f"LCM_WORKER_{name}": "1"})
+
+
+SHOWN_SETTINGS = [
+    ("retry", "attempts"),
+    ("broker", "prefetch"),
+    ("lcm", "reply_timeout"),
+    ("lcm", "max_reply"),
+    ("log", "level"),
+]
+
+
+@pytest.mark.parametrize(("section", "name"), SHOWN_SETTINGS)
+@pytest.mark.parametrize("value", ["= 0x" + "f" * 5000, ".a" * 900 + " = 1"], ids=["a long number", "nested"])
+def test_what_is_too_large_to_be_shown_is_told_without_it(
+    tmp_path: Path, section: str, name: str, value: str
+) -> None:
+    """A number that Python does not write, or what is nested too deeply, is a wrong setting as any other."""
+    file = tmp_path / "worker.toml"
+    file.write_text(f"[{section}]\n{name}{value}\n")
+    with pytest.raises(
+        SettingsError, match=rf"^{section}\.{name}: [^;]+ \(.*worker\.toml: {section}\.{name}\)$"
+    ):
+        load(file, {})
