@@ -85,11 +85,11 @@ def _of_lcm(settings: Settings) -> Iterator[Risk]:
             f"credentials, account numbers and outcomes travel in clear to {url.hostname}",
             "use wss:// and lcm.ca_file",
         )
-    if proxy.password and not _is_here(proxy):
+    if proxy.scheme == "http" and proxy.password and not _is_here(proxy):
         yield Risk(
             "lcm.proxy",
             f"the proxy's password travels in clear to {proxy.hostname}",
-            "use a proxy that needs none, or one on this host",
+            "use https:// to it, a proxy that needs none, or one on this host",
         )
 
 

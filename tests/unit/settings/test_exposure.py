@@ -36,6 +36,8 @@ def exposed(**variables: str) -> list[str]:
         ({"lcm__url": "ws://lcm.example/", "lcm__headers": '{"X-Token": "t0ken"}'}, ["lcm.url"]),
         ({"lcm__url": "ws://lcm.example/", "lcm__greeting": '[{"send": "login"}]'}, ["lcm.url"]),
         ({"lcm__proxy": "http://u:p@proxy.example:3128"}, ["lcm.proxy"]),
+        ({"lcm__proxy": "HTTP://u:p@proxy.example:3128"}, ["lcm.proxy"]),
+        ({"lcm__proxy": "https://u:p@proxy.example:3128"}, []),
         ({"lcm__proxy": "http://proxy.example:3128"}, []),
         ({"lcm__proxy": "http://u:p@127.0.0.1:3128"}, []),
     ],
