@@ -7,6 +7,8 @@ body that is larger than its `max_message_size` (406); the reason of the latter 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from worker.broker.delivery import amqp_properties
 from worker.broker.fields import WritableProperties, size_of
@@ -20,6 +22,7 @@ DROPPED_HEADER = "outcome-headers-dropped"
 """Names the headers, separated by commas, that a message lost because they did not fit."""
 
 _MAX_NAMES = 1024  # bytes that the names of dropped headers may take
+_MAX_CHARACTER = 4
 _FRAMING = 20  # bytes beside the properties: the frame's own 8, and class, weight and size of the body
 _SURELY_FITS = 1024  # characters of headers that fit into the smallest frame, 4,096 bytes, whatever they are
 _LIMIT = re.compile(r"larger than configured max size (\d+)")
@@ -38,21 +41,35 @@ def fitted_properties(
     written = amqp_properties(properties, delivery_mode=delivery_mode, user_id=user_id)
     if not frame_max or _surely_fits(properties):
         return written
-    droppable = sorted(
-        (name for name in properties.headers if not name.startswith(OWN_PREFIX) or name == HISTORY_HEADER),
-        key=lambda name: size_of({name: properties.headers[name]}),
-    )
-    dropped: list[str] = []
-    while (size := _FRAMING + len(written.marshal())) > frame_max:
-        if not droppable:
-            raise MessageTooLarge(
-                f"its headers take {size} bytes, and the connection's frame_max is {frame_max}"
-            )
-        dropped.append(droppable.pop())
-        kept = {name: value for name, value in properties.headers.items() if name not in dropped}
-        kept[DROPPED_HEADER] = cut(",".join(dropped), _MAX_NAMES)
-        written.headers = kept
+    size = _FRAMING + len(written.marshal())
+    if size > frame_max:
+        written.headers = _fitted(properties.headers, size, frame_max)
     return written
+
+
+def _fitted(headers: Mapping[str, Any], size: int, frame_max: int) -> dict[str, Any]:
+    # A frame holds tens of thousands of headers: each is measured once.
+    kept = dict(headers)
+    size -= _size_in_table(DROPPED_HEADER, kept.pop(DROPPED_HEADER)) if DROPPED_HEADER in kept else 0
+    sizes = {
+        name: _size_in_table(name, value)
+        for name, value in kept.items()
+        if not name.startswith(OWN_PREFIX) or name == HISTORY_HEADER
+    }
+    named, names = list[str](), ""
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        size -= sizes[name]
+        del kept[name]
+        if len(names.encode()) < _MAX_NAMES - _MAX_CHARACTER:
+            named.append(name)
+            names = cut(",".join(named), _MAX_NAMES)
+        if size + _size_in_table(DROPPED_HEADER, names) <= frame_max:
+            return kept | {DROPPED_HEADER: names}
+    raise MessageTooLarge(f"its headers take {size} bytes, and the connection's frame_max is {frame_max}")
+
+
+def _size_in_table(name: str, value: object) -> int:
+    return size_of({name: value}) - size_of({})
 
 
 def limit_in(reason: str) -> int | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from worker.broker import sizes
+from worker.broker.fields import WritableProperties, size_of
 from worker.broker.sizes import DROPPED_HEADER, fitted_properties, limit_in
 from worker.contract.errors import MessageTooLarge
 from worker.contract.message import Properties
@@ -51,6 +56,43 @@ def test_many_dropped_headers_are_named_within_bounds() -> None:
     """The names of a thousand headers do not outgrow the frame in their turn."""
     found = fitted({f"header {n}": "x" * 100 for n in range(1000)}, 8192)
     assert len(found[DROPPED_HEADER]) <= 1024
+
+
+def test_each_header_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall: a frame full of tiny headers, written anew for each one left out, stopped a worker for minutes."""
+    measured: list[int] = []
+
+    def size(table: Mapping[str, Any]) -> int:
+        measured.append(len(table))
+        return size_of(table)
+
+    monkeypatch.setattr(sizes, "size_of", size)
+    headers = {f"{n}": 1.5 for n in range(2000)}
+    kept = fitted(headers, 20_000)
+    assert headers.items() >= {name: value for name, value in kept.items() if name != DROPPED_HEADER}.items()
+    assert 1000 < len(kept) < 2000
+    assert sum(measured) <= 3 * len(headers)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["a", "b", "c", "outcome-job-id", "outcome-history", DROPPED_HEADER, "\u00e4" * 100, "x" * 255]
+        ),
+        st.one_of(st.text(max_size=3000), st.lists(st.integers(0, 9), max_size=500), st.floats()),
+    )
+)
+def test_no_more_is_left_out_than_has_to_be(headers: dict[str, Any]) -> None:
+    """What is left fits, and with the last one that was left out it would not."""
+    try:
+        kept = fitted(headers, 4096)
+    except MessageTooLarge:
+        return
+    names = str(kept.get(DROPPED_HEADER, "")).split(",")
+    if kept != headers and DROPPED_HEADER not in headers and len(names) > 1:
+        before = {name: headers[name] for name in headers if name not in names[:-1]}
+        before[DROPPED_HEADER] = ",".join(names[:-1])
+        assert len(WritableProperties(headers=before).marshal()) + 20 > 4096
 
 
 @pytest.mark.parametrize(
