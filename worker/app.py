@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
@@ -50,6 +51,7 @@ from worker.status import Status, pages_of
 _COLLECT_AFTER = 7000  # objects made and not freed, ten times the interpreter's default
 _READ_EXPIRIES_AFTER = 600.0  # seconds
 _NO_TRACES = "install lcm-outcome-worker[otel], or set OTEL_TRACES_EXPORTER=none"
+_ANEW_AFTER = 5.0  # seconds after which a task that a defect has ended is started anew
 _LAST_REPLIES = 2.0  # seconds that the shutdown waits for replies to callers, which are best effort
 
 
@@ -177,15 +179,15 @@ class App:
         consume_link = start(self.consumer.link.run(), "consume-link")
         fleet = start(self._take_part(), "fleet")
         others = [
-            start(self._get_ready(), "get-ready"),
-            start(self._watch_lcm(), "watch-lcm"),
-            start(self._log_stats(), "stats"),
-            start(self._watch_certificates(), "watch-certificates"),
-            start(self.replies.run(), "replies"),
-            start(self.resender.run(), "resender"),
+            self._keep_up(self._get_ready, "get-ready"),
+            self._keep_up(self._watch_lcm, "watch-lcm"),
+            self._keep_up(self._log_stats, "stats"),
+            self._keep_up(self._watch_certificates, "watch-certificates"),
+            self._keep_up(self.replies.run, "replies"),
+            self._keep_up(self.resender.run, "resender"),
         ]
         if self._settings.broker.results_queue:
-            others.append(start(self.unconsumed.run(), "unconsumed"))
+            others.append(self._keep_up(self.unconsumed.run, "unconsumed"))
         supervisors = (publish_link, consume_link, fleet)
         self.status.supervisors = supervisors
         stopping = start(self._stopping.wait(), "stopping")
@@ -208,6 +210,19 @@ class App:
             await self.fleet.leave()
             await cancel(fleet, publish_link)
             self._log.info("worker.stopped", totals=dict(self.report.totals))
+
+    def _keep_up(self, run: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        """Start a task that jobs can do without, and start it anew after a pause where a defect ends it."""
+
+        async def keep_up() -> None:
+            while True:
+                try:
+                    return await run()
+                except Exception:  # noqa: BLE001 - whatever it is, the worker works on, and must not do so in silence
+                    self._log.exception("worker.task_broke", task=name)
+                await asyncio.sleep(_ANEW_AFTER)
+
+        return start(keep_up(), name)
 
     async def _take_part(self) -> None:
         """Take part in the fleet: where a limit is shared as its member, else to be seen where there is one."""

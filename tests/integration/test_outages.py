@@ -11,6 +11,7 @@ from aiormq.abc import AbstractChannel
 from tests.support.channel import depth, open_channel
 from tests.support.in_process import DEAD, JOBS, all_good, numbered, publish, quick, results, working
 from tests.support.waiting import until
+from worker.broker.undelivered import Resender
 from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
 
@@ -76,6 +77,25 @@ async def test_an_lcm_where_nobody_is_logged_in_costs_no_job(vhost: str) -> None
             all_good(await results(channel, 20), 20)
         assert await depth(channel, DEAD) == 0
         assert "job.failed" not in log.events
+
+
+async def test_a_task_beside_the_jobs_that_a_defect_ends_is_told_and_started_anew(
+    vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pitfall: results that wait in the undelivered queue were sent by nobody any more, without a word."""
+    monkeypatch.setattr("worker.app._ANEW_AFTER", 0.01)
+    runs: list[str] = []
+
+    async def run(_: Resender) -> None:
+        runs.append("run")
+        if len(runs) == 1:
+            raise RecursionError("a defect")
+
+    monkeypatch.setattr(Resender, "run", run)
+    async with Simulator() as lcm, working(quick(vhost, lcm.url)) as log:
+        await until(lambda: len(runs) == 2)
+    [told] = log.of("worker.task_broke")
+    assert told["task"] == "resender"
 
 
 @pytest.mark.parametrize("jobs_wait", [False, True])

@@ -8,7 +8,7 @@ the library decodes it can't encode, so a job with such a header could neither b
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -24,6 +24,9 @@ _FLAGS_SIZE = 2
 _TIME_SIZE = 8
 _LENGTH_SIZE = 4
 _EMPTY_TABLE = bytes(_LENGTH_SIZE)
+_MOST_NESTED = (
+    64  # tables and lists in one another, the headers themselves counted: what is read is to be written again
+)
 
 
 def read_leniently() -> None:
@@ -66,9 +69,21 @@ def _time_in_table(value: bytes) -> tuple[int, datetime | int]:
 def _headers(value: bytes) -> tuple[int, dict[str, Any]]:
     """Read a table; an empty one where a name is not UTF-8 or the tables are nested too deeply."""
     try:
-        return decode.field_table(value)
+        end, table = decode.field_table(value)
     except (ValueError, RecursionError):
         return _LENGTH_SIZE + int.from_bytes(value[:_LENGTH_SIZE], "big"), {}
+    return end, {} if _is_deeper(table, _MOST_NESTED) else table
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    match value:
+        case dict():
+            inner: Iterable[object] = value.values()
+        case list():
+            inner = value
+        case _:
+            return False
+    return not levels or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 class WritableProperties(spec.Basic.Properties):

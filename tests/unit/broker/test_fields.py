@@ -78,6 +78,17 @@ def test_a_time_beyond_all_years_is_none(moment: int) -> None:
     assert (read.timestamp, read.headers, read.app_id) == (None, {"t": moment}, "after")
 
 
+@pytest.mark.parametrize("kind", ["tables", "lists"])
+def test_headers_are_nested_64_levels_deep_at_most(kind: str) -> None:
+    """Pitfall: some 300 levels could be read and not be written, so that a job with them had no end."""
+    for levels in (63, 64, 65, 120):
+        inner: Any = "x"
+        for _ in range(levels - 1):
+            inner = {"t": inner} if kind == "tables" else [inner]
+        headers = {"t": inner}
+        assert read_back(WritableProperties(headers=headers)).headers == (headers if levels <= 64 else {})
+
+
 def test_headers_that_cannot_be_read_at_all_are_none() -> None:
     """With a name that is no UTF-8, or with tables nested without end, the rest of the message is still read."""
     deep = table()
