@@ -27,7 +27,7 @@ from worker.broker.remedies import AUTHENTICATION, NO_CONFIRMS, SILENCE, remedy_
 from worker.broker.socket import Socket
 from worker.broker.words import Refusal, refusal_in, words_of
 from worker.common.tasks import cancel, start
-from worker.common.text import cut
+from worker.common.text import shortened, well_formed
 from worker.contract.errors import BrokerAway, SettingsError
 from worker.settings import BrokerSettings
 from worker.settings.masking import mask_urls
@@ -37,7 +37,7 @@ from worker.settings.tls_faults import TlsFaults
 _CONNECT_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 3.0
 _OBJECT = re.compile(r"<[A-Za-z_][^<>]*>")  # how the library names its own objects, of use to nobody
-_LONGEST_REASON = 500  # bytes
+_LONGEST_REASON = 500  # characters
 _HEARTBEAT = 15
 
 # What aiormq raises when a connection or channel is gone; see also `means_loss`.
@@ -321,4 +321,4 @@ def text_of(error: BaseException | None) -> str:
         return f"{said}; {remedy}" if remedy else said
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return _OBJECT.sub("(…)", cut(str(error), _LONGEST_REASON)) or type(error).__name__
+    return _OBJECT.sub("(…)", shortened(well_formed(str(error)), _LONGEST_REASON)) or type(error).__name__

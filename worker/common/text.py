@@ -46,6 +46,11 @@ def cut(text: str, limit: int) -> str:
     return text.encode("utf-8", "backslashreplace")[:limit].decode("utf-8", "ignore")
 
 
+def shortened(text: str, limit: int) -> str:
+    """Return text of at most `limit` characters: "…" tells that it was cut, as who masks secrets has to know."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def printable(text: str) -> str:
     r"""Return text with an escape, such as `\n` or `\x1b`, for each character that is not printable.
 

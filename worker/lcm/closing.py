@@ -17,6 +17,8 @@ _REFUSALS: Mapping[int, str] = {
     4401: "unauthorized",
     4403: "forbidden",
 }
+# Bytes; a close frame has room for 123, to which LCM may have cut its words.
+_FULL_REASON = 115
 # Too many requests, after the HTTP status of that number; try again later.
 _FULL = frozenset({4429, 1013})
 
@@ -32,8 +34,9 @@ def how_it_closed(gone: ConnectionClosed) -> str:
 
 
 def said_of(gone: ConnectionClosed) -> str:
-    """Return the reason that LCM gave with its close code, "" where it gave none."""
-    return printable(gone.rcvd.reason) if gone.rcvd is not None else ""
+    """Return the reason that LCM gave with its close code, "" where it gave none; "…" follows one that may be cut."""
+    reason = gone.rcvd.reason if gone.rcvd is not None else ""
+    return printable(f"{reason}…" if len(reason.encode()) >= _FULL_REASON else reason)
 
 
 def is_refusal(gone: ConnectionClosed) -> bool:

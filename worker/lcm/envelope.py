@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from worker.common.text import cut
+from worker.common.text import shortened
 from worker.contract.result import MAX_ERROR_MESSAGE
 
 CHANNEL = "LCM"
@@ -30,7 +30,7 @@ TOPIC = "WebService"
 UNREADABLE = (ValueError, RecursionError)
 
 _LONGEST_LABEL = 80
-# So that a secret is masked whole before the text is cut to what is kept of it.
+# Characters, so that a secret is masked whole before the text is cut to what is kept of it.
 _LONGEST_TEXT = 16 * MAX_ERROR_MESSAGE
 _LONGEST_REASON = 200
 _REPLY_TOPIC = TOPIC.casefold()
@@ -250,7 +250,7 @@ def reason(error: Exception) -> str:
         return "nested too deep"
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8"
-    return str(error)[:_LONGEST_REASON]
+    return shortened(str(error), _LONGEST_REASON)
 
 
 def _folded(text: str) -> str:
@@ -276,15 +276,15 @@ def _unless_reply(envelope: _Envelope, reply_subtopic: str) -> ErrorReply | Unso
         return ErrorReply(text or "an error without a text", about_lcm=True)
     if topic == _REPLY_TOPIC and _is(subtopic, reply_subtopic):
         return None
-    return Unsolicited(f"{envelope.topic}/{subtopic}"[:_LONGEST_LABEL])
+    return Unsolicited(shortened(f"{envelope.topic}/{subtopic}", _LONGEST_LABEL))
 
 
 def _foreign(envelope: _Envelope, subtopic: Any) -> Unsolicited | Unparseable:
     """Tell the messages of other channels from what is no message of this family."""
     if isinstance(envelope.channel, str):
-        return Unsolicited(f"{envelope.channel}/{envelope.topic}/{subtopic}"[:_LONGEST_LABEL])
+        return Unsolicited(shortened(f"{envelope.channel}/{envelope.topic}/{subtopic}", _LONGEST_LABEL))
     if isinstance(envelope.kind, str):
-        return Unsolicited(envelope.kind[:_LONGEST_LABEL])
+        return Unsolicited(shortened(envelope.kind, _LONGEST_LABEL))
     return Unparseable("an object without a channel")
 
 
@@ -318,4 +318,4 @@ def _remote_message(fields: ErrorFields) -> str:
         for value in (fields.error_type, fields.error_message, fields.msg)
         if value not in (None, "")
     ]
-    return cut(_BETWEEN_TEXTS.join(dict.fromkeys(texts)), _LONGEST_TEXT)
+    return shortened(_BETWEEN_TEXTS.join(dict.fromkeys(texts)), _LONGEST_TEXT)

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from worker.common.content_policy import by_hash
-from worker.common.text import printable
+from worker.common.text import printable, shortened
 from worker.observability.failures import Failure, Failures
 from worker.observability.http import Page
 from worker.observability.metrics import Now
@@ -44,8 +44,7 @@ def status_page(view: View, hide: Callable[[str], str]) -> Page:
     """Return the page; `hide` masks secrets."""
 
     def text(said: str) -> str:
-        shown = printable(hide(said))
-        return escape(shown if len(shown) <= _LONGEST_TEXT else f"{shown[: _LONGEST_TEXT - 1]}…")
+        return escape(shortened(printable(hide(said)), _LONGEST_TEXT))
 
     reasons = (*view.live.reasons, *view.ready.reasons)
     body = "".join(

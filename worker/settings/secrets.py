@@ -3,7 +3,7 @@
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from worker.settings.masking import MASK
@@ -13,6 +13,8 @@ from worker.settings.sections import Settings
 _SHORTEST_SECRET = 4
 _SHORTEST_IN_DATA = 8
 _SECRET_NAME = re.compile("pass|pwd|token|secret|credential|jwt|api.?key|pin$", re.IGNORECASE)
+_SHORTEST_AT_END = 12  # fewer characters of a secret's beginning may well be what a text ends with
+_CUT = re.compile(r"(…|\.{3,})")  # the mark of a cut: ours, and RabbitMQ's
 _LONG = 24  # characters of a text without blanks, such as a token has and a topic has not
 
 
@@ -46,23 +48,58 @@ class Scrubber:
         held = [file.held for file in self._files]
         if held != self._held:
             secrets, self._held = secrets_of(self._settings, *self._urls), held
-            self._hide, self._hide_in_data = hiding(secrets), hiding(filter(_is_unmistakable, secrets))
+            self._hide = hiding(secrets)
+            self._hide_in_data = hiding(tuple(filter(_is_unmistakable, secrets)), _SHORTEST_AT_END)
 
 
-def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
+def hiding(secrets: Collection[str], shortest: int = _SHORTEST_SECRET) -> Callable[[str], str]:
     """Return what masks these secrets. The longest come first, or one that contains another would be masked in part.
 
     Any blanks stand for those within a secret: what makes one blank of several, as a result does, would restore it.
+    Where a text was cut within a secret, its beginning of at least `shortest` characters is masked.
     """
     known = tuple((secret, _pattern_of(secret)) for secret in secrets)
+    hide_beginnings = _Beginnings(secrets, shortest)
 
     def hide(text: str) -> str:
         # One after the other: where a text holds none, as nearly all do, a pattern of them all takes ten times as long.
         for secret, pattern in known:
             text = text.replace(secret, MASK) if pattern is None else pattern.sub(MASK, text)
-        return text
+        return hide_beginnings(text)
 
     return hide
+
+
+class _Beginnings:
+    """Masks the beginning of a secret that a text was cut within: before the mark of a cut, or at the text's end."""
+
+    def __init__(self, secrets: Iterable[str], shortest: int) -> None:
+        self._shortest = shortest
+        self._by_start: dict[str, list[str]] = {}
+        self._ends: set[str] = set()
+        self._longest = 0
+        for secret in secrets:
+            self._by_start.setdefault(secret[:_SHORTEST_SECRET], []).append(secret)
+            self._ends.update(secret[at : at + _SHORTEST_SECRET] for at in range(len(secret)))
+            self._longest = max(self._longest, len(secret))
+
+    def __call__(self, text: str) -> str:
+        if "…" in text or "..." in text:
+            *before, last = _CUT.split(text)
+            before[::2] = (self._hide(part, self._shortest) for part in before[::2])
+            return "".join(before) + self._hide(last, _SHORTEST_AT_END)
+        return self._hide(text, _SHORTEST_AT_END)
+
+    def _hide(self, text: str, shortest: int) -> str:
+        # A look at its last characters spares nearly every text the search.
+        if text[-_SHORTEST_SECRET:] in self._ends:
+            for at in range(max(0, len(text) - self._longest), len(text) - shortest + 1):
+                if self._is_beginning(text[at:]):
+                    return text[:at] + MASK
+        return text
+
+    def _is_beginning(self, text: str) -> bool:
+        return any(secret.startswith(text) for secret in self._by_start.get(text[:_SHORTEST_SECRET], ()))
 
 
 def _pattern_of(secret: str) -> re.Pattern[str] | None:

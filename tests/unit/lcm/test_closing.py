@@ -42,6 +42,13 @@ def test_what_lcm_says_stays_on_one_line() -> None:
     assert said_of(gone) == "token\\n\\x1b[2Jexpired"
 
 
+@pytest.mark.parametrize("reason", ["x" * 123, "é" * 60])
+def test_a_reason_that_fills_its_frame_counts_as_cut(reason: str) -> None:
+    """LCM may have cut it within a secret, whose beginning is masked before "…"."""
+    assert said_of(ConnectionClosedError(Close(1008, reason), None)) == f"{reason}…"
+    assert said_of(ConnectionClosedError(Close(1008, reason[:50]), None)) == reason[:50]
+
+
 def test_a_close_of_our_own_is_no_refusal() -> None:
     """Whatever code we close with, and where there was no close at all, LCM has not refused anything."""
     ours, lost = ConnectionClosedOK(None, Close(1008, "x")), ConnectionClosedError(None, None)

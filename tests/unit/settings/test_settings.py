@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from worker.cli.config.rendering import describe, template
+from worker.common.text import quote, shortened
 from worker.contract.errors import SettingsError
 from worker.settings import (
     BrokerSettings,
@@ -721,6 +722,38 @@ def test_what_is_secret_within_a_greeting_is_masked_by_itself() -> None:
 def test_what_a_header_carries_is_masked_by_itself(headers: dict[str, str], told: str) -> None:
     """An LCM may tell back the password of a Basic credential, the token alone, or a cookie's value."""
     assert Scrubber(from_env(lcm__headers=json.dumps(headers)))(f"{told} is wrong") == "********** is wrong"
+
+
+TOKEN = "CANARY0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (quote(f"no such token {TOKEN}"), "'no such token **********…"),
+        (quote(f"{TOKEN} and {TOKEN}"), "'********** and **********…"),
+        (shortened(f"by {TOKEN}", 8) + " (see broker.url)", "by **********… (see broker.url)"),
+        (
+            f"{TOKEN[:4]}... and {TOKEN[:9]}.... and {TOKEN[:3]}…",
+            f"{MASK}... and {MASK}.... and {TOKEN[:3]}…",
+        ),
+        (f"ended by {TOKEN[:12]}", "ended by **********"),
+        (f"ended by {TOKEN[:11]}", f"ended by {TOKEN[:11]}"),
+        (f"no beginning: {TOKEN[1:30]}", f"no beginning: {TOKEN[1:30]}"),
+    ],
+)
+def test_what_a_cut_left_of_a_secret_is_masked(said: str, told: str) -> None:
+    """Texts are cut before they are masked: a secret's beginning stands before the mark of a cut, or at the end."""
+    hide = Scrubber(from_env(lcm__url=f"ws://lcm/?token={TOKEN}"))
+    assert hide(said) == told
+
+
+def test_data_are_not_garbled_by_the_beginning_of_a_secret() -> None:
+    """Four letters of a description with an ellipsis may begin a password, twelve at its end don't by chance."""
+    hide = Scrubber(from_env(lcm__url="ws://lcm/?token=Call-back-0815"))
+    assert hide("Call… Call-back…") == f"{MASK}… {MASK}…"
+    assert hide.in_data("Call… Call-back…") == "Call… Call-back…"
+    assert hide.in_data("said Call-back-08") == f"said {MASK}"
 
 
 def test_a_token_without_a_name_is_masked_as_it_was_meant() -> None:

@@ -17,7 +17,7 @@ from worker.broker.admin.inspect import Finding
 from worker.broker.admin.policies import Change, Policy, changes_of, in_force, roles_of
 from worker.broker.topology import Topology, topology_of
 from worker.common.asking import ask
-from worker.common.text import MAX_QUOTE, printable
+from worker.common.text import MAX_QUOTE, printable, shortened
 from worker.common.text import quote as quoted
 from worker.contract.errors import BrokerAway, SettingsError
 from worker.settings import BrokerSettings
@@ -172,6 +172,6 @@ def _why(error: Exception) -> str:
 
 def _reason(body: bytes) -> str:
     try:
-        return printable(str(json.loads(body)["reason"])[:MAX_QUOTE])
+        return printable(shortened(str(json.loads(body)["reason"]), MAX_QUOTE))
     except (ValueError, TypeError, KeyError, RecursionError):
         return "refused"
