@@ -15,6 +15,11 @@ _SHORTEST_IN_DATA = 8
 _SECRET_NAME = re.compile("pass|pwd|token|secret|credential|jwt|api.?key|pin$", re.IGNORECASE)
 _SHORTEST_AT_END = 12  # fewer characters of a secret's beginning may well be what a text ends with
 _CUT = re.compile(r"(…|\.{3,})")  # the mark of a cut: ours, and RabbitMQ's
+# What has such a name may hold a credential beside words such as "Bearer", or be a word.
+_LOGIN_NAME = re.compile("auth|key|cookie|session|sid$|sign", re.IGNORECASE)
+_PART = re.compile(
+    r"""(?:([^\s;,&=:"'<>]+)["']?\s*[=:]\s*["']?)?([^\s;,&=:"'<>]+)"""
+)  # with the name before it, if any
 _LONG = 24  # characters of a text without blanks, such as a token has and a topic has not
 
 
@@ -146,45 +151,75 @@ def _secrets(settings: Settings, *urls: str) -> Iterator[str]:
         yield from secrets_in_header(name, value.get_secret_value())
     for greeting in lcm.greeting:
         yield greeting.send.get_secret_value()
-        yield from secrets_in_json(greeting.send.get_secret_value())
+        yield from secrets_in_greeting(greeting.send.get_secret_value())
 
 
-def secrets_in_json(text: str) -> Iterator[str]:
-    """Yield each text of a JSON document that is secret by its name, such as `token`, or that is long and no words.
+def secrets_in_greeting(text: str) -> Iterator[str]:
+    """Yield what is secret by itself in a message that logs in: a JSON document, or words such as `LOGIN me secret`."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict | list):
+        yield from _secrets_in_json(document)
+    else:
+        yield from _credentials_in(text)
+
+
+def _secrets_in_json(document: object) -> Iterator[str]:
+    """Yield each text that is secret by its name, such as `token`, or that is long and no words.
 
     The others are words such as a topic, which would be masked wherever they stand.
     """
-    try:
-        inner = [("", json.loads(text))]
-    except (ValueError, RecursionError):
-        return
+    inner = [("", document)]
     while inner:
         name, value = inner.pop()
         if isinstance(value, dict):
             inner += value.items()
         elif isinstance(value, list):
             inner += [(name, each) for each in value]
-        elif isinstance(value, str) and (
-            _SECRET_NAME.search(name) or (len(value) >= _LONG and " " not in value)
-        ):
-            yield value
+        elif isinstance(value, str):
+            if _SECRET_NAME.search(name) or (len(value) >= _LONG and " " not in value):
+                yield value
+            if _LOGIN_NAME.search(name) or _SECRET_NAME.search(name):
+                yield from _secrets_in_value(value)
 
 
 def secrets_in_header(name: str, value: str) -> Iterator[str]:
-    """Yield what is secret by itself in the value of a header that carries credentials."""
+    """Yield what is secret by itself in the value of a header."""
+    yield from _secrets_in_value(value)
     if name.lower().endswith("authorization"):
         # "Bearer" and the like are no secret, what follows is.
-        scheme, _, token = value.partition(" ")
-        yield token.strip()
-        if scheme.lower() == "basic":
-            try:
-                user, _, password = b64decode(token, validate=True).decode().partition(":")
-            except ValueError:
-                return
-            yield password
-            yield from basic_forms(user, password)
+        yield value.partition(" ")[2].strip()
     elif name.lower() == "cookie":
         yield from (pair.partition("=")[2].strip() for pair in value.split(";"))
+
+
+def _secrets_in_value(value: str) -> Iterator[str]:
+    """Yield the credentials in a value, and what a Basic one holds."""
+    yield from _credentials_in(value)
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            user, _, password = b64decode(token, validate=True).decode().partition(":")
+        except ValueError:
+            return
+        yield password
+        yield from basic_forms(user, password)
+
+
+def _credentials_in(text: str) -> Iterator[str]:
+    """Yield each part that is secret by its name, as in `password=hunt`, or that looks like a credential."""
+    for name, value in _PART.findall(text):
+        if _SECRET_NAME.search(name) or _looks_like_credential(value):
+            yield value
+            yield unquote(value)
+        if _looks_like_credential(name):
+            yield name
+
+
+def _looks_like_credential(part: str) -> bool:
+    return _is_unmistakable(part) or len(part) >= _LONG
 
 
 def secrets_in_url(url: str) -> Iterator[str]:

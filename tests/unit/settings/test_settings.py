@@ -711,13 +711,60 @@ def test_what_is_secret_within_a_greeting_is_masked_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
+    ("greeting", "told"),
+    [
+        ({"authorization": "Bearer hunter22"}, "hunter22"),
+        ({"authorization": f"Basic {b64encode(b'me:hunter').decode()}"}, "hunter"),
+        ({"auth": "hunter22"}, "hunter22"),
+        ({"sessionkey": "hunter22"}, "hunter22"),
+        ({"cookie": "lang=en; SID=hunter22"}, "hunter22"),
+        ({"passphrase": "corr3ct-horse b4ttery"}, "corr3ct-horse"),
+        ("LOGIN joe hunter22", "hunter22"),
+        ("user=joe&password=hunt", "hunt"),
+        ("user=joe&password=hunt%2F22", "hunt/22"),
+        ("<login user='joe' password='hunt'/>", "hunt"),
+        ('"hunter22"', "hunter22"),
+        ('{"password": "hunt" + no JSON', "hunt"),
+        ("PASS: hunt", "hunt"),
+    ],
+)
+def test_what_a_greeting_logs_in_with_is_masked_by_itself(greeting: str | dict[str, str], told: str) -> None:
+    """Under whatever scheme or key it stands, in JSON or not."""
+    send = greeting if isinstance(greeting, str) else json.dumps({"topic": "Login"} | greeting)
+    hide = Scrubber(from_env(lcm__greeting=json.dumps([{"send": send}])))
+    assert hide(f"{told} is wrong") == "********** is wrong"
+
+
+def test_the_words_beside_a_credential_stay() -> None:
+    """A scheme, a topic and the name of a parameter are words as any other, which masks would garble."""
+    greetings = [
+        json.dumps({"topic": "Login", "authorization": "Bearer 0123456789abcdef", "authType": "Bearer"}),
+        json.dumps({"session": "worker", "key": "Subscribe"}),
+        "LOGIN joe Subscribe user=joe&password=hunter22",
+    ]
+    headers = {"X-Auth": "Bearer hunter22", "X-Api-Key": "key=hunter22", "X-Basic": "Basic Zm9v"}
+    hide = Scrubber(
+        from_env(
+            lcm__greeting=json.dumps([{"send": each} for each in greetings]), lcm__headers=json.dumps(headers)
+        )
+    )
+    words = "Login, Bearer, Basic, key, Subscribe, session of worker, LOGIN of joe, user, password, authType"
+    assert hide(words) == words
+
+
+@pytest.mark.parametrize(
     ("headers", "told"),
     [
         ({"Authorization": f"Basic {b64encode(b'me:hunter22').decode()}"}, "hunter22"),
         ({"Proxy-Authorization": "Bearer hunter22"}, "hunter22"),
         ({"Cookie": "lang=en; sid=hunter22"}, "hunter22"),
+        ({"X-Auth": "Bearer hunter22"}, "hunter22"),
+        ({"X-Auth": f"Basic {b64encode(b'me:hunter').decode()}"}, "hunter"),
+        ({"X-Api-Key": "key=hunter22"}, "hunter22"),
+        ({"X-Auth": "ApiKey joe:hunter22"}, "hunter22"),
+        ({"X-Api-Key": 'client="me",secret="hunt"'}, "hunt"),
+        ({"Authorization": "Token token=hunter22, realm=x"}, "hunter22"),
     ],
-    ids=["basic", "bearer", "cookie"],
 )
 def test_what_a_header_carries_is_masked_by_itself(headers: dict[str, str], told: str) -> None:
     """An LCM may tell back the password of a Basic credential, the token alone, or a cookie's value."""
