@@ -6,6 +6,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from worker.common.text import printable
 from worker.settings.masking import MASK
 from worker.settings.secret_file import SecretFile
 from worker.settings.sections import Settings
@@ -259,8 +260,12 @@ def basic_forms(user: str, password: str) -> Iterator[str]:
 
 
 def spellings(secret: str) -> Iterator[str]:
-    """Yield the forms in which a secret may appear in a log: as it is, quoted in a URL, escaped in JSON."""
-    yield secret
+    """Yield the forms in which a secret may appear: as it is, quoted in a URL, escaped in JSON or by Python."""
+    for form in (secret, printable(secret)):
+        yield form
+        yield repr(form)[1:-1]
+        # A text that holds both kinds of quotes has the single ones escaped.
+        yield repr(f'"{form}')[2:-1]
     yield quote(secret, safe="")
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]

@@ -7,6 +7,7 @@ import os
 import socket
 import tomllib
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from worker.cli.config.rendering import describe, template
-from worker.common.text import quote, shortened
+from worker.common.text import printable, quote, shortened
 from worker.contract.errors import SettingsError
 from worker.settings import (
     BrokerSettings,
@@ -801,6 +802,18 @@ def test_data_are_not_garbled_by_the_beginning_of_a_secret() -> None:
     assert hide("Call… Call-back…") == f"{MASK}… {MASK}…"
     assert hide.in_data("Call… Call-back…") == "Call… Call-back…"
     assert hide.in_data("said Call-back-08") == f"said {MASK}"
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunt\u00a0er22", "hunt\u00ader22", "hunt\\er22", "hunt'er22", "hunt\ner'22", 'hunt"er22']
+)
+@pytest.mark.parametrize("shown", [printable, quote, lambda text: quote(printable(text))])
+@pytest.mark.parametrize("around", ["{}", "\"'{}'\"", '"{}"', "'{}'"])
+def test_a_secret_is_recognized_with_escapes(secret: str, shown: Callable[[str], str], around: str) -> None:
+    """What is not printable, quotes and backslashes are escaped before a text is masked."""
+    hide = Scrubber(from_env(lcm__greeting=json.dumps([{"send": secret}])))
+    said = hide(shown(around.format(secret)))
+    assert said == shown(around.format(MASK)) or said.strip("\"'\\") == MASK
 
 
 def test_a_token_without_a_name_is_masked_as_it_was_meant() -> None:
