@@ -179,7 +179,7 @@ def hash_accounts(_log: object, _method: str, event: Event) -> Event:
     """Replace the account of a line by its hash in all fields, and remove texts that may hold any other account.
 
     Those are LCM's own words (`said`, and what an error quotes of others), the messages of libraries, which may hold
-    frames, and the id of a message whose account is not known. `unread` is what a job has in its account's place.
+    frames, and the ids of a message or job without a known account. `unread` is what a job has in its account's place.
     """
     event.pop("said", None)
     if event["event"] == "library.log":
@@ -187,9 +187,12 @@ def hash_accounts(_log: object, _method: str, event: Event) -> Event:
     for name, value in event.items():
         if isinstance(value, WorkerError):
             event[name] = str(value)
-    if message_id := event.get("message_id"):
-        event["message_id"] = hash_account(message_id)
-    if account := event.get("account") or event.get("unread"):
+    account = event.get("account") or event.get("unread")
+    # Where a job's account can't be read, its id, which may be that of the message, may be the account.
+    for name in ("message_id",) if account else ("message_id", "job_id"):
+        if id_ := event.get(name):
+            event[name] = hash_account(id_)
+    if account:
         hashed = hash_account(account)
         for name in event.keys() - {"timestamp", "level", "event", "unread"}:
             if isinstance(event[name], str):

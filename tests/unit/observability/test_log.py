@@ -259,6 +259,9 @@ def test_the_id_of_a_message_whose_account_is_unknown_is_hashed() -> None:
     stream = Stream()
     log_to(stream, accounts="hashed").error("job.crashed", message_id=ACCOUNT)
     assert stream.line["message_id"] == hash_account(ACCOUNT)
+    failed = Stream()
+    log_to(failed, accounts="hashed").warning("job.failed", job_id=ACCOUNT, account=None)
+    assert failed.line["job_id"] == hash_account(ACCOUNT)
 
 
 @pytest.mark.parametrize("account", ["18\\1", "it's\u20281", 'a"b', "ü|1"])
