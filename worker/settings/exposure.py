@@ -123,6 +123,7 @@ def _of_files(settings: Settings) -> Iterator[Risk]:
 def _of_file(setting: str, path: str, *, secret: bool, which: str = "") -> Iterator[Risk]:
     try:
         mode = Path(path).stat().st_mode if path else 0
+        folder = _open_folder(Path(path)) if path else None
     except OSError:
         return  # whoever reads it says what is wrong
     can = ["read"] if secret and mode & stat.S_IROTH else []
@@ -134,6 +135,25 @@ def _of_file(setting: str, path: str, *, secret: bool, which: str = "") -> Itera
             f"every user of this host can {' and '.join(can)} {path} (mode {stat.S_IMODE(mode):o}){which}",
             f"chmod {'o=' if secret else 'o-w'} {path}",
         )
+    elif folder is not None:
+        yield Risk(
+            setting,
+            f"every user of this host can put another file in place of {path}: {folder} is open to all{which}",
+            f"chmod o-w {folder}",
+        )
+
+
+def _open_folder(file: Path) -> Path | None:
+    """Return a folder on the way to a file, or to what it is a link to, in which all users may replace what is there.
+
+    Where the sticky bit is set, they may replace only what is theirs; on a read-only file system, as what Kubernetes
+    mounts is, nobody replaces anything.
+    """
+    for folder in (*file.absolute().parents, *file.resolve().parents):
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and os.access(folder, os.W_OK):
+            return folder
+    return None
 
 
 def _secrets_in_configuration(settings: Settings) -> Iterator[str]:

@@ -223,3 +223,24 @@ def test_certificates_may_be_read_but_not_changed(tmp_path: Path) -> None:
     file.chmod(0o646)
     (exposure,) = exposures_of(load(None, variables))
     assert (exposure.setting, exposure.remedy) == ("lcm.ca_file", f"chmod o-w {file}")
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o755, False), (0o775, False), (0o1777, False), (0o777, True)])
+def test_a_folder_in_which_everybody_can_replace_a_secret_file_is_told(
+    tmp_path: Path, mode: int, told: bool
+) -> None:
+    """The mode of the file protects no more than that of its folders; with the sticky bit, each keeps their own."""
+    folder = tmp_path / "secrets"
+    file, link = folder / "now" / "token", tmp_path / "token"
+    file.parent.mkdir(parents=True)
+    file.write_text("t0ken")
+    file.chmod(0o600)
+    link.symlink_to(file)
+    folder.chmod(mode)
+    for path in (file, link):
+        risks = exposures_of(
+            load(None, {"LCM_WORKER_LCM__USERNAME": "u", "LCM_WORKER_LCM__PASSWORD_FILE": str(path)})
+        )
+        assert [(risk.setting, risk.remedy) for risk in risks] == [
+            ("lcm.password_file", f"chmod o-w {folder}")
+        ] * told
