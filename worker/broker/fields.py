@@ -24,9 +24,7 @@ _FLAGS_SIZE = 2
 _TIME_SIZE = 8
 _LENGTH_SIZE = 4
 _EMPTY_TABLE = bytes(_LENGTH_SIZE)
-_MOST_NESTED = (
-    64  # tables and lists in one another, the headers themselves counted: what is read is to be written again
-)
+_MOST_NESTED = 64  # tables and lists of a header in one another: what is read has to be written again
 
 
 def read_leniently() -> None:
@@ -67,12 +65,13 @@ def _time_in_table(value: bytes) -> tuple[int, datetime | int]:
 
 
 def _headers(value: bytes) -> tuple[int, dict[str, Any]]:
-    """Read a table; an empty one where a name is not UTF-8 or the tables are nested too deeply."""
+    """Read a table without what is nested too deeply; an empty one where it can't be read at all."""
     try:
         end, table = decode.field_table(value)
     except (ValueError, RecursionError):
         return _LENGTH_SIZE + int.from_bytes(value[:_LENGTH_SIZE], "big"), {}
-    return end, {} if _is_deeper(table, _MOST_NESTED) else table
+    # The others are kept: the broker's count of deliveries is among them.
+    return end, {name: value for name, value in table.items() if not _is_deeper(value, _MOST_NESTED)}
 
 
 def _is_deeper(value: object, levels: int) -> bool:
