@@ -74,8 +74,10 @@ async def test_a_producer_whose_jobs_lcm_does_not_answer_stops_nobody_else(vhost
             await publish(channel, *bad(1000), app_id="crm")
             await publish(channel, *numbered(100), app_id="dialer")
             await until(lambda: succeeded(log, 1 + 100))
-        asked = {exchange.account for exchange in lcm.record if exchange.account.startswith("bad-")}
-        assert WINDOW <= len(asked) < 3 * WINDOW
+        # A job that was tried again counts again.
+        asked = [exchange.account for exchange in lcm.record if exchange.account.startswith("bad-")]
+        assert WINDOW <= len(asked)
+        assert len(set(asked)) < 3 * WINDOW
         assert [tripped["producers"] for tripped in log.of("guard.tripped")] == [1]
         assert "lcm.outage_started" not in log.events
 
