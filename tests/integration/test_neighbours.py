@@ -76,7 +76,7 @@ async def test_a_producer_whose_jobs_lcm_does_not_answer_stops_nobody_else(vhost
             await until(lambda: succeeded(log, 1 + 100))
         # A job that was tried again counts again.
         asked = [exchange.account for exchange in lcm.record if exchange.account.startswith("bad-")]
-        assert WINDOW <= len(asked)
+        assert len(asked) >= WINDOW
         assert len(set(asked)) < 3 * WINDOW
         assert [tripped["producers"] for tripped in log.of("guard.tripped")] == [1]
         assert "lcm.outage_started" not in log.events
