@@ -253,7 +253,7 @@ class Pool:
         needed = min(self.waiting, 1 if self._pace.failing else self._size)
         while self._free_slots and self._under_way < needed and self._taken < self._limit:
             beyond = self._taken >= self._room.places
-            if beyond and self._beyond is not None:
+            if beyond and (self._beyond is not None or self._pace.failing):
                 return
             self._start_opening(beyond=beyond)
 

@@ -489,3 +489,24 @@ async def test_lcm_that_refuses_every_session_is_away_though_it_says_that_it_is_
     assert len(bench.openings) == 1
     await bench.pool.close()
     await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_none_beyond_the_room_is_opened_while_lcm_ends_sessions() -> None:
+    """Where one ended without an answer LCM is tried one at a time, and no other opening begins only to end."""
+    bench = Bench(sessions=3)
+    first = await bench.session()
+    asked = [bench.acquire() for _ in range(4)]
+    await settled()
+    for _ in range(2):
+        await bench.failed(FULL)
+    second = await bench.opened()
+    second.exchange()
+    bench.release(second)
+    third = await bench.opened()
+    third.exchanges = 1
+    third.abort("broken")
+    await settled()
+    assert (bench.pool.backing_off, bench.pool.counts()["opening"], bench.pool.waiting) == (True, 0, 1)
+    bench.used(first)
+    assert await asked[3] is first
+    await bench.pool.close()
