@@ -170,6 +170,7 @@ def a_repeat_is_charged(patch: pytest.MonkeyPatch) -> None:
         try:
             return await self._on_session(request, fresh=False)
         except _CutWhileIdle:
+            request.exchanges += 1
             return await self._on_session(request, fresh=True)
 
     patch.setattr(Exchange, "__call__", ask)

@@ -28,8 +28,8 @@ class ExchangeTiming(msgspec.Struct, frozen=True):
 class LookupRequest(msgspec.Struct):
     """One delivery's request for the outcomes of an account, and what it has cost so far.
 
-    `is_wanted` turns false when nobody can use the result any more. One that is `urgent` has the next free session. The
-    lookup counts here this delivery's part:
+    `is_wanted` turns false when nobody can use the result any more. One that is `urgent` has the next free session.
+    `turned_away` tells that LCM had no room for it. The lookup counts here this delivery's part:
     `exchanges` made for it, the seconds `spent` in exchanges and in the pauses between them, the timing of the last
     exchange, the kind of the last error, and that error as `code: message`, which may be an earlier delivery's.
     """
@@ -38,6 +38,7 @@ class LookupRequest(msgspec.Struct):
     deadline: datetime | None = None
     is_wanted: Callable[[], bool] = always
     urgent: bool = False
+    turned_away: bool = False
     producer: Producer = NOBODY
     exchanges: int = 0
     spent: float = 0.0

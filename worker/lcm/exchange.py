@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from worker.common.callbacks import ignore
 from worker.common.clock import Clock
 from worker.common.rate import Rate
-from worker.contract.errors import ConnectionLost, LcmError, LookupFailed
+from worker.contract.errors import ConnectionLost, LcmError, LcmRejected, LookupFailed
 from worker.contract.lookup import ExchangeTiming, LookupRequest, LookupResult
 from worker.lcm.pool import Pool
 from worker.lcm.session import Session
@@ -40,6 +41,7 @@ class Exchange:
         self._clock = clock
         self._count = count
         self._turn = asyncio.Lock()
+        self._witness = ""  # the account that LCM answered last
 
     async def __call__(self, request: LookupRequest) -> LookupResult:
         """Ask LCM once.
@@ -48,16 +50,23 @@ class Exchange:
         account: then the exchange is repeated once on a fresh session, and counted once. One that LCM turned away for
         want of room, or whose session had to be given up for other workers, is repeated on whichever session comes,
         and not counted: the pool sees that it is not often.
+
+        LCM may say so over some accounts. Hence one that was turned away is repeated where LCM has answered before: on
+        a session of its own it asks first for the account that LCM answered last.
         """
+        with self._counted(request):
+            return await self._until_let_in(request)
+
+    @contextmanager
+    def _counted(self, request: LookupRequest) -> Iterator[None]:
         before = request.spent
         try:
-            found = await self._until_let_in(request)
+            yield
         except LookupFailed as error:
             request.note_failure(error)
             self._count(error.code if error.transient else "answered", request.spent - before)
             raise
         self._count("answered", request.spent - before)
-        return found
 
     async def _until_let_in(self, request: LookupRequest) -> LookupResult:
         fresh = False
@@ -66,23 +75,49 @@ class Exchange:
                 return await self._on_session(request, fresh=fresh)
             except _CutWhileIdle:
                 fresh = True
-            except _TurnedAway:
+            except _TurnedAway as turned_away:
+                request.turned_away = request.turned_away or turned_away.by_lcm
+            except (_TooLate, _NoWitness):
                 pass
-            except _TooLate:
-                continue
-            request.exchanges -= 1
 
     async def _on_session(self, request: LookupRequest, *, fresh: bool) -> LookupResult:
         session = await self._pool.acquire(fresh=fresh, urgent=request.urgent)
         try:
-            # With the session in hand: places reserved before it would all be due at once when LCM comes back.
-            if self._rate.limited:
-                await self._wait_for_turn()
-                if not self._pool.may_ask():
-                    raise _TooLate
-            return await self._ask(session, request, fresh=fresh)
+            if request.turned_away and self._witness and not session.answered:
+                await self._prove(session)
+                return await self._ask_where_let_in(session, request)
+            return await self._in_turn(session, request, fresh=fresh)
         finally:
             self._pool.release(session)
+
+    async def _prove(self, session: Session) -> None:
+        """Have LCM answer on this session for another account; one that fails is asked for no more."""
+        witness = LookupRequest(self._witness)
+        try:
+            with self._counted(witness):
+                await self._in_turn(session, witness, fresh=True)
+        except LcmRejected:
+            pass
+        except LookupFailed as error:
+            if self._witness == witness.account:
+                self._witness = ""
+            raise _NoWitness from error
+        self._pool.answered_on(session)
+
+    async def _ask_where_let_in(self, session: Session, request: LookupRequest) -> LookupResult:
+        try:
+            return await self._in_turn(session, request, fresh=True)
+        except (ConnectionLost, LcmError):
+            self._pool.not_full()
+            raise
+
+    async def _in_turn(self, session: Session, request: LookupRequest, *, fresh: bool) -> LookupResult:
+        # With the session in hand: places reserved before it would all be due at once when LCM comes back.
+        if self._rate.limited:
+            await self._wait_for_turn()
+            if not self._pool.may_ask():
+                raise _TooLate
+        return await self._ask(session, request, fresh=fresh)
 
     async def _wait_for_turn(self) -> None:
         # One takes its place at a time, so that a new rate holds for all the others.
@@ -101,15 +136,18 @@ class Exchange:
         try:
             items = await session.exchange(request.account, timeout)
         except (ConnectionLost, LcmError) as lost:
-            if self._pool.turned_away(session):
-                raise _TurnedAway(str(lost)) from lost
-            if first or fresh or isinstance(lost, LcmError):
+            turned_away = self._pool.turned_away(session)
+            if not turned_away and (first or fresh or isinstance(lost, LcmError)):
                 raise
-            raise _CutWhileIdle(str(lost)) from lost
+            request.exchanges -= 1
+            if turned_away:
+                raise _TurnedAway(by_lcm=not session.lapsed) from lost
+            raise _CutWhileIdle from lost
         finally:
             seconds = self._clock.monotonic() - started
             request.spent += seconds
             timing = request.last_exchange = ExchangeTiming(session.slot, session.exchanges, seconds)
+        self._witness = request.account
         return LookupResult(items, asked_at, self._clock.now(), timing)
 
 
@@ -119,6 +157,14 @@ class _CutWhileIdle(Exception):
 
 class _TurnedAway(Exception):
     """LCM has no room for one more session, while others of ours are open; or the session is ours no more."""
+
+    def __init__(self, *, by_lcm: bool) -> None:
+        super().__init__()
+        self.by_lcm = by_lcm
+
+
+class _NoWitness(Exception):
+    """The account that LCM answered last was not answered again."""
 
 
 class _TooLate(Exception):

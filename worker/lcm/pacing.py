@@ -106,8 +106,12 @@ class Room:
         if self.places >= self._size:
             self.refusals = 0
 
-    def forget(self) -> None:
-        """Begin anew, with room for all: LCM went away, and what comes back may be another."""
+    def not_full(self) -> None:
+        """Begin anew, with room for all: the refusals were for other reasons."""
         self.places = self._size
-        self.refusals = 0
         self._pace.good_exchange()
+
+    def forget(self) -> None:
+        """Begin anew, with room for all and no refusals: LCM went away, and what comes back may be another."""
+        self.not_full()
+        self.refusals = 0

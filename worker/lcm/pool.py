@@ -163,17 +163,26 @@ class Pool:
         self._busy.discard(session)
         if session.alive:
             # A session that is alive after an exchange was answered: everything else ends it.
-            if session.exchanges and self._pace.failing:
-                self._pace.good_exchange()
-            if session.exchanges and session.slot == self._beyond:
-                self._beyond = None
-                self._room.answered(self._taken)
+            if session.exchanges:
+                self.answered_on(session)
             used_up = self._max_exchanges and session.exchanges >= self._max_exchanges
             if used_up or self.held - len(self._leaving) > self._limit:
                 self._start_closing(session)
             else:
                 self._idle.append(session)
         self._assign()
+
+    def answered_on(self, session: Session) -> None:
+        """Take note that LCM has answered on this session."""
+        if self._pace.failing:
+            self._pace.good_exchange()
+        if session.slot == self._beyond:
+            self._beyond = None
+            self._room.answered(self._taken)
+
+    def not_full(self) -> None:
+        """Take note that what LCM says of its room was said of an account."""
+        self._room.not_full()
 
     @property
     def backing_off(self) -> bool:
@@ -345,6 +354,8 @@ class Pool:
             self._pace.failed(self._pace.attempt)
         elif not (session.answered or session.ended_by_us):
             self._pace.failed(self._attempts[session.slot].pace)
+            if session.not_opened is not None:
+                self._room.forget()
         self._leave(session.slot)
         self._assign()
 

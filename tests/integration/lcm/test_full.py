@@ -14,12 +14,15 @@ from tests.support.lcm import SOON
 from tests.support.log import RecordingLog
 from tests.support.settings import lcm_settings
 from tests.support.waiting import until
-from worker.contract.errors import SessionNotOpened
+from worker.contract.errors import ConnectionLost, LcmError, SessionNotOpened
 from worker.contract.lookup import Lookup, LookupRequest
+from worker.lcm.breaker import Breaker
 from worker.lcm.handshake import SessionOpener
 from worker.lcm.lookup import build_lookup
+from worker.lcm.outage import OutageMonitor
 from worker.lcm.pool import Pool
 from worker.settings import OutageSettings, RetrySettings
+from worker.simulator.behaviour import Rule
 from worker.simulator.server import Behaviour, Simulator
 
 WAYS = ("http", "close", "error")
@@ -35,7 +38,8 @@ class Worker:
         outage = OutageSettings.model_validate(SOON)
         self.pool = Pool(SessionOpener(lcm, "worker-1"), lcm, outage, self.log, on_away=self.away.append)
         retry = RetrySettings.model_validate({"attempts": 1})
-        self.look_up: Lookup = build_lookup(self.pool, lcm, retry)
+        self.outages = OutageMonitor(Breaker(5, 1, 30), self.log)
+        self.look_up: Lookup = build_lookup(self.pool, lcm, retry, outages=self.outages)
 
     async def work(self, jobs: int) -> set[int]:
         """Look up so many accounts; return the numbers of exchanges that were charged for one."""
@@ -109,3 +113,23 @@ async def test_whoever_has_no_session_gets_one_once_it_is_free(when_full: str) -
             await first.pool.close()
             await job
             assert (second.open, lcm.peak_sessions) == (1, 2)
+
+
+@pytest.mark.parametrize(("fault", "error"), [("close", ConnectionLost), ("error", LcmError)])
+async def test_an_lcm_that_says_it_is_full_over_some_accounts_harms_those_alone(
+    fault: str, error: type[Exception]
+) -> None:
+    """Where it has just answered for another, what it says of room is the job's failure; all others have room."""
+    behaviour = Behaviour(rules=(Rule("bad-*", fault),), close_code=1013, delay=0.001)
+    async with (
+        Simulator(behaviour) as lcm,
+        working(lcm, sessions=8, full_errors=["WEBSOCKET_ERROR"]) as worker,
+    ):
+        assert await worker.work(1) == {1}
+        bad = [LookupRequest(f"bad-{number}") for number in range(30)]
+        failing = asyncio.gather(*map(worker.look_up, bad), return_exceptions=True)
+        async with asyncio.timeout(30):
+            assert await worker.work(20) == {1}
+            assert {type(ended) for ended in await failing} == {error}
+        assert {request.exchanges for request in bad} == {1}
+        assert (worker.away, worker.outages.out) == ([], "")

@@ -42,7 +42,9 @@ class OneSession:
         self.acquired: list[bool] = []
         self.urgent: list[bool] = []
         self.released = 0
-        self.slot, self.exchanges, self.alive = 3, 0, True
+        self.slot, self.exchanges, self.alive, self.lapsed = 3, 0, True, False
+        self.answered = 0
+        self.told: list[str] = []
         self.waits = 0.0
         self.turns_away = 0
         self.back = asyncio.Event()
@@ -56,7 +58,7 @@ class OneSession:
         self._clock.seconds += self.waits
         await self.back.wait()
         if fresh:
-            self.exchanges = 0
+            self.exchanges = self.answered = 0
         return cast(Session, self)
 
     def may_ask(self) -> bool:
@@ -68,12 +70,19 @@ class OneSession:
     def turned_away(self, session: object) -> bool:
         return session is self and self.exchanges <= self.turns_away
 
+    def answered_on(self, _session: object) -> None:
+        self.told.append("answered")
+
+    def not_full(self) -> None:
+        self.told.append("not full")
+
     async def exchange(self, account: str, timeout: float) -> OutcomeList:  # noqa: ASYNC109 - a session's
         self.asked.append((account, timeout))
         self.started.append(self._clock.seconds)
         self.exchanges += 1
         self._clock.seconds += self._takes
         said = self.script.pop(0)
+        self.answered += isinstance(said, OutcomeList | LcmRejected)
         if isinstance(said, BaseException):
             raise said
         return said
@@ -257,6 +266,65 @@ async def test_an_exchange_that_lcm_had_no_room_for_is_repeated_uncounted() -> N
     request = LookupRequest("a")
     await exchanging(pool, clock, count=lambda *how: told.append(how))(request)
     assert (request.exchanges, told, pool.acquired, pool.released) == (1, [("answered", 0)], [False] * 3, 3)
+
+
+async def asked_after_refusal(
+    *script: OutcomeList | BaseException,
+) -> tuple[OneSession, LookupRequest, object, list[str]]:
+    """Have LCM answer for `known`, and turn away the request for another account on a session of its own."""
+    counted: list[str] = []
+    clock = SetClock()
+    pool = OneSession(ITEMS, LcmError("full"), *script, clock=clock)
+    exchange = exchanging(pool, clock, count=lambda how, _: counted.append(how))
+    await exchange(LookupRequest("known"))
+    pool.exchanges = pool.answered = 0
+    pool.turns_away = 1
+    request = LookupRequest("a")
+    return pool, request, await outcome_of(exchange(request)), counted
+
+
+@pytest.mark.parametrize("known", [ITEMS, LcmRejected("closed")])
+async def test_who_was_turned_away_asks_behind_an_account_that_lcm_answers(
+    known: OutcomeList | BaseException,
+) -> None:
+    """On a session of its own LCM is to answer first for the one it answered last; then it has room."""
+    pool, request, ended, counted = await asked_after_refusal(known, ITEMS)
+    assert [account for account, _ in pool.asked] == ["known", "a", "known", "a"]
+    assert isinstance(ended, LookupResult)
+    assert (request.exchanges, request.turned_away, pool.told) == (1, True, ["answered"])
+    assert counted == ["answered"] * 3
+
+
+async def test_what_lcm_says_of_room_behind_an_answer_is_charged() -> None:
+    """It says so of the account: that fails, and the pool has room for all."""
+    pool, request, ended, counted = await asked_after_refusal(ITEMS, LcmError("full"))
+    assert isinstance(ended, LcmError)
+    assert (request.exchanges, pool.told) == (1, ["answered", "not full"])
+    assert counted == ["answered", "answered", "lcm_error"]
+
+
+async def test_an_account_that_is_answered_no_more_proves_nothing() -> None:
+    """Its failure is not the job's, which is asked for by itself then."""
+    pool, request, ended, counted = await asked_after_refusal(ReplyTimeout("late"), ITEMS)
+    assert [account for account, _ in pool.asked] == ["known", "a", "known", "a"]
+    assert isinstance(ended, LookupResult)
+    assert (request.exchanges, request.last_error, pool.told) == (1, "", [])
+    assert counted == ["answered", "timeout", "answered"]
+
+
+async def test_an_lcm_without_room_for_either_is_full() -> None:
+    """Turned away for the account that LCM answered last, too, the job waits uncharged until there is room."""
+    clock = SetClock()
+    full = [LcmError("full") for _ in range(4)]
+    pool = OneSession(ITEMS, *full, ITEMS, ITEMS, clock=clock)
+    exchange = exchanging(pool, clock)
+    await exchange(LookupRequest("known"))
+    pool.exchanges = pool.answered = 0
+    pool.turns_away = 4
+    request = LookupRequest("a")
+    await exchange(request)
+    assert [account for account, _ in pool.asked] == ["known", "a", "known", "known", "known", "known", "a"]
+    assert (request.exchanges, pool.told) == (1, ["answered"])
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 
-from tests.support.lcm_bench import Bench
+from tests.support.lcm_bench import Bench, Scripted
 from tests.support.waiting import settled
 from worker.contract.errors import SessionNotOpened
+from worker.lcm.session import Session
 
 
 async def test_its_repr_tells_its_state() -> None:
@@ -487,6 +489,58 @@ async def test_lcm_that_refuses_every_session_is_away_though_it_says_that_it_is_
     bench.used(session)
     await settled()
     assert len(bench.openings) == 1
+    await bench.pool.close()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def refused_once(bench: Bench) -> tuple[Scripted, asyncio.Future[None], list[asyncio.Task[Scripted]]]:
+    """Have LCM refuse one session more than one; return that, the pause before the next try, and who waits."""
+    session = await bench.session()
+    asked = [bench.acquire() for _ in range(2)]
+    await settled()
+    asleep = bench.sleeping()
+    for _ in asked:
+        await bench.failed(FULL)
+    await settled()
+    return session, asleep, asked
+
+
+async def test_room_that_was_refused_over_an_account_is_there() -> None:
+    """Told that LCM is not full, the pool opens as many sessions as are needed, at once."""
+    bench = Bench(sessions=4)
+    _, asleep, asked = await refused_once(bench)
+    assert bench.openings == []
+    bench.pool.not_full()
+    asked.append(bench.acquire())
+    await settled()
+    assert len(bench.openings) == 2
+    asleep.set_result(None)
+    await bench.pool.close()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_lcm_that_is_full_for_the_only_session_has_the_room_it_had() -> None:
+    """With none of ours beside it what was known of its room is forgotten; good exchanges open more at once."""
+    bench = Bench(sessions=3)
+    session, asleep, asked = await refused_once(bench)
+    asked.append(bench.acquire())
+    session.exchange()
+    bench.release(session)
+    session.abort("cut")
+    last = await bench.opened()
+    last.exchanges, last.not_opened = 1, FULL
+    last.abort("full")
+    bench.release(last)
+    asleep.set_result(None)
+    await settled()
+    again = await bench.opened()
+    again.last()
+    await settled()
+    again.exchange()
+    bench.pool.answered_on(cast(Session, again))
+    asked += [bench.acquire() for _ in range(2)]
+    await settled()
+    assert len(bench.openings) == 2
     await bench.pool.close()
     await asyncio.gather(*asked, return_exceptions=True)
 
