@@ -30,6 +30,11 @@ class Delivery:
     told: LookupFailed | None = None
     failed_probe: LookupFailed | None = None
 
+    def begin_anew(self) -> None:
+        """Forget the requests since the last end: what LCM had no room for was none."""
+        while any(self.steps[-1:]):
+            self.steps.pop()
+
 
 class Books:
     """Stands before the real keeper, and notes what it is told, by the task that tells.
@@ -43,6 +48,7 @@ class Books:
         self._keeper = keeper
         self._on_probe = on_probe
         self._violated = violated
+        self._answered: set[str] = set()
         self._deliveries: dict[asyncio.Task[object], Delivery] = {}
 
     @property
@@ -66,6 +72,7 @@ class Books:
 
     def answered(self, account: str) -> None:
         self._keeper.answered(account)
+        self._answered.add(account)
         if self._current.in_doubt:
             return
         if not any(self._current.steps[-1:]):
@@ -90,9 +97,14 @@ class Books:
     def on_request(self, request: int, account: str) -> None:
         """A request leaves for LCM, in the task of whom it is for."""
         delivery = self._current
-        if not delivery.in_doubt:
-            delivery.steps.append(request)
         expected = delivery.in_doubt or delivery.request.account
+        turned_away = delivery.in_doubt or delivery.request.turned_away
+        if turned_away and account != expected and account in self._answered:
+            return  # LCM is to show that it has room.
+        if not delivery.in_doubt:
+            if turned_away:
+                delivery.begin_anew()
+            delivery.steps.append(request)
         if expected != account:
             self._violated(f"asked for {account} on behalf of {expected}")
 

@@ -18,6 +18,7 @@ from tests.simulation.loop import VirtualLoop
 from worker.common.callbacks import ignore
 
 _CLOSE_TIMEOUT = 2.0
+_GOING_AWAY, _TRY_AGAIN_LATER = 1001, 1013
 
 
 class Sign(Enum):
@@ -25,6 +26,7 @@ class Sign(Enum):
 
     PONG = "pong"
     CLOSE = "close"
+    FULL = "close for want of room"
     RESET = "reset"
     TOO_LARGE = "a message larger than allowed"
 
@@ -129,7 +131,7 @@ class Connection:
     async def close(self) -> None:
         if self.open:
             self.open = False
-            self._loop.call_later(min(self.goodbye_takes, _CLOSE_TIMEOUT), self._lose, ConnectionClosedOK)
+            self._loop.call_later(min(self.goodbye_takes, _CLOSE_TIMEOUT), self._lose, _GOING_AWAY)
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
@@ -139,7 +141,7 @@ class Connection:
         self.open = False
         self._to_client.clear()
         self._to_peer.clear()
-        self._loop.call_soon(self._lose, ConnectionClosedError)
+        self._loop.call_soon(self._lose)
         self._end()
 
     # What the peer calls.
@@ -173,13 +175,18 @@ class Connection:
             case Sign.PONG:
                 self._pings = max(0, self._pings - 1)
             case Sign.CLOSE:
-                # The peer closes the socket once it has our answer to its goodbye.
-                self.open = False
-                self._loop.call_later(self.latency, self._lose, ConnectionClosedOK)
+                self._hear_goodbye(_GOING_AWAY)
+            case Sign.FULL:
+                self._hear_goodbye(_TRY_AGAIN_LATER)
             case Sign.RESET:
-                self._lose(ConnectionClosedError)
+                self._lose()
             case Sign.TOO_LARGE:
-                self._lose(ConnectionClosedError, PayloadTooBig(2**20 + 1, 2**20))
+                self._lose(cause=PayloadTooBig(2**20 + 1, 2**20))
+
+    def _hear_goodbye(self, code: int) -> None:
+        # The peer closes the socket once it has our answer.
+        self.open = False
+        self._loop.call_later(self.latency, self._lose, code)
 
     def _write(self, what: bytes | None) -> None:
         due = self._last_to_peer = max(self._loop.time() + self.latency, self._last_to_peer)
@@ -191,11 +198,12 @@ class Connection:
         while frames and frames[0][0] <= now and not self._lost.done():
             self._reads(self, frames.popleft()[1])
 
-    def _lose(self, kind: type[ConnectionClosed], cause: Exception | None = None) -> None:
+    def _lose(self, code: int | None = None, cause: Exception | None = None) -> None:
         if self._lost.done():
             return
         self.open = False
-        close = None if kind is ConnectionClosedError else Close(1001, "")
+        kind = ConnectionClosedOK if code == _GOING_AWAY else ConnectionClosedError
+        close = None if code is None else Close(code, "")
         self._gone = kind(close, close, None if close is None else True)
         self._gone.__cause__ = cause
         self._lost.set_result(None)

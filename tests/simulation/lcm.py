@@ -29,6 +29,12 @@ _OWING: dict[str | None, Sign | None] = {
     "closed while idle": Sign.CLOSE,
     "cut while idle": Sign.RESET,
 }
+# What follows where it has accepted a connection.
+_ENDS: dict[str | None, Sign] = {
+    "accepts and closes": Sign.CLOSE,
+    "accepts and resets": Sign.RESET,
+    "accepts, being full": Sign.FULL,
+}
 
 
 @dataclass(slots=True)
@@ -103,8 +109,8 @@ class Lcm:
         connection.goodbye_takes = self._draw.choice((0.0, 0.0, STEP, 100.0))
         connection.drain_takes = draw_moment(self._draw) if self._draw.random() < 0.1 else 0.0
         self._lines[connection] = _Line()
-        if ill in {"accepts and closes", "accepts and resets"}:
-            connection.say(Sign.CLOSE if ill == "accepts and closes" else Sign.RESET, draw_moment(self._draw))
+        if ill in _ENDS:
+            connection.say(_ENDS[ill], draw_moment(self._draw))
         return connection
 
     def _count_one(self) -> None:

@@ -13,7 +13,15 @@ from worker.settings import LcmSettings, OutageSettings, RetrySettings
 # All times are multiples of this, exact in binary, so that events meet in one moment often.
 STEP = 0.25
 
-CONNECT_ILLS = ("refused", "401", "503", "too slow", "accepts and closes", "accepts and resets")
+CONNECT_ILLS = (
+    "refused",
+    "401",
+    "503",
+    "too slow",
+    "accepts and closes",
+    "accepts and resets",
+    "accepts, being full",
+)
 REPLY_ILLS = (
     "at the timeout",
     "late",
@@ -30,6 +38,8 @@ REPLY_ILLS = (
     "error",
     "silence",
     "close",
+    "close, being full",
+    "error, being full",
     "reset",
     "cut while idle",
     "closed while idle",

@@ -20,6 +20,8 @@ IN_PLACE: dict[str | None, list[bytes | Sign]] = {
     "wrong subtopic": [_WRONG],
     "too large": [Sign.TOO_LARGE],
     "close": [Sign.CLOSE],
+    "close, being full": [Sign.FULL],
+    "error, being full": [documents.full()],
     "reset": [Sign.RESET],
 }
 BAD: dict[str | None, str] = {
