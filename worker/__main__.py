@@ -1,5 +1,16 @@
-"""`python -m worker` is `lcm-worker`."""
+"""`lcm-worker`, and `python -m worker`."""
 
-from worker.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line, see `worker.cli.main`; an interrupt ends it from its first import on."""
+    try:
+        from worker.cli import main as run  # noqa: PLC0415 - it takes the longest
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The command line: all commands in one Typer app, and the entry point `main`.
+"""The command line: all commands in one Typer app, and `main`, which runs it.
 
 A command is a module, or a folder where it is a program of its own. There, `options.py` holds the command as users
 type it, its options and their validation; what it does is in `run.py` (`actions.py` for the four of `dead` and of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from worker import __version__
+from worker.__main__ import main
 from worker.cli import app
 from worker.contract.errors import SettingsError
 from worker.simulator.behaviour import CONNECTION_FAULTS, FAULTS, WHEN_FULL
@@ -186,3 +188,18 @@ def test_absurd_numbers_are_wrong_usage(line: str) -> None:
     assert option.lstrip("-") in said(
         *line.split(), status=2, environment={"LCM_WORKER_HEALTH__LISTEN": "h:1"}
     )
+
+
+def test_an_interrupt_while_the_commands_are_imported_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C right after the start ends the program as later on, with 130, and without a traceback."""
+
+    class Interrupts:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "worker.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "worker.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130

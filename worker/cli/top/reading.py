@@ -1,18 +1,22 @@
 """Parses the bytes of a log into events. Pure.
 
 What is not a line of a worker's JSON log is skipped and counted: the output of other programs, an incomplete line,
-one that is too long to be kept in memory, or one of a year that no clock shows.
+one that is too long to be kept in memory, one of a year that no clock shows, or one with a number beyond all measure.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
 LONGEST_LINE = 1 << 20
 # Beyond them, offsets and ends of time slots lead out of the years that dates can have.
 _YEARS = range(1970, 3000)
+# In milliseconds 3,000 years: an odd clock, or a job without a date, is no reason to skip a line.
+Quantity = Annotated[float, msgspec.Meta(ge=-1e14, le=1e14)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 
 
 class Event(msgspec.Struct, gc=False):
@@ -25,10 +29,10 @@ class Event(msgspec.Struct, gc=False):
     level: str
     event: str
     worker: str
-    duration_ms: float | None = None
-    lcm_ms: float | None = None
-    queue_ms: float | None = None
-    publish_ms: float | None = None
+    duration_ms: Quantity | None = None
+    lcm_ms: Quantity | None = None
+    queue_ms: Quantity | None = None
+    publish_ms: Quantity | None = None
     error: str | None = None
     reason: str | None = None
     said: str | None = None
@@ -37,15 +41,15 @@ class Event(msgspec.Struct, gc=False):
     exception: str | None = None
     role: str | None = None
     still_paused: list[str] | None = None
-    seconds: float | None = None
-    stats_interval: float | None = None
-    in_flight: int = 0
-    busy: int = 0
-    idle: int = 0
-    opening: int = 0
-    waiting: int = 0
-    fleet_workers: int | None = None
-    fleet_sessions: int | None = None
+    seconds: Quantity | None = None
+    stats_interval: Quantity | None = None
+    in_flight: Count = 0
+    busy: Count = 0
+    idle: Count = 0
+    opening: Count = 0
+    waiting: Count = 0
+    fleet_workers: Count | None = None
+    fleet_sessions: Count | None = None
 
 
 _decode = msgspec.json.Decoder(Event).decode
