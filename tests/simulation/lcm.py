@@ -139,6 +139,10 @@ class Lcm:
             self._violated(
                 f"a second request on connection {connection.number}, while the first has no answer"
             )
+        if line.requests > (self._plan.lcm.max_exchanges or line.requests):
+            self._violated(
+                f"request {line.requests} on connection {connection.number}, past lcm.max_exchanges"
+            )
         connection.unanswered = True
         self.on_request(line.requests, account)
 

@@ -83,7 +83,7 @@ class Exchange:
     async def _on_session(self, request: LookupRequest, *, fresh: bool) -> LookupResult:
         session = await self._pool.acquire(fresh=fresh, urgent=request.urgent)
         try:
-            if request.turned_away and self._witness and not session.answered:
+            if request.turned_away and self._witness and self._pool.may_prove(session):
                 await self._prove(session)
                 return await self._ask_where_let_in(session, request)
             return await self._in_turn(session, request, fresh=fresh)

@@ -172,6 +172,10 @@ class Pool:
                 self._idle.append(session)
         self._assign()
 
+    def may_prove(self, session: Session) -> bool:
+        """Whether LCM has not answered on this session yet, and two exchanges may take place on it."""
+        return not session.answered and self._max_exchanges != 1
+
     def answered_on(self, session: Session) -> None:
         """Take note that LCM has answered on this session."""
         if self._pace.failing:

@@ -44,6 +44,7 @@ class OneSession:
         self.released = 0
         self.slot, self.exchanges, self.alive, self.lapsed = 3, 0, True, False
         self.answered = 0
+        self.proves = True
         self.told: list[str] = []
         self.waits = 0.0
         self.turns_away = 0
@@ -69,6 +70,9 @@ class OneSession:
 
     def turned_away(self, session: object) -> bool:
         return session is self and self.exchanges <= self.turns_away
+
+    def may_prove(self, _session: object) -> bool:
+        return self.proves and not self.answered
 
     def answered_on(self, _session: object) -> None:
         self.told.append("answered")
@@ -310,6 +314,21 @@ async def test_an_account_that_is_answered_no_more_proves_nothing() -> None:
     assert isinstance(ended, LookupResult)
     assert (request.exchanges, request.last_error, pool.told) == (1, "", [])
     assert counted == ["answered", "timeout", "answered"]
+
+
+async def test_where_a_session_takes_one_exchange_nobody_asks_ahead() -> None:
+    """There every session is for one account, and LCM is believed."""
+    clock = SetClock()
+    pool = OneSession(ITEMS, LcmError("full"), LcmError("full"), ITEMS, clock=clock)
+    pool.proves = False
+    exchange = exchanging(pool, clock)
+    await exchange(LookupRequest("known"))
+    pool.exchanges = pool.answered = 0
+    pool.turns_away = 2
+    request = LookupRequest("a")
+    await exchange(request)
+    assert [account for account, _ in pool.asked] == ["known", "a", "a", "a"]
+    assert (request.exchanges, pool.told) == (1, [])
 
 
 async def test_an_lcm_without_room_for_either_is_full() -> None:

@@ -519,6 +519,16 @@ async def test_room_that_was_refused_over_an_account_is_there() -> None:
     await asyncio.gather(*asked, return_exceptions=True)
 
 
+@pytest.mark.parametrize(("limit", "proves"), [(0, True), (1, False), (2, True)])
+async def test_a_session_may_prove_room_where_it_takes_two_exchanges(limit: int, proves: bool) -> None:
+    """Not where `max_exchanges` is 1, and not once LCM has answered on it."""
+    bench = Bench(sessions=1, max_exchanges=limit)
+    session = await bench.session()
+    assert bench.pool.may_prove(cast(Session, session)) == proves
+    session.exchange()
+    assert not bench.pool.may_prove(cast(Session, session))
+
+
 async def test_lcm_that_is_full_for_the_only_session_has_the_room_it_had() -> None:
     """With none of ours beside it what was known of its room is forgotten; good exchanges open more at once."""
     bench = Bench(sessions=3)
