@@ -85,7 +85,7 @@ class Pool:
         self._free_slots = list(range(self._size, 0, -1))
         self._attempts: dict[int, _Attempt] = {}
         self._opening: set[asyncio.Task[None]] = set()
-        self._connecting = 0
+        self._connecting: set[int] = set()
         self._pausing = 0
         # The slot of the one session beyond the room, until LCM has answered on it; and whether its opening waits.
         self._beyond: int | None = None
@@ -199,7 +199,7 @@ class Pool:
         Nothing was wrong with its request.
         """
         error = session.not_opened
-        return session.lapsed or (error is not None and error.full and self._has_others(error))
+        return session.lapsed or (error is not None and error.full and self._has_others(session.slot, error))
 
     async def probe(self) -> bool:
         """Wait for a session and give it back; return whether one was opened, before the waiters were rejected."""
@@ -320,11 +320,11 @@ class Pool:
             raise _NoMore
 
     async def _connect(self, slot: int) -> Session:
-        self._connecting += 1
+        self._connecting.add(slot)
         try:
             return await self._open_session(slot, self._session_ended)
         finally:
-            self._connecting -= 1
+            self._connecting.discard(slot)
 
     async def _try(self, session: Session) -> None:
         if await session.lasts():
@@ -367,7 +367,7 @@ class Pool:
         # Beyond the room there is one try at a time, which fails together with no other.
         attempt = self._pace.attempt if slot == self._beyond else self._attempts[slot].pace
         self._leave(slot)
-        if self._has_others(error):
+        if self._has_others(slot, error):
             self._no_room(slot, error)
             return
         self._in_doubt = True
@@ -382,7 +382,7 @@ class Pool:
 
     def _no_room(self, slot: int, error: SessionNotOpened) -> None:
         """Go on with the other sessions."""
-        held = self._open_now + self._connecting + len(self._closing)
+        held = self._open_now + len(self._connecting - {slot}) + len(self._closing)
         counts = self._room.refused(self._attempts[slot].room, held, error)
         # A full LCM may ask for another pause each time.
         why = "full" if error.full else error.message
@@ -400,12 +400,12 @@ class Pool:
         if slot == self._beyond:
             self._beyond = None
 
-    def _has_others(self, error: SessionNotOpened) -> bool:
-        """Whether there are other sessions to go on with.
+    def _has_others(self, slot: int, error: SessionNotOpened) -> bool:
+        """Whether there are other sessions than this to go on with.
 
         Where LCM is full, those that are being opened count: they may have come first, and be what leaves no room.
         """
-        return bool(self._open_now or len(self._closing) or (error.full and self._connecting))
+        return bool(self._open_now or len(self._closing) or (error.full and self._connecting - {slot}))
 
     @property
     def _open_now(self) -> int:

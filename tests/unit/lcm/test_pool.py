@@ -574,3 +574,23 @@ async def test_none_beyond_the_room_is_opened_while_lcm_ends_sessions() -> None:
     bench.used(first)
     assert await asked[3] is first
     await bench.pool.close()
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_lcm_that_is_full_as_a_session_opens_is_away_where_there_is_no_other(at_once: int) -> None:
+    """Said in one write with the answer to the handshake it ends the session before that is open, and counts alike."""
+    bench = Bench(sessions=3)
+    asked = [bench.acquire() for _ in range(at_once)]
+    await settled()
+    asleep = bench.sleeping()
+    for _ in range(at_once):
+        slot, on_ended, opening = bench.openings.pop(0)
+        session = Scripted(slot, on_ended)
+        session.not_opened = FULL
+        session.abort("full")
+        opening.set_result(session)
+        await settled()
+    assert (len(bench.away), bench.pool.backing_off, bench.openings) == (1, True, [])
+    asleep.set_result(None)
+    await bench.pool.close()
+    await asyncio.gather(*asked, return_exceptions=True)
