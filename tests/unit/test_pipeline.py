@@ -258,6 +258,16 @@ async def test_a_job_that_came_back_too_often_is_never_looked_up() -> None:
     ).ending is Ending.SUCCEEDED
 
 
+@pytest.mark.parametrize(("exchanges", "came_back"), [(0, 4), (1, None)])
+async def test_who_was_asked_for_and_deferred_kills_no_worker(exchanges: int, came_back: int | None) -> None:
+    """Deferred after exchanges it has had its chance to: how often it came back is counted anew."""
+    world = World(failing(Deferred("LCM is out"), exchanges=exchanges))
+    end = await world.handle(replace(delivery(), delivery_count=4))
+    [copy] = world.published
+    assert end.ending is Ending.DEFERRED
+    assert copy.properties.headers.get("outcome-returns") == came_back
+
+
 async def test_an_expired_job_has_a_result_alone() -> None:
     """Past its deadline a job is not dead-lettered: whoever asked hears of it, and that is all."""
     world = World(failing(Expired("past the deadline"), exchanges=0))

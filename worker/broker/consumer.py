@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from worker.broker.delivery import delivery_of, own_users
 from worker.broker.link import Link
 from worker.broker.one_delivery import cancel_consumer, one_delivery
 from worker.broker.pauses import Pauses
-from worker.broker.suspects import SUSPECT_FROM, Held, Suspects
+from worker.broker.suspects import ALONE, SUSPECT_FROM, Held, Suspects
 from worker.broker.topology import Topology
 from worker.common.clock import SYSTEM_CLOCK, Clock
 from worker.common.tasks import TaskSet, cancel, start
@@ -88,7 +88,7 @@ class Consumer:
         self._pauses = Pauses(paused, log)
         self._adjusting = asyncio.Lock()
         self._adjustments = TaskSet()
-        self._suspects = Suspects(self, topology.retry_steps[0].delay, clock)
+        self._suspects = Suspects(self, topology.retry_steps[0].delay, settings.delivery_limit, clock)
         self._catching = TaskSet()
         self._leaving = asyncio.Event()
         self._draining = False
@@ -137,7 +137,10 @@ class Consumer:
             self._adjust()
 
     async def take_one(self, within: float) -> bool:
-        """Take one delivery in spite of a pause and see it to its end; return whether one came in `within` seconds."""
+        """Take one delivery in spite of a pause, and wait for its end; return whether one came in `within` seconds.
+
+        Where suspects run, for `ALONE` seconds at most.
+        """
         channel, generation = await self.link.channel(), self.link.generation
         deliveries, acks = self._deliveries, self._acks
         if self.leaving or deliveries is None or acks is None:
@@ -147,20 +150,25 @@ class Consumer:
             return False
         message, tag = caught
         held = (acks, self._delivery(message, generation))
-        await asyncio.wait({self._jobs.start(self._work_alone(held, channel, tag))})
+        await asyncio.wait(
+            {self._jobs.start(self._work_alone(held, channel, tag))},
+            timeout=ALONE if PauseReason.SUSPECT in self._pauses.reasons else None,
+        )
         return True
 
     async def emptied(self) -> None:
-        """Wait until the broker delivers nothing more and nothing is in hand; to be called while paused."""
+        """Wait until the broker delivers nothing more and, for a moment, what is in hand has ended; while paused."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ALONE
         # Deliveries may come while the link is being prepared; they can be stopped once it is up.
         await self.link.channel()
         await self._adjust_consuming()
-        while self._jobs:
-            await asyncio.wait(self._jobs)
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=max(0.0, until - loop.time()))
 
-    async def finish(self, held: Held) -> None:
-        """See a delivery to its end."""
-        await asyncio.wait({self._start(held)})
+    async def finish(self, group: Sequence[Held]) -> None:
+        """Begin with deliveries, and wait a moment for their end."""
+        await asyncio.wait({self._start(held) for held in group}, timeout=ALONE)
 
     async def defer(self, held: Held, reason: Deferred) -> None:
         """Defer a delivery."""
@@ -248,7 +256,8 @@ class Consumer:
             if not self.link.is_up or self.leaving:
                 return
             if self.paused and self._tag:
-                await self._stop_consuming(_SETTLED_WITHIN, unless=self._pauses.over)
+                within = ALONE if self._pauses.reasons == {PauseReason.SUSPECT} else _SETTLED_WITHIN
+                await self._stop_consuming(within, unless=self._pauses.over)
             elif not self.paused and not self._tag and self._deliveries and self._acks:
                 consume = partial(self._consume, self._deliveries, self._acks, self.link.generation)
                 await self._ask_channel(lambda _: consume())

@@ -1,8 +1,15 @@
-"""Runs deliveries that came back too often alone, so that a job that kills the worker takes no neighbour with it."""
+"""Runs deliveries that came back too often alone, so that a job that kills the worker takes no neighbour with it.
+
+Most of them kill nothing: they were in hand, for long, when a connection was lost or another job killed the worker. So
+those that came back three times run together first, and fewer of those that came back once more, unless the delivery
+limit is near. Others are kept waiting for `ALONE` seconds only: a job that kills its worker does so as it is read, or
+as it is answered.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from worker.broker.acks import Acks
@@ -15,6 +22,11 @@ from worker.contract.message import Delivery
 SUSPECT_FROM = 3
 """A delivery that came back this often without being settled may be one that kills workers."""
 
+ALONE = 2.0
+"""Seconds for which others are kept waiting at most: before suspects begin, and for what began to end."""
+
+_TOGETHER = (64, 8, 1)  # how many run together that came back three, four and more times
+_SPARE = 10  # returns that have to be left for that
 _DEFERRED_RETURN = 2.0  # seconds beyond the first retry delay within which deferred suspects are back
 
 Held = tuple[Acks, Delivery]
@@ -29,20 +41,27 @@ class Host(Intake, Protocol):
         """Whether the worker is shutting down, and takes no more deliveries."""
 
     async def emptied(self) -> None:
-        """Wait until the broker delivers nothing more and nothing is in hand; the intake is paused."""
+        """Wait until the broker delivers nothing more and, for `ALONE` seconds, what is in hand has ended.
 
-    async def finish(self, held: Held) -> None:
-        """See a delivery to its end."""
+        The intake is paused.
+        """
+
+    async def finish(self, group: Sequence[Held]) -> None:
+        """Begin with deliveries, and wait for their end, for `ALONE` seconds at most."""
 
     async def defer(self, held: Held, reason: Deferred) -> None:
         """Defer a delivery."""
 
 
 class Suspects:
-    """The suspects in hand. `first_delay` is the seconds for which a deferred delivery stays away."""
+    """The suspects in hand.
 
-    def __init__(self, host: Host, first_delay: float, clock: Clock = SYSTEM_CLOCK) -> None:
+    `first_delay` is the seconds for which a deferred delivery stays away, `limit` how often one may come back.
+    """
+
+    def __init__(self, host: Host, first_delay: float, limit: int, clock: Clock = SYSTEM_CLOCK) -> None:
         self._host = host
+        self._limit = limit
         self._first_delay = first_delay
         self._monotonic = clock.monotonic
         self._waiting: list[Held] = []
@@ -59,7 +78,7 @@ class Suspects:
         await cancel(self._attending)
 
     async def _attend(self) -> None:
-        """Run one suspect alone and defer the others.
+        """Run suspects that came back least often, and defer the others.
 
         Those come back together, so jobs are then taken one at a time for a while.
         """
@@ -67,16 +86,23 @@ class Suspects:
         try:
             await self._host.emptied()
             while self._waiting:
-                await self._run_alone()
+                await self._run()
         finally:
             self._host.resume(PauseReason.SUSPECT)
 
-    async def _run_alone(self) -> None:
-        first, *others = self._waiting
-        self._waiting.clear()
+    async def _run(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        least = min(delivery.delivery_count for _, delivery in waiting)
+        group = [held for held in waiting if held[1].delivery_count == least][: self._together(least)]
+        others = [held for held in waiting if held not in group]
         for other in others:
             await self._host.defer(other, Deferred("another job that came back too often runs alone"))
-        await self._host.finish(first)
+        await self._host.finish(group)
         until = self._monotonic() + self._first_delay + _DEFERRED_RETURN
         while others and (left := until - self._monotonic()) > 0 and not self._host.leaving:
             await self._host.take_one(left)
+
+    def _together(self, came_back: int) -> int:
+        if self._limit - came_back < _SPARE:
+            return 1
+        return _TOGETHER[min(came_back - SUSPECT_FROM, len(_TOGETHER) - 1)]
