@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
+from html import escape
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from worker.common.text import printable
@@ -125,9 +126,9 @@ def secrets_of(settings: Settings, *urls: str) -> tuple[str, ...]:
     Secrets of less than 4 characters are left out, and so is the password "guest": as words of their own
     they would be scrubbed from everything else as well.
     """
-    found = {form for secret in _secrets(settings, *urls) for form in spellings(secret)}
-    kept = (form for form in found if len(form) >= _SHORTEST_SECRET and form != "guest")
-    return tuple(sorted(kept, key=lambda form: (-len(form), form)))
+    kept = {each for each in _secrets(settings, *urls) if len(each) >= _SHORTEST_SECRET and each != "guest"}
+    forms = {form for secret in kept for form in spellings(secret)}
+    return tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
 def _files_of(settings: Settings) -> tuple[SecretFile, ...]:
@@ -259,13 +260,29 @@ def basic_forms(user: str, password: str) -> Iterator[str]:
         yield b64encode(bytes(before) + ending).decode().rstrip("=")[shared:]
 
 
+_MARKUP = frozenset("&<>'\"+`")  # what some write as \uXXXX in JSON, so that it can stand in HTML
+
+
 def spellings(secret: str) -> Iterator[str]:
-    """Yield the forms in which a secret may appear: as it is, quoted in a URL, escaped in JSON or by Python."""
+    """Yield the forms in which a secret may appear.
+
+    As it is, quoted in a URL, in base64, escaped in JSON as different libraries do, in HTML, or by Python.
+    """
     for form in (secret, printable(secret)):
         yield form
         yield repr(form)[1:-1]
         # A text that holds both kinds of quotes has the single ones escaped.
         yield repr(f'"{form}')[2:-1]
     yield quote(secret, safe="")
-    yield json.dumps(secret)[1:-1]
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield b64encode(secret.encode(errors="surrogatepass")).decode().rstrip("=")
+    for in_ascii in (True, False):
+        text = json.dumps(secret, ensure_ascii=in_ascii)[1:-1]
+        yield text
+        yield text.replace("/", r"\/")
+    for digits in ("04x", "04X"):
+        yield "".join(rf"\u{ord(letter):{digits}}" if letter in _MARKUP else letter for letter in secret)
+    html = escape(secret)
+    for apostrophe in ("&#x27;", "&#39;"):
+        form = html.replace("&#x27;", apostrophe)
+        yield form
+        yield form.replace("/", "&#x2F;")

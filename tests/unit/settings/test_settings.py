@@ -816,6 +816,24 @@ def test_a_secret_is_recognized_with_escapes(secret: str, shown: Callable[[str],
     assert said == shown(around.format(MASK)) or said.strip("\"'\\") == MASK
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        r"p&ss'w/rd+22",
+        r"p&ss'w\/rd+22",
+        r"p\u0026ss\u0027w/rd\u002b22",
+        r"p\u0026ss\u0027w/rd\u002B22",
+        "p&amp;ss&#39;w/rd+22",
+        "p&amp;ss&#x27;w&#x2F;rd+22",
+        b64encode(b"p&ss'w/rd+22").decode(),
+    ],
+)
+def test_a_secret_is_recognized_as_other_libraries_write_it(said: str) -> None:
+    """In JSON that may stand in HTML, in HTML itself, and in base64."""
+    hide = Scrubber(from_env(lcm__username="me", lcm__password="p&ss'w/rd+22"))
+    assert hide(f"<{said}>") == f"<{MASK}>"
+
+
 def test_a_token_without_a_name_is_masked_as_it_was_meant() -> None:
     """A server shows it decoded, the URL has it quoted."""
     hide = Scrubber(from_env(lcm__url="ws://lcm/?hunter%2F22"))
