@@ -43,8 +43,8 @@ class FailureWindow:
         self._size = size
         self._needed = ratio * size
         self._most_of_one = max(1, size // _ACCOUNTS)
-        self._last: OrderedDict[tuple[str, int], bool] = OrderedDict()
-        self._turns: dict[str, tuple[int, int]] = {}
+        self._last: OrderedDict[tuple[int, int], bool] = OrderedDict()
+        self._turns: dict[int, tuple[int, int]] = {}
         self._failed = 0
 
     def __repr__(self) -> str:
@@ -75,21 +75,24 @@ class FailureWindow:
         return self.tripped
 
     def _note(self, account: str, *, failed: bool) -> None:
-        first, turn = self._turns.get(account, (0, 0))
-        self._last[account, turn] = failed
+        # A text may take a kibibyte. Python's hash has 64 bits, and a seed that each process draws: nobody can choose
+        # accounts that share one, and two that did by chance would only count as one.
+        key = hash(account)
+        first, turn = self._turns.get(key, (0, 0))
+        self._last[key, turn] = failed
         self._failed += failed
-        self._turns[account] = (first, turn + 1)
+        self._turns[key] = (first, turn + 1)
         if turn - first >= self._most_of_one:
-            self._drop(account, first)
+            self._drop(key, first)
         elif len(self._last) > self._size:
             self._drop(*next(iter(self._last)))
 
-    def _drop(self, account: str, first: int) -> None:
+    def _drop(self, key: int, first: int) -> None:
         """Leave out the oldest job of an account."""
-        self._failed -= self._last.pop((account, first))
-        _, turn = self._turns.pop(account)
+        self._failed -= self._last.pop((key, first))
+        _, turn = self._turns.pop(key)
         if first + 1 < turn:
-            self._turns[account] = (first + 1, turn)
+            self._turns[key] = (first + 1, turn)
 
     def _reset(self) -> None:
         self.tripped = False

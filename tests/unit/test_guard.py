@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from itertools import count
 
 import pytest
@@ -92,6 +93,20 @@ def test_ratio_0_is_off() -> None:
     window = FailureWindow(size=2, ratio=0.0)
     told(window, *[(str(n), InternalError) for n in range(10)])
     assert not window.tripped
+
+
+def test_the_text_of_accounts_is_not_kept() -> None:
+    """A window holds under 400 bytes of each job, also where its account takes a kibibyte."""
+    tracemalloc.start()
+    try:
+        window = FailureWindow(size=200, ratio=0.9)
+        for number in range(1000):
+            window.job_ended("\N{GRINNING FACE}" * 250 + f"{number:06}", failed=True)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert window.tripped
+    assert held < 200 * 400
 
 
 SIZE = 20
