@@ -2,7 +2,7 @@
 
 It watches each producer by itself, and all together. While nearly every job of a producer fails in a way that points to
 a bad deploy, a few of its jobs are tried at a time until one succeeds, and its others are deferred. The intake is
-paused only where hardly anything else is in the queue, and then a whole pass over the queue is made now and then.
+paused only where the queue is long and brings nothing else, and then a whole pass over it is made now and then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TRIES_TOGETHER = 12  # the same for all producers that only all together have t
 _NEWCOMERS = 12  # producers that nothing is known of and that have a try at once; the others wait for one
 _MOST_PRODUCERS = 1000
 _ACCOUNTS = 20  # at least so many have to fail for a producer to trip
-_HARDLY_ANY = 0.01  # the part of a pass that other producers' jobs may be for the intake to be paused
+_LONG_QUEUE = 100  # jobs; that a shorter one is gone through again and again costs the broker little
 _REST = 4  # times that a pass took: so long is the intake paused after it, within limits
 _LONGEST_REST = 600.0
 
@@ -130,12 +130,14 @@ class _Tries:
 class _Watched:
     """A producer: its window, and the tries it has while that has tripped.
 
-    `tries` is its own where it has tripped by itself. `has_first_try` gives it one at once.
+    `tries` is its own where it has tripped by itself. `has_first_try` gives it one at once. `came` is when its last job
+    was delivered.
     """
 
     window: FailureWindow
     tries: _Tries | None = None
     has_first_try: bool = False
+    came: float = 0.0
 
     def may_try(self) -> bool:
         if self.has_first_try:
@@ -146,27 +148,20 @@ class _Watched:
 
 @dataclass(slots=True)
 class _Pass:
-    """As many deliveries as the queue held at the beginning, and how many of them were of producers not tripped."""
+    """So many deliveries as are `left`."""
 
-    depth: int
-    seen: int = 0
-    others: int = 0
+    left: int
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def count(self, *, tripped: bool) -> None:
-        self.seen += 1
-        self.others += not tripped
-        if self.seen >= self.depth:
+    def count(self) -> None:
+        self.left -= 1
+        if self.left <= 0:
             self.over.set()
-
-    @property
-    def brought_others(self) -> bool:
-        return self.others > _HARDLY_ANY * self.seen
 
 
 @dataclass
 class Guard:
-    """Admits jobs or has them deferred, by their producer; pauses the intake where nearly all would be deferred.
+    """Admits jobs or has them deferred, by their producer; pauses the intake where it would defer all of a long queue.
 
     Args:
         size, ratio: those of each window, see FailureWindow.
@@ -199,10 +194,10 @@ class Guard:
     def admit(self, producer: Producer) -> Deferred | None:
         """Tell why a producer's job is not to be looked up now; None where it is."""
         watched = self._watched(producer.known)
-        tripped = watched.window.tripped
+        watched.came = self.clock.monotonic()
         if self._pass is not None:
-            self._pass.count(tripped=tripped)
-        if not tripped or watched.may_try():
+            self._pass.count()
+        if not watched.window.tripped or watched.may_try():
             return None
         return Deferred("nearly every job of its producer fails; a few are tried at a time", further=True)
 
@@ -318,20 +313,28 @@ class Guard:
         self._passing = start(self._make_passes(), "guard")
 
     async def _make_passes(self) -> None:
-        depth = await self.depth()
+        """Go through the queue, and rest after each pass over a long one while nobody else's jobs come.
+
+        Where these come singly, a pass may be over before the next one: so those of the last `pause` count, too.
+        """
         while self.tripped:
+            depth = await self.depth()
             began = self.clock.monotonic()
-            self._pass = _Pass(depth)
-            if depth:
-                await self._pass.over.wait()
-            # Other workers may keep the queue empty, so at least one job is waited for.
-            depth = max(1, self._pass.seen)
-            if self._pass.brought_others:
+            self._pass = _Pass(max(depth, _LONG_QUEUE))
+            await self._pass.over.wait()
+            ended = self.clock.monotonic()
+            if depth < _LONG_QUEUE or self._others_came(since=min(began, ended - self.pause)):
                 continue
-            took = self.clock.monotonic() - began
             self.intake.pause(PauseReason.GUARD)
-            rest = max(self.clock.jitter(self.pause / 2, self.pause), min(took * _REST, _LONGEST_REST))
+            rest = max(
+                self.clock.jitter(self.pause / 2, self.pause), min((ended - began) * _REST, _LONGEST_REST)
+            )
             await self.clock.sleep(rest)
-            depth = max(1, await self.depth())
             self.intake.resume(PauseReason.GUARD)
         self._pass = None
+
+    def _others_came(self, *, since: float) -> bool:
+        """Whether a job of a producer that has not tripped was delivered."""
+        return any(
+            watched.came >= since and not watched.window.tripped for watched in self._producers.values()
+        )

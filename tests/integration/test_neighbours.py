@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -80,6 +81,21 @@ async def test_a_producer_whose_jobs_lcm_does_not_answer_stops_nobody_else(vhost
         assert len(set(asked)) < 3 * WINDOW
         assert [tripped["producers"] for tripped in log.of("guard.tripped")] == [1]
         assert "lcm.outage_started" not in log.events
+
+
+async def test_a_producer_that_trips_pauses_nothing_where_jobs_are_taken_as_they_come(vhost: str) -> None:
+    """The queue is empty by the time that it trips: another's jobs, one at a time, go on without a pause."""
+    async with Simulator(REFUSING) as lcm, open_channel(vhost) as channel:
+        settings = settings_for(vhost, lcm)
+        async with working(settings) as log:
+            await publish(channel, *numbered(1), app_id="dialer")
+            await until(lambda: succeeded(log, 1))
+            await publish(channel, *bad(WINDOW + 15), app_id="crm")
+            await until(lambda: "guard.tripped" in log.events)
+            for count in range(2, 30):
+                await publish(channel, *numbered(count)[-1:], app_id="dialer")
+                await until(partial(succeeded, log, count))
+        assert "worker.paused" not in log.events
 
 
 async def test_a_bad_deploy_for_many_routes_costs_few_jobs(vhost: str) -> None:

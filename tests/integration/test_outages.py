@@ -206,15 +206,15 @@ async def test_a_deadline_ends_even_a_deferred_job(vhost: str) -> None:
 
 async def test_a_bad_deploy_does_not_dead_letter_the_whole_queue(vhost: str) -> None:
     """Nearly all of a window fail for good: the guard pauses, takes a few at a time, and ends when they succeed."""
-    settings = {"GUARD__WINDOW": "20", "BROKER__PREFETCH": "8"}
+    settings = {"GUARD__WINDOW": "20", "BROKER__PREFETCH": "8", "OUTAGE__PROBE_MAX_DELAY": "1s"}
     async with Simulator(Behaviour(faults={"refuse": 1.0})) as lcm, open_channel(vhost) as channel:
         async with working(quick(vhost, lcm.url, **settings)) as log:
-            await publish(channel, *numbered(200))
-            await until(lambda: "guard.tripped" in log.events)
+            await publish(channel, *numbered(1000))
+            await until(lambda: "worker.paused" in log.events)
             lcm.behaviour = Behaviour()
-            found = await results(channel, 200)
+            found = await results(channel, 1000)
         failed = sum(result["status"] == "failed" for result in found)
-        assert 20 <= failed < 100
+        assert 20 <= failed < 200
         assert await depth(channel, DEAD) == failed
         assert log.of("worker.paused")[0]["reason"] == "guard"
         assert "worker.resumed" in log.events
@@ -225,10 +225,10 @@ async def test_a_guarded_worker_comes_back_beside_a_healthy_one(vhost: str) -> N
     refusing = Behaviour(faults={"refuse": 1.0})
     async with Simulator(refusing) as bad, Simulator() as good, open_channel(vhost) as channel:
         async with working(quick(vhost, bad.url, GUARD__WINDOW="10")) as log:
-            await publish(channel, *numbered(20))
-            await until(lambda: "guard.tripped" in log.events)
-            await until(partial(empty, channel, JOBS))
+            await publish(channel, *numbered(1000))
+            await until(lambda: "worker.paused" in log.events)
             async with working(quick(vhost, good.url)) as other:
+                await until(partial(empty, channel, JOBS))
                 bad.behaviour = Behaviour()
                 count = 0
 

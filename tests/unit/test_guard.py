@@ -125,7 +125,7 @@ class Guarded:
         self.log = RecordingLog()
         self.time = 0.0
         self.letters = 0
-        self._depth = depth
+        self.depth = depth
         self._accounts = count()
         self._sleep_ends: asyncio.Future[None] | None = None
         clock = Clock(
@@ -144,7 +144,7 @@ class Guarded:
         raise NotImplementedError
 
     async def _look(self) -> int:
-        return self._depth
+        return self.depth
 
     async def _sleep(self, seconds: float) -> None:
         self.done.append(f"sleep {seconds:g} s")
@@ -213,14 +213,14 @@ async def test_a_producer_whose_jobs_fail_is_stopped_and_others_are_not() -> Non
 
 async def test_the_intake_is_paused_when_a_whole_pass_brought_nothing_else() -> None:
     """It pauses once as many jobs as the queue held were seen, rests, and makes the next pass."""
-    guarded = Guarded(depth=50)
+    guarded = Guarded(depth=150)
     await guarded.come(BAD, SIZE)
-    await guarded.come(BAD, 49)
+    await guarded.come(BAD, 149)
     assert guarded.done == []
     await guarded.come(BAD, 1)
     assert guarded.done == ["pause: guard", "sleep 6 s"]
     await guarded.wake()
-    await guarded.come(BAD, 50)
+    await guarded.come(BAD, 150)
     assert guarded.done[2:] == ["resume: guard", "pause: guard", "sleep 6 s"]
     assert guarded.log.events == ["guard.tripped"]
     await guarded.guard.stop()
@@ -228,11 +228,11 @@ async def test_the_intake_is_paused_when_a_whole_pass_brought_nothing_else() -> 
 
 async def test_a_long_pass_is_followed_by_a_long_rest() -> None:
     """A pass takes a fifth of the time, but after ten minutes there is another in any case."""
-    guarded = Guarded(depth=50)
+    guarded = Guarded(depth=150)
     for took, rest in ((10.0, 40), (1000.0, 600)):
         await guarded.come(BAD, SIZE)
         guarded.time += took
-        await guarded.come(BAD, 50)
+        await guarded.come(BAD, 150)
         assert guarded.done[-1] == f"sleep {rest} s"
         await guarded.wake()
     await guarded.guard.stop()
@@ -240,13 +240,55 @@ async def test_a_long_pass_is_followed_by_a_long_rest() -> None:
 
 async def test_the_intake_goes_on_while_others_jobs_come() -> None:
     """A pass that brings another producer's jobs, though few, pauses nothing, and neither does the next."""
-    guarded = Guarded(depth=50)
+    guarded = Guarded(depth=1000)
     await guarded.come(OTHER, 3, None)
     await guarded.come(BAD, SIZE)
     for _ in range(3):
-        await guarded.come(BAD, 48)
-        await guarded.come(OTHER, 2, None)
+        await guarded.come(OTHER, 1, None)
+        guarded.time += 2 * PAUSE
+        await guarded.come(BAD, 999)
     assert guarded.done == []
+    await guarded.guard.stop()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 99])
+async def test_a_short_queue_is_never_paused(depth: int) -> None:
+    """Pitfall: where jobs are taken as they come, a producer that tripped made everybody's wait for a rest."""
+    guarded = Guarded(depth)
+    await guarded.come(OTHER, 1, None)
+    await guarded.come(BAD, SIZE)
+    for _ in range(3):
+        guarded.time += 10 * PAUSE
+        await guarded.come(BAD, 1000)
+    assert guarded.done == []
+    await guarded.guard.stop()
+
+
+async def test_the_intake_goes_on_while_others_jobs_come_now_and_then() -> None:
+    """Several passes that brought none pause nothing, until none has come for as long as the guard pauses its tries."""
+    guarded = Guarded(depth=100)
+    for _ in range(3):
+        await guarded.come(OTHER, 1, None)
+        for _ in range(PAUSE - 1):
+            await guarded.come(BAD, 100)
+            guarded.time += 1
+    assert guarded.done == []
+    guarded.time += 2
+    await guarded.come(BAD, 100)
+    assert guarded.done == ["pause: guard", "sleep 12 s"]
+    await guarded.guard.stop()
+
+
+async def test_a_queue_that_has_grown_is_gone_through_before_a_rest() -> None:
+    """It is looked at again after a hundred deliveries; a rest comes after as many as it held then."""
+    guarded = Guarded(depth=0)
+    await guarded.come(BAD, SIZE)
+    guarded.depth = 1000
+    await guarded.come(BAD, 100)
+    await guarded.come(BAD, 999)
+    assert guarded.done == []
+    await guarded.come(BAD, 1)
+    assert guarded.done == ["pause: guard", "sleep 6 s"]
     await guarded.guard.stop()
 
 
@@ -276,9 +318,9 @@ async def test_a_success_ends_it() -> None:
 
 async def test_a_success_during_a_rest_resumes_the_intake() -> None:
     """A job that was in hand when the intake was paused may be the one that succeeds."""
-    guarded = Guarded()
+    guarded = Guarded(depth=100)
     await guarded.come(BAD, SIZE)
-    await guarded.come(BAD, SIZE)
+    await guarded.come(BAD, 100)
     assert guarded.done == ["pause: guard", "sleep 6 s"]
     guarded.guard(Disposition(Ending.SUCCEEDED, account="good", producer=BAD))
     await settled()
@@ -435,9 +477,9 @@ async def test_of_many_that_nothing_is_known_of_a_few_are_tried_at_once() -> Non
 
 async def test_after_a_stop_nothing_is_resumed() -> None:
     """A guard that is stopped in its rest never wakes; one that has not tripped has nothing to stop."""
-    guarded = Guarded()
+    guarded = Guarded(depth=100)
     await guarded.guard.stop()
     await guarded.come(BAD, SIZE)
-    await guarded.come(BAD, SIZE)
+    await guarded.come(BAD, 100)
     await guarded.guard.stop()
     assert guarded.done == ["pause: guard", "sleep 6 s"]
