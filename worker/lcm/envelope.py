@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -36,9 +37,13 @@ _LONGEST_REASON = 200
 _REPLY_TOPIC = TOPIC.casefold()
 _BETWEEN_TEXTS = " | "
 _ABSENT = msgspec.Raw()
-_NOT_OF_NAME = re.compile("[ _-]+")
-# As it is written, or with a letter of it escaped.
-_MAY_NAME_ACCOUNT = re.compile(rb'account[ _-]?number"\s*:|\\u00[4-7]', re.IGNORECASE)
+_NOT_OF_NAME = re.compile(r"[\W_]+")
+# As it is written, with whatever stands between and behind its words or is escaped there, or with a letter escaped. No
+# repetition can pass the start of another match, so that the time it takes grows with the reply, and no faster.
+_MAY_NAME_ACCOUNT = re.compile(
+    rb'account[^a-z0-9"\\]*(?:\\|number[^a-z0-9"\\]*(?:\\|"\s*:))|\\u00[4-7]', re.IGNORECASE
+)
+_WHOLE_NUMBER = re.compile("0|[1-9][0-9]*")
 
 
 @dataclass(slots=True, frozen=True)
@@ -213,6 +218,7 @@ def names_another(raw: bytes, account: str) -> bool:
     # Most replies hold no such word, and a pattern takes longer to see that.
     if not (b"ccount" in raw.lower() or b"\\u00" in raw) or _MAY_NAME_ACCOUNT.search(raw) is None:
         return False
+    asked = _bare(account)
     named: list[list[str]] = []
 
     def look(pairs: list[tuple[str, Any]]) -> list[Any]:
@@ -225,8 +231,23 @@ def names_another(raw: bytes, account: str) -> bool:
 
     with suppress(*UNREADABLE):
         # As texts, since what the envelope's reader has passed over may be a number that is too long to be one.
-        json.loads(raw.decode(errors="replace"), object_pairs_hook=look, parse_int=str)
-    return any(texts and _bare(account) not in map(_bare, texts) for texts in named)
+        json.loads(
+            raw.decode(errors="replace"), object_pairs_hook=look, parse_int=str, parse_float=_reader_of(asked)
+        )
+    return any(texts and asked not in map(_bare, texts) for texts in named)
+
+
+def _reader_of(asked: str) -> Callable[[str], str]:
+    """Return what reads a number with a fraction or an exponent: as the account where it equals it, else as text."""
+    number = Decimal(asked) if _WHOLE_NUMBER.fullmatch(asked) else None
+
+    def read(text: str) -> str:
+        try:
+            return asked if number is not None and Decimal(text) == number else text
+        except InvalidOperation:  # its exponent is beyond all measure
+            return text
+
+    return read
 
 
 def _texts_in(value: Any) -> Iterator[str]:

@@ -274,3 +274,46 @@ def test_a_long_error_text_is_cut() -> None:
 def test_another_account_is_found(raw: bytes, another: bool) -> None:
     """Whatever else stands there, such as a number that no integer holds, or what is no text: it raises nothing."""
     assert names_another(raw, "a") is another
+
+
+@pytest.mark.parametrize("between", [" ", "  ", "__", "-", "- -", ".", "\t", "\u00a0", "\u2013", '"', "/"])
+@pytest.mark.parametrize("around", ["", " ", "_", "\u00a0"])
+@pytest.mark.parametrize("escaped", [True, False])
+def test_another_account_is_found_however_its_key_is_spelled(
+    between: str, around: str, escaped: bool
+) -> None:
+    """What stands between, before and behind the words of the key may be anything, as it is or as JSON escapes it."""
+    key = f"{around}Account{between}Number{around}"
+    if escaped:
+        written = "".join(sign if sign.isalpha() else f"\\u{ord(sign):04x}" for sign in key)
+    else:
+        written = json.dumps(key, ensure_ascii=False)[1:-1]
+    raw = f'{{"{written}" : "b"}}'.encode()
+    assert json.loads(raw) == {key: "b"}
+    assert names_another(raw, "a")
+    assert not names_another(raw, "b")
+
+
+@pytest.mark.parametrize(
+    ("account", "number", "another"),
+    [
+        ("99", "99", False),
+        ("99", "99.0", False),
+        (" 99 ", "9.9e1", False),
+        ("100000", "1e5", False),
+        ("0", "0.0", False),
+        ("99", "99.5", True),
+        ("99", "100.0", True),
+        ("99", "-99.0", True),
+        ("a", "99.0", True),
+        ("99", "1e5", True),
+        ("12345678901234567890", "12345678901234567890.0", False),
+        ("12345678901234567890", "12345678901234567891.0", True),
+        ("99", "1e999999999", True),
+        ("99", f"1e{'9' * 30}", True),
+        ("99", f"1e-{'9' * 30}", True),
+    ],
+)
+def test_another_account_is_found_as_a_number(account: str, number: str, another: bool) -> None:
+    """A number names the account that it equals, however it is written, to the last digit."""
+    assert names_another(b'{"AccountNumber": %s}' % number.encode(), account) is another
