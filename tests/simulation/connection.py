@@ -67,6 +67,7 @@ class Connection:
         self._unsent = False
         self._lost: asyncio.Future[None] = loop.create_future()
         self._gone: ConnectionClosed | None = None
+        self._goodbye: int | None = None
         self._to_client: deque[tuple[float, bytes | Sign, bool]] = deque()
         self._to_peer: deque[tuple[float, bytes | None]] = deque()
         self._last_to_client = self._last_to_peer = 0.0
@@ -109,6 +110,8 @@ class Connection:
             on_message(self._inbox.popleft())
         if self._lost.done():
             on_closed(self._closed())
+        elif self._goodbye is not None:
+            self._loop.call_soon(self._lose, self._goodbye)
 
     def ask(self, request: bytes, *, fenced: bool) -> None:
         if not self.open:
@@ -119,10 +122,6 @@ class Connection:
             self._pings += 1
             self._write(None)
         self._write(request)
-
-    @property
-    def is_closing(self) -> bool:
-        return not self.open
 
     @property
     def behind_fence(self) -> bool:
@@ -184,9 +183,13 @@ class Connection:
                 self._lose(cause=PayloadTooBig(2**20 + 1, 2**20))
 
     def _hear_goodbye(self, code: int) -> None:
-        # The peer closes the socket once it has our answer.
+        if self._adopted and self.open:
+            self._loop.call_soon(self._lose, code)
+        else:
+            # The peer closes the socket once it has our answer.
+            self._goodbye = code if self.open else None
+            self._loop.call_later(self.latency, self._lose, code)
         self.open = False
-        self._loop.call_later(self.latency, self._lose, code)
 
     def _write(self, what: bytes | None) -> None:
         due = self._last_to_peer = max(self._loop.time() + self.latency, self._last_to_peer)

@@ -107,7 +107,7 @@ class Session:
         self._deadline = Deadline()
         self._loop = asyncio.get_running_loop()
         self._lasted: asyncio.Future[bool] = self._loop.create_future()
-        self._trial = self._loop.call_later(_LASTS_AFTER, self._pass_trial)
+        self._trial = self._loop.call_later(_LASTS_AFTER, self._settle, True)
         # Last: what came with the opening may end the session at once.
         socket.adopt(self._take, self._closed)
 
@@ -290,11 +290,6 @@ class Session:
         if self._pending is not None and not self._pending.done():
             self._pending.set_exception(error or ConnectionLost(f"the session ended: {reason}"))
         self._on_ended(self, reason)
-
-    def _pass_trial(self) -> None:
-        # LCM may have said goodbye, and wait for us to hang up: then the end, which comes soon, decides.
-        if not self._socket.is_closing:
-            self._settle(lasted=True)
 
     def _settle(self, lasted: bool) -> None:
         if not self._lasted.done():

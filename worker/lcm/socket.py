@@ -79,6 +79,7 @@ class Socket(ClientConnection):
             on_closed(self.close_exc)
         else:
             self.recv_messages.maybe_resume()
+            self._hang_up_if_over()
 
     def ask(self, request: bytes, *, fenced: bool) -> None:
         """Send a request, and in the same write, with `fenced`, a ping ahead of it.
@@ -208,6 +209,17 @@ class Socket(ClientConnection):
         # From here on the library throws away what comes.
         if self.protocol.parser_exc is not None or self.protocol.close_rcvd is not None:
             self._frames.drop()
+            self._hang_up_if_over()
+
+    def _hang_up_if_over(self) -> None:
+        """End at once where the peer has said goodbye, or what can't be read: it may be long before it hangs up.
+
+        Our answer is sent by now. Where we have said goodbye first, hanging up is the peer's, which counts us until it
+        has.
+        """
+        over = self.protocol.parser_exc is not None or self.protocol.close_rcvd_then_sent
+        if self._adopted and over:
+            self.transport.abort()
 
     def _take_plain(self, first: int, payload: bytes) -> bool:
         if not self._adopted or self._fragments or self.protocol.state is not State.OPEN:
@@ -244,7 +256,7 @@ class Socket(ClientConnection):
         self.set_connection_exc(error)
         self.protocol.fail(code, "too many fragments")
         self.send_data()
-        self._limit_closing()
+        self.transport.abort()
 
     def _limit_closing(self) -> None:
         """Wait no longer than `close_timeout` for the peer to end a connection that is closing."""

@@ -14,6 +14,7 @@ import pytest
 from websockets.frames import Close, Frame, Opcode
 
 from tests.support.lcm import ACCOUNT, Ends, good, names, opened
+from tests.support.patience import PATIENCE
 from tests.support.raw_peer import RawPeer, more, pong, raw_peer, text
 from tests.support.settings import lcm_settings
 from tests.support.waiting import settled, until
@@ -26,6 +27,7 @@ from worker.simulator.documents import UNASKED
 from worker.simulator.server import Simulator
 
 LONG = 30.0
+SHORT = 5.0
 HEARTBEAT = UNASKED["heartbeat"]
 
 
@@ -412,9 +414,15 @@ async def test_compression_that_was_not_asked_for_opens_nothing() -> None:
     assert "extension" in raised.value.message
 
 
-async def test_a_goodbye_that_the_peer_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LCM says goodbye in mid-exchange and stays: the exchange is told its code, once the peer had time to go."""
-    monkeypatch.setattr("worker.lcm.handshake._CLOSE_TIMEOUT", 0.05)
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whatever waits for the peer to hang up wait for longer than the test does."""
+    monkeypatch.setattr("worker.lcm.handshake._CLOSE_TIMEOUT", 2 * PATIENCE * SHORT)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_goodbye_that_the_peer_never_ends() -> None:
+    """LCM says goodbye in mid-exchange and stays: the exchange is told its code, without waiting for it to go."""
 
     async def talk(lcm: RawPeer) -> None:
         await lcm.accept()
@@ -425,7 +433,7 @@ async def test_a_goodbye_that_the_peer_never_ends(monkeypatch: pytest.MonkeyPatc
 
     async with raw_peer(talk) as url, opened(url, ping_interval=0) as session:
         with pytest.raises(ConnectionLost, match="code 1012") as raised:
-            await session.exchange(ACCOUNT, LONG)
+            await session.exchange(ACCOUNT, PATIENCE * SHORT)
         assert raised.value.remote_message == "restart"
 
 
@@ -446,6 +454,53 @@ async def test_a_request_while_the_connection_is_closing() -> None:
         with pytest.raises(ConnectionLost, match="code 1001"):
             await session.exchange(ACCOUNT, LONG)
     assert [frame.opcode for frame in requests] == [Opcode.CLOSE]
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("where", ["with the handshake", "behind an answer", "later"])
+async def test_a_session_is_over_with_the_goodbye(where: str) -> None:
+    """LCM says goodbye, is answered and stays: the session ends with LCM's code and reason all the same."""
+    ends, said, heard = Ends(), close(1012, "restart"), list[Frame]()
+    answered = asyncio.Event()
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept(*[said] * (where == "with the handshake"))
+        if where != "with the handshake":
+            await answer(lcm, text(good(ACCOUNT)), *[said] * (where == "behind an answer"))
+            await answered.wait()
+        if where == "later":
+            lcm.say(said)
+        while True:
+            heard.append(await lcm.hear())
+
+    async with raw_peer(talk) as url, opened(url, ends) as session:
+        if where != "with the handshake":
+            await ask(session)
+            answered.set()
+        await until(lambda: ends.reasons, deadline=SHORT)
+        assert (session.alive, session.said) == (False, "restart")
+        with pytest.raises(ConnectionLost, match="had closed"):
+            await session.exchange(ACCOUNT, LONG)
+    assert ends.reasons == ["closed by LCM with code 1012"]
+    assert [frame.opcode for frame in heard] == [Opcode.CLOSE]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_session_is_over_with_what_is_no_frame() -> None:
+    """What LCM sends to an idle session can't be read: the session ends, though LCM stays."""
+    ends = Ends()
+
+    async def talk(lcm: RawPeer) -> None:
+        await lcm.accept()
+        await answer(lcm, text(good(ACCOUNT)))
+        lcm.say_bytes(b"\xff\xff")
+        while True:
+            await lcm.hear()
+
+    async with raw_peer(talk) as url, opened(url, ends) as session:
+        await ask(session)
+        await until(lambda: ends.reasons, deadline=SHORT)
+    assert ends.reasons == ["closed by us with code 1002"]
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "cut"])
