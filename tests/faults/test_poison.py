@@ -24,16 +24,19 @@ from worker.simulator.server import Behaviour, Simulator
 
 POISON = "666|1|2|0|0|44|666"
 INNOCENT = 31
-# Below 13 every suspect runs by itself, from there on those that came back three times together.
-DELIVERY_LIMITS = [5, 14]
+DELIVERY_LIMIT = 5
 # From so many returns on a delivery is suspect, and runs alone.
 SUSPECT = 3
-RETRY_DELAYS = ["500ms", "1s"]
+BROKER: dict[str, object] = {"delivery_limit": DELIVERY_LIMIT, "retry_delays": ["500ms", "1s"]}
 SETTINGS: dict[str, object] = {
-    "broker.retry_delays": RETRY_DELAYS,
+    **{f"broker.{name}": value for name, value in BROKER.items()},
     "lcm.sessions": 32,
     "lcm.reply_timeout": "10m",
     "retry.budget": "20m",
+}
+COMMAND_SETTINGS: dict[str, Any] = {
+    "broker__delivery_limit": DELIVERY_LIMIT,
+    "broker__retry_delays": msgspec.json.encode(BROKER["retry_delays"]).decode(),
 }
 NEVER = Behaviour(delay=3600.0)
 
@@ -42,33 +45,20 @@ def asked(simulator: Simulator, times: int) -> bool:
     return len(simulator.record) >= times
 
 
-@pytest.mark.parametrize("limit", DELIVERY_LIMITS)
 @pytest.mark.timeout_s(240)
-async def test_a_job_that_kills_workers_dies_alone(
-    limit: int, broker: Node, vhost: str, faults: Report
-) -> None:
+async def test_a_job_that_kills_workers_dies_alone(broker: Node, vhost: str, faults: Report) -> None:
     """Pitfall: a job that kills the worker, 31 others in hand. It alone is dead, as poison; replayed, it succeeds."""
     with faults.row("13", "poison") as row:
         async with (
             Simulator(NEVER) as simulator,
             Proxy(AmqpConversation, vhost) as amqp,
             Proxy(WsConversation, simulator.url) as lcm,
-            Ledger(broker_settings(vhost, delivery_limit=limit, retry_delays=RETRY_DELAYS), broker) as ledger,
+            Ledger(broker_settings(vhost, **BROKER), broker) as ledger,
         ):
-            settings = {
-                "broker.url": amqp.url,
-                "broker.delivery_limit": limit,
-                "lcm.url": lcm.url,
-                **SETTINGS,
-            }
-            commands: dict[str, Any] = {
-                "broker__url": vhost,
-                "broker__delivery_limit": limit,
-                "broker__retry_delays": msgspec.json.encode(RETRY_DELAYS).decode(),
-            }
+            settings = {"broker.url": amqp.url, "lcm.url": lcm.url, **SETTINGS}
             innocent = [f"{n}|1|2|0|0|44|{n}" for n in range(INNOCENT)]
             [_, _, _, poison, *_] = await ledger.submit([*innocent[:3], POISON, *innocent[3:]])
-            for kills in range(limit):
+            for kills in range(DELIVERY_LIMIT):
                 hold = lcm.hold_at(is_request(account=POISON), FROM_WORKER)
                 async with WorkerProcess(settings) as worker:
                     await hold
@@ -91,7 +81,7 @@ async def test_a_job_that_kills_workers_dies_alone(
                     poison: ["poison"]
                 }
                 ledger.assert_invariants(mendable=False)
-                replayed = await command("dead", "replay", poison, **commands)
+                replayed = await command("dead", "replay", poison, broker__url=vhost, **COMMAND_SETTINGS)
                 assert replayed.status == 0, replayed.err
                 await until(lambda: len(ledger.results[poison]) == 2, deadline=60)
                 await ledger.settled()

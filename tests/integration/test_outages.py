@@ -248,10 +248,10 @@ async def empty(channel: AbstractChannel, queue: str) -> bool:
 
 
 async def test_suspects_run_alone(vhost: str) -> None:
-    """What came back five times has no neighbour in hand while it runs; all of them are done in the end."""
+    """What came back three times has no neighbour in hand while it runs; all of them are done in the end."""
     async with Simulator(Behaviour(delay=0.05)) as lcm, open_channel(vhost) as channel:
         async with working(quick(vhost, lcm.url, BROKER__DELIVERY_LIMIT="20")) as log:
-            await publish(channel, *numbered(12), headers={"outcome-returns": 5}, user_id="guest")
+            await publish(channel, *numbered(12), headers={"outcome-returns": 3}, user_id="guest")
             found = await results(channel, 12)
         all_good(found, 12)
         assert lcm.max_in_flight == 1
@@ -267,7 +267,7 @@ async def test_a_suspect_that_lcm_never_answers_keeps_no_others_waiting(vhost: s
         slow = {"LCM__REPLY_TIMEOUT": "10m", "RETRY__BUDGET": "20m", "WORKER__SHUTDOWN_GRACE": "1s"}
         async with working(quick(vhost, lcm.url, BROKER__DELIVERY_LIMIT="20", **slow)) as log:
             waiting = {"job_id": "waits", "account_number": "silent-1"}
-            await publish(channel, waiting, headers={"outcome-returns": 5}, user_id="guest")
+            await publish(channel, waiting, headers={"outcome-returns": 3}, user_id="guest")
             await until(lambda: len(lcm.record) == 1)
             await publish(channel, *numbered(12))
             all_good(await results(channel, 12), 12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -88,7 +88,7 @@ class Consumer:
         self._pauses = Pauses(paused, log)
         self._adjusting = asyncio.Lock()
         self._adjustments = TaskSet()
-        self._suspects = Suspects(self, topology.retry_steps[0].delay, settings.delivery_limit, clock)
+        self._suspects = Suspects(self, topology.retry_steps[0].delay, clock)
         self._catching = TaskSet()
         self._leaving = asyncio.Event()
         self._draining = False
@@ -166,9 +166,9 @@ class Consumer:
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=max(0.0, until - loop.time()))
 
-    async def finish(self, group: Sequence[Held]) -> None:
-        """Begin with deliveries, and wait a moment for their end."""
-        await asyncio.wait({self._start(held) for held in group}, timeout=ALONE)
+    async def finish(self, held: Held) -> None:
+        """Begin with a delivery, and wait a moment for its end."""
+        await asyncio.wait({self._start(held)}, timeout=ALONE)
 
     async def defer(self, held: Held, reason: Deferred) -> None:
         """Defer a delivery."""

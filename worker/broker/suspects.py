@@ -1,15 +1,13 @@
 """Runs deliveries that came back too often alone, so that a job that kills the worker takes no neighbour with it.
 
 Most of them kill nothing: they were in hand, for long, when a connection was lost or another job killed the worker. So
-those that came back three times run together first, and fewer of those that came back once more, unless the delivery
-limit is near. Others are kept waiting for `ALONE` seconds only: a job that kills its worker does so as it is read, or
-as it is answered.
+others are kept waiting for `ALONE` seconds only: a job that kills its worker does so as it is read, or as it is
+answered.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Protocol
 
 from worker.broker.acks import Acks
@@ -23,10 +21,8 @@ SUSPECT_FROM = 3
 """A delivery that came back this often without being settled may be one that kills workers."""
 
 ALONE = 2.0
-"""Seconds for which others are kept waiting at most: before suspects begin, and for what began to end."""
+"""Seconds for which others are kept waiting at most: before a suspect begins, and for its end."""
 
-_TOGETHER = (64, 8, 1)  # how many run together that came back three, four and more times
-_SPARE = 10  # returns that have to be left for that
 _DEFERRED_RETURN = 2.0  # seconds beyond the first retry delay within which deferred suspects are back
 
 Held = tuple[Acks, Delivery]
@@ -46,22 +42,18 @@ class Host(Intake, Protocol):
         The intake is paused.
         """
 
-    async def finish(self, group: Sequence[Held]) -> None:
-        """Begin with deliveries, and wait for their end, for `ALONE` seconds at most."""
+    async def finish(self, held: Held) -> None:
+        """Begin with a delivery, and wait for its end, for `ALONE` seconds at most."""
 
     async def defer(self, held: Held, reason: Deferred) -> None:
         """Defer a delivery."""
 
 
 class Suspects:
-    """The suspects in hand.
+    """The suspects in hand. `first_delay` is the seconds for which a deferred delivery stays away."""
 
-    `first_delay` is the seconds for which a deferred delivery stays away, `limit` how often one may come back.
-    """
-
-    def __init__(self, host: Host, first_delay: float, limit: int, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, host: Host, first_delay: float, clock: Clock = SYSTEM_CLOCK) -> None:
         self._host = host
-        self._limit = limit
         self._first_delay = first_delay
         self._monotonic = clock.monotonic
         self._waiting: list[Held] = []
@@ -78,7 +70,7 @@ class Suspects:
         await cancel(self._attending)
 
     async def _attend(self) -> None:
-        """Run suspects that came back least often, and defer the others.
+        """Run one suspect alone and defer the others.
 
         Those come back together, so jobs are then taken one at a time for a while.
         """
@@ -86,23 +78,16 @@ class Suspects:
         try:
             await self._host.emptied()
             while self._waiting:
-                await self._run()
+                await self._run_alone()
         finally:
             self._host.resume(PauseReason.SUSPECT)
 
-    async def _run(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        least = min(delivery.delivery_count for _, delivery in waiting)
-        group = [held for held in waiting if held[1].delivery_count == least][: self._together(least)]
-        others = [held for held in waiting if held not in group]
+    async def _run_alone(self) -> None:
+        first, *others = self._waiting
+        self._waiting.clear()
         for other in others:
             await self._host.defer(other, Deferred("another job that came back too often runs alone"))
-        await self._host.finish(group)
+        await self._host.finish(first)
         until = self._monotonic() + self._first_delay + _DEFERRED_RETURN
         while others and (left := until - self._monotonic()) > 0 and not self._host.leaving:
             await self._host.take_one(left)
-
-    def _together(self, came_back: int) -> int:
-        if self._limit - came_back < _SPARE:
-            return 1
-        return _TOGETHER[min(came_back - SUSPECT_FROM, len(_TOGETHER) - 1)]

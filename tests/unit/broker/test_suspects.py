@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import cast
-
-import pytest
 
 from tests.support.waiting import settled
 from worker.broker.acks import Acks
@@ -22,8 +19,8 @@ AWAY = FIRST_DELAY + 2.0
 """How long it takes at most until what was deferred is back."""
 
 
-def held(tag: int, came_back: int = 5) -> Held:
-    return ACKS, Delivery(b"{}", tag=tag, delivery_count=came_back)
+def held(tag: int) -> Held:
+    return ACKS, Delivery(b"{}", tag=tag)
 
 
 class Host:
@@ -32,13 +29,13 @@ class Host:
     A job that is taken takes `job_seconds` on a clock that only this moves.
     """
 
-    def __init__(self, *, job_seconds: float = 2.0, limit: int = 20) -> None:
+    def __init__(self, *, job_seconds: float = 2.0) -> None:
         self.done: list[str] = []
         self.leaving = False
         self.seconds = 100.0
         self._job_seconds = job_seconds
         self._step = asyncio.Event()
-        self.suspects = Suspects(self, FIRST_DELAY, limit, Clock(monotonic=lambda: self.seconds))
+        self.suspects = Suspects(self, FIRST_DELAY, Clock(monotonic=lambda: self.seconds))
 
     def pause(self, reason: PauseReason) -> None:
         self.done.append(f"pause: {reason.value}")
@@ -49,8 +46,8 @@ class Host:
     async def emptied(self) -> None:
         await self._do("wait until nothing is in hand")
 
-    async def finish(self, group: Sequence[Held]) -> None:
-        await self._do("finish " + " ".join(str(delivery.tag) for _, delivery in group))
+    async def finish(self, held: Held) -> None:
+        await self._do(f"finish {held[1].tag}")
 
     async def defer(self, held: Held, reason: Deferred) -> None:
         assert "runs alone" in str(reason)
@@ -95,34 +92,6 @@ async def test_one_of_several_runs_and_the_others_are_deferred() -> None:
     await host.began()
     host.suspects.add(held(3))
     assert await host.go_on() == ["defer 2", "defer 3", "finish 1"]
-    await host.suspects.stop()
-
-
-@pytest.mark.parametrize(
-    ("came_back", "limit", "together"),
-    [(3, 20, 64), (4, 20, 8), (5, 20, 1), (19, 20, 1), (3, 13, 64), (3, 12, 1), (4, 13, 1)],
-)
-async def test_fewer_run_together_the_more_often_they_came_back(
-    came_back: int, limit: int, together: int
-) -> None:
-    """Most were in hand by chance. With few returns left each runs by itself: if not it, another one would be dead."""
-    host = Host(limit=limit)
-    for tag in range(70):
-        host.suspects.add(held(tag, came_back))
-    await host.began()
-    steps = await host.go_on()
-    assert steps[-1] == "finish " + " ".join(map(str, range(together)))
-    assert steps[:-1] == [f"defer {tag}" for tag in range(together, 70)]
-    await host.suspects.stop()
-
-
-async def test_those_that_came_back_least_often_run_first() -> None:
-    """One that came back more often than they did harms none of them."""
-    host = Host()
-    for tag, came_back in enumerate((9, 3, 4, 3)):
-        host.suspects.add(held(tag, came_back))
-    await host.began()
-    assert await host.go_on() == ["defer 0", "defer 2", "finish 1 3"]
     await host.suspects.stop()
 
 
