@@ -29,9 +29,10 @@ class LookupRequest(msgspec.Struct):
     """One delivery's request for the outcomes of an account, and what it has cost so far.
 
     `is_wanted` turns false when nobody can use the result any more. One that is `urgent` has the next free session.
-    `turned_away` tells that LCM had no room for it. The lookup counts here this delivery's part:
-    `exchanges` made for it, the seconds `spent` in exchanges and in the pauses between them, the timing of the last
-    exchange, the kind of the last error, and that error as `code: message`, which may be an earlier delivery's.
+    `turned_away` tells that LCM ended a session over it on which it had answered nothing. The lookup counts here this
+    delivery's part: `exchanges` made for it, the seconds `spent` in exchanges and in the pauses between them, the
+    timing of the last exchange, the kind of the last error, and that error as `code: message`, which may be an earlier
+    delivery's.
     """
 
     account: str

@@ -51,8 +51,9 @@ class Exchange:
         want of room, or whose session had to be given up for other workers, is repeated on whichever session comes,
         and not counted: the pool sees that it is not often.
 
-        LCM may say so over some accounts. Hence one that was turned away is repeated where LCM has answered before: on
-        a session of its own it asks first for the account that LCM answered last.
+        LCM may say so over some accounts, or end sessions over them, which tells nothing of other accounts. Hence one
+        over which it ended a session that had answered nothing is repeated where LCM has answered before: on a session
+        of its own it asks first for the account that LCM answered last.
         """
         with self._counted(request):
             return await self._until_let_in(request)
@@ -138,6 +139,7 @@ class Exchange:
         except (ConnectionLost, LcmError) as lost:
             turned_away = self._pool.turned_away(session)
             if not turned_away and (first or fresh or isinstance(lost, LcmError)):
+                request.turned_away = request.turned_away or not session.answered
                 raise
             request.exchanges -= 1
             if turned_away:

@@ -307,6 +307,26 @@ async def test_what_lcm_says_of_room_behind_an_answer_is_charged() -> None:
     assert counted == ["answered", "answered", "lcm_error"]
 
 
+@pytest.mark.parametrize("error", [ConnectionLost("closed"), LcmError("unwell")])
+@pytest.mark.parametrize("answered_before", [False, True])
+async def test_who_had_lcm_end_an_unused_session_asks_behind_another_as_well(
+    error: Exception, answered_before: bool
+) -> None:
+    """Tried again, it has LCM show that it answers there: what it ends then says nothing about sessions."""
+    clock = SetClock()
+    pool = OneSession(ITEMS, error, ITEMS, ITEMS, clock=clock)
+    exchange = exchanging(pool, clock)
+    await exchange(LookupRequest("known"))
+    pool.exchanges, pool.answered = 0, int(answered_before)
+    request = LookupRequest("a")
+    assert await outcome_of(exchange(request)) is error
+    pool.answered = 0
+    await exchange(request)
+    asked_again = ["a"] if answered_before else ["known", "a"]
+    assert [account for account, _ in pool.asked] == ["known", "a", *asked_again]
+    assert request.exchanges == 2
+
+
 async def test_an_account_that_is_answered_no_more_proves_nothing() -> None:
     """Its failure is not the job's, which is asked for by itself then."""
     pool, request, ended, counted = await asked_after_refusal(ReplyTimeout("late"), ITEMS)
