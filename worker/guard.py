@@ -2,7 +2,7 @@
 
 It watches each producer by itself, and all together. While nearly every job of a producer fails in a way that points to
 a bad deploy, a few of its jobs are tried at a time until one succeeds, and its others are deferred. The intake is
-paused only where the queue is long and brings nothing else, and then a whole pass over it is made now and then.
+paused only where the queue brings nothing else, and then a whole pass over it is made now and then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TRIES_TOGETHER = 12  # the same for all producers that only all together have t
 _NEWCOMERS = 12  # producers that nothing is known of and that have a try at once; the others wait for one
 _MOST_PRODUCERS = 1000
 _ACCOUNTS = 20  # at least so many have to fail for a producer to trip
-_LONG_QUEUE = 100  # jobs; that a shorter one is gone through again and again costs the broker little
+_LONG_PASS = 100  # deliveries; beside others' jobs the broker is asked no more often how long the queue is
 _REST = 4  # times that a pass took: so long is the intake paused after it, within limits
 _LONGEST_REST = 600.0
 
@@ -161,7 +161,7 @@ class _Pass:
 
 @dataclass
 class Guard:
-    """Admits jobs or has them deferred, by their producer; pauses the intake where it would defer all of a long queue.
+    """Admits jobs or has them deferred, by their producer; pauses the intake where it would defer all of the queue.
 
     Args:
         size, ratio: those of each window, see FailureWindow.
@@ -313,18 +313,21 @@ class Guard:
         self._passing = start(self._make_passes(), "guard")
 
     async def _make_passes(self) -> None:
-        """Go through the queue, and rest after each pass over a long one while nobody else's jobs come.
+        """Go through the queue, and rest after each pass while nobody else's jobs come.
 
         Where these come singly, a pass may be over before the next one: so those of the last `pause` count, too.
         """
+        fewest = 1
         while self.tripped:
             depth = await self.depth()
             began = self.clock.monotonic()
-            self._pass = _Pass(max(depth, _LONG_QUEUE))
+            self._pass = _Pass(max(depth, fewest))
             await self._pass.over.wait()
             ended = self.clock.monotonic()
-            if depth < _LONG_QUEUE or self._others_came(since=min(began, ended - self.pause)):
+            if self._others_came(since=min(began, ended - self.pause)):
+                fewest = _LONG_PASS
                 continue
+            fewest = 1
             self.intake.pause(PauseReason.GUARD)
             rest = max(
                 self.clock.jitter(self.pause / 2, self.pause), min((ended - began) * _REST, _LONGEST_REST)
