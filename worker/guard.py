@@ -317,16 +317,18 @@ class Guard:
 
         Where these come singly, a pass may be over before the next one: so those of the last `pause` count, too.
         """
-        fewest = 1
+        fewest = 0
         while self.tripped:
             depth = await self.depth()
             began = self.clock.monotonic()
             self._pass = _Pass(max(depth, fewest))
-            await self._pass.over.wait()
+            if self._pass.left:
+                await self._pass.over.wait()
             ended = self.clock.monotonic()
             if self._others_came(since=min(began, ended - self.pause)):
                 fewest = _LONG_PASS
                 continue
+            # Other workers may keep the queue empty, so at least one job is waited for before the next rest.
             fewest = 1
             self.intake.pause(PauseReason.GUARD)
             rest = max(
