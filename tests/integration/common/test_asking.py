@@ -23,14 +23,16 @@ ENDLESS = HEAD + b"\r\n"
 async def answering(words: Iterable[bytes], *, drip: float = 0) -> AsyncIterator[str]:
     """Give the address of a server that says this, with a pause after each, for as long as anybody is there."""
 
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            # What is left unread has the answer's end come as a reset.
+            await reader.readuntil(b"\r\n\r\n")
             for each in words:
                 writer.write(each)
                 await writer.drain()
                 await asyncio.sleep(drip)
             writer.close()
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             writer.transport.abort()
 
     async with await asyncio.start_server(answer, "127.0.0.1") as server:
