@@ -273,16 +273,19 @@ async def test_an_exchange_that_lcm_had_no_room_for_is_repeated_uncounted() -> N
 
 
 async def asked_after_refusal(
-    *script: OutcomeList | BaseException,
+    *script: OutcomeList | BaseException, refusals: int = 1, proves: bool = True
 ) -> tuple[OneSession, LookupRequest, object, list[str]]:
-    """Have LCM answer for `known`, and turn away the request for another account on a session of its own."""
+    """Have LCM answer for `known`, and turn away the request for another account on a session of its own.
+
+    The next of so many `refusals` are in the script. Without `proves`, a session takes one exchange.
+    """
     counted: list[str] = []
     clock = SetClock()
     pool = OneSession(ITEMS, LcmError("full"), *script, clock=clock)
     exchange = exchanging(pool, clock, count=lambda how, _: counted.append(how))
     await exchange(LookupRequest("known"))
     pool.exchanges = pool.answered = 0
-    pool.turns_away = 1
+    pool.turns_away, pool.proves = refusals, proves
     request = LookupRequest("a")
     return pool, request, await outcome_of(exchange(request)), counted
 
@@ -338,30 +341,17 @@ async def test_an_account_that_is_answered_no_more_proves_nothing() -> None:
 
 async def test_where_a_session_takes_one_exchange_nobody_asks_ahead() -> None:
     """There every session is for one account, and LCM is believed."""
-    clock = SetClock()
-    pool = OneSession(ITEMS, LcmError("full"), LcmError("full"), ITEMS, clock=clock)
-    pool.proves = False
-    exchange = exchanging(pool, clock)
-    await exchange(LookupRequest("known"))
-    pool.exchanges = pool.answered = 0
-    pool.turns_away = 2
-    request = LookupRequest("a")
-    await exchange(request)
+    pool, request, ended, _ = await asked_after_refusal(LcmError("full"), ITEMS, refusals=2, proves=False)
+    assert isinstance(ended, LookupResult)
     assert [account for account, _ in pool.asked] == ["known", "a", "a", "a"]
     assert (request.exchanges, pool.told) == (1, [])
 
 
 async def test_an_lcm_without_room_for_either_is_full() -> None:
     """Turned away for the account that LCM answered last, too, the job waits uncharged until there is room."""
-    clock = SetClock()
-    full = [LcmError("full") for _ in range(4)]
-    pool = OneSession(ITEMS, *full, ITEMS, ITEMS, clock=clock)
-    exchange = exchanging(pool, clock)
-    await exchange(LookupRequest("known"))
-    pool.exchanges = pool.answered = 0
-    pool.turns_away = 4
-    request = LookupRequest("a")
-    await exchange(request)
+    full = [LcmError("full") for _ in range(3)]
+    pool, request, ended, _ = await asked_after_refusal(*full, ITEMS, ITEMS, refusals=4)
+    assert isinstance(ended, LookupResult)
     assert [account for account, _ in pool.asked] == ["known", "a", "known", "known", "known", "known", "a"]
     assert (request.exchanges, pool.told) == (1, ["answered"])
 
